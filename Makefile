@@ -1,0 +1,30 @@
+# Every target makes .venv when it is missing; nothing else is needed but python3 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: report test lint bench experiments clean
+
+report: .venv/installed
+	$(BIN)/subquad report $(if $(QUICK),--quick)
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python -m experiments bench
+
+experiments: .venv/installed
+	$(BIN)/python -m experiments all
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e '.[report,test]'
+	touch $@
+
+clean:
+	rm -rf .venv report build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

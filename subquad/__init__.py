@@ -1,0 +1,42 @@
+"""Attention with a tolerance: the output, a proof of its error, and the plan that explains it.
+
+The floors, imports going down only::
+
+    7  cli                                       the command line
+    6  attention                                 attention(), plan(): check, plan, run, certify
+    5  planner                                   every method's offer, the cheapest certified one
+    4  methods/  statistics                      one file, one algorithm, one theorem
+    3  partial  problem  frame  stats  cost      an unfinished softmax; a checked head; its numbers
+    2  bounds/  engine/                          lemmas as functions; the passes over the data
+    1  features/  exp_poly/  certificate         monomials; polynomials near exp; terms and claims
+    0  arrays                                    namespaces and outward rounding
+"""
+
+from subquad.attention import Plan, Result, attention, exact_attention, plan
+from subquad.certificate import Certificate, Term
+from subquad.cost import TYPICAL, Rates, Speed, measured_rates
+from subquad.exp_poly import minimal_degree
+from subquad.methods import METHODS
+from subquad.methods.support_basis import SupportBasis
+from subquad.planner import ToleranceError
+from subquad.statistics import entry_statistics
+
+__version__ = "0.1.0"
+__all__ = [
+    "METHODS",
+    "TYPICAL",
+    "Certificate",
+    "Plan",
+    "Rates",
+    "Result",
+    "Speed",
+    "SupportBasis",
+    "Term",
+    "ToleranceError",
+    "attention",
+    "entry_statistics",
+    "exact_attention",
+    "measured_rates",
+    "minimal_degree",
+    "plan",
+]

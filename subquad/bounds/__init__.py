@@ -1,0 +1,1 @@
+"""Lemmas as functions: each returns a proved upper bound and names its claim."""

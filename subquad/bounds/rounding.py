@@ -1,0 +1,145 @@
+"""What floating point costs: every function returns a proved bound, u is the unit roundoff.
+
+The model is the usual one: fl(x op y) = (x op y)(1 + t) + h with |t| <= u and |h| <= eta, eta the
+smallest subnormal, 0 for sums; a dot product of length n, in any order and with or without fused
+multiply-adds, is within gamma_n sum |x_j y_j| of the truth (Higham 2002, section 3.1). It rests
+on the assumptions in `ASSUMPTIONS`, which the tests try to refute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from subquad.arrays import OUTWARD, Array, namespace
+
+ASSUMPTIONS = (
+    "the library's exp is within 4 ulp wherever its result is a normal number",
+    "matrix products are sums of products in any order (no Strassen), each operation rounded",
+)
+EXP_ULPS = 4
+
+
+@dataclass(frozen=True)
+class Format:
+    """A floating-point format: unit roundoff `u` and smallest normal number `normal`."""
+
+    u: float
+    normal: float
+
+
+FORMATS = {
+    "float16": Format(2.0**-11, 2.0**-14),
+    "float32": Format(2.0**-24, 2.0**-126),
+    "float64": Format(2.0**-53, 2.0**-1022),
+}
+U64 = FORMATS["float64"].u
+
+
+def gamma(length: Array, u: float) -> Array:
+    """Return gamma_k = k u / (1 - k u), the relative error of k roundings; infinity at k u >= 1."""
+    xp = namespace(length)
+    ku = xp.asarray(length, dtype=xp.float64) * u
+    return xp.where(ku < 1.0, ku / xp.where(ku < 1.0, 1.0 - ku, 1.0), xp.inf) * OUTWARD
+
+
+def preparation_error(logit_bound: Array, dtype: str) -> Array:
+    """Return a bound of |q . k - q' . k'|, q' and k' as stored after centring and scaling.
+
+    Each component passes through at most two roundings in float64 and one to `dtype`. The last
+    summand covers components that underflow; it supposes |q'| and |k'| balanced, which
+    `Frame` does.
+    """
+    form = FORMATS[dtype]
+    return gamma(4, form.u) * logit_bound + _underflow(logit_bound, form)
+
+
+def exact_logit_error(logit_bound: Array, d: int, dtype: str) -> Array:
+    """Return a bound of the error, as one of the logit, of a weight of the exact path.
+
+    Preparation, a dot product of length d, the shift by an integer multiple of ln 2 (the
+    constant, the product and the difference are rounded: at most (4B + 4) u), and exp.
+    """
+    form = FORMATS[dtype]
+    xp = namespace(logit_bound)
+    b = xp.asarray(logit_bound, dtype=xp.float64)
+    products = gamma(d, form.u) * b
+    shift_and_exp = (4.0 * b + 4.0 + 2.0 * EXP_ULPS) * form.u * (1.0 + 64.0 * form.u)
+    return preparation_error(b, dtype) + products + shift_and_exp
+
+
+def exact_sum_error(
+    normaliser: Array, keys: int, block: int, blocks: int, dtype: str
+) -> Array:
+    """Return a bound of |numerator error| + |normaliser error| of a row of the exact path.
+
+    Products of at most `block` terms in `dtype`, `blocks` of them added in float64; weights that
+    underflow lose at most the smallest normal number each, beside a largest weight of 1/2.
+    """
+    form = FORMATS[dtype]
+    relative = gamma(block + 1, form.u) + gamma(blocks + 1, U64)
+    # The computed sum stands for the true one: one more factor 1/(1 - relative).
+    return 2.0 * (normaliser * relative / (1.0 - relative) + 2.0 * keys * form.normal) * OUTWARD
+
+
+def polynomial_sum_error(
+    coefficients: Array, query_norm: Array, norm_moments: Array, gammas: Array
+) -> Array:
+    """Return rho, a bound of |numerator error| + |normaliser error| per row, shape (..., n).
+
+    rho = 2 sum_k |c_k| |q|^k M_k gamma_k with M_k = sum_j w_j |k_j|^k.
+    Claim `rounding-polynomial`: by Cauchy-Schwarz the sum over |alpha| = k of
+    multinomial |q^alpha| |k^alpha| is at most (|q| |k|)^k, so each degree is a dot product whose
+    absolute values sum to |q|^k M_k.
+
+    Parameters
+    ----------
+    coefficients, norm_moments, gammas : array (degree + 1,)
+        c_k, M_k and the accumulated relative error of degree k (`polynomial_gammas`).
+    query_norm : array (..., n)
+        |q| or an upper bound.
+    """
+    xp = namespace(query_norm)
+    rho = xp.zeros_like(query_norm)
+    for weight in reversed(
+        [abs(float(c)) * float(m) * float(g) for c, m, g in
+         zip(coefficients, norm_moments, gammas, strict=True)]
+    ):  # Horner in |q|: the terms of high degree are the small ones
+        rho = rho * query_norm + weight
+    return 2.0 * rho * OUTWARD
+
+
+def polynomial_gammas(lengths: Sequence[float], dtype: str) -> np.ndarray:
+    """Return the accumulated relative error of each degree of the two passes, shape (degree + 1,).
+
+    `lengths` counts, degree by degree, the roundings of the engine in units of u
+    (`subquad.engine.contraction_length`). Four more: [V, 1] times the key weights is rounded
+    before (two), the coefficient and its product after.
+    """
+    return np.asarray(gamma(np.asarray(lengths, dtype=np.float64) + 4.0, FORMATS[dtype].u))
+
+
+def storage_error(value_ratio: float, compute_dtype: str, output_dtype: str) -> float:
+    """Return a bound of what rounding the values and the output costs, in units of value_radius.
+
+    Parameters
+    ----------
+    value_ratio : float
+        max over columns of (max|V_c| + smallest normal number) / value_radius_c.
+    compute_dtype, output_dtype : str
+        The values enter as (V - mid)/radius rounded to the first; the output leaves as
+        mid + radius * x, computed in float64 and rounded to the second.
+    """
+    u_out = FORMATS[output_dtype].u
+    if value_ratio == 0.0:  # every column is constant and comes back as it is
+        return 0.0
+    entering = FORMATS[compute_dtype].u + 4.0 * U64
+    leaving = (u_out + 4.0 * U64) * value_ratio + 8.0 * U64
+    return (entering + leaving) * OUTWARD
+
+
+def _underflow(logit_bound: Array, form: Format) -> Array:
+    """Return what underflowing components add to a logit: sqrt(d) eta (|q'| + |k'|), and more."""
+    return (1.0 + logit_bound) * form.normal * 2.0**10

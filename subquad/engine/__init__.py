@@ -1,0 +1,37 @@
+"""The passes over rows that every method is made of, and the lengths their rounding rests on.
+
+`accumulate` turns keys into a `State`, `contract` applies a polynomial to it row by row,
+`exact_block` sums exact weights. All polynomial methods are the first two, O((n + m) r d_v).
+"""
+
+from subquad.engine.cpu_exact import UNSHIFTED_LOGITS
+from subquad.engine.dispatch import accumulate, contract, exact_block
+from subquad.engine.sizes import (
+    EXACT_KEY_BLOCK,
+    FEATURE_CHUNK,
+    KEY_TILE,
+    contraction_length,
+    feature_chunk_count,
+    feature_dot_length,
+    key_dot_length,
+    tile_count,
+    tile_size,
+)
+from subquad.engine.state import State
+
+__all__ = [
+    "EXACT_KEY_BLOCK",
+    "FEATURE_CHUNK",
+    "KEY_TILE",
+    "UNSHIFTED_LOGITS",
+    "State",
+    "accumulate",
+    "contract",
+    "contraction_length",
+    "exact_block",
+    "feature_chunk_count",
+    "feature_dot_length",
+    "key_dot_length",
+    "tile_count",
+    "tile_size",
+]

@@ -1,0 +1,174 @@
+"""The two passes on NumPy: O(m r d_v) and O(n r d_v), memory O(r d_v + tiles), r = C(d+g, g).
+
+Rounding, degree by degree. u is the unit roundoff of the compute dtype, u64 = 2^-53. Every
+number of the result is a sum over (monomial alpha, key j) of
+``c_k * multinomial * q^alpha * k_j^alpha * w_j``, and each summand passes through, for k >= 1,
+
+* k - 1 roundings in u: the monomial of the key, a product of k stored numbers;
+* T in u: product and sum over the keys of a tile, T = `sizes.tile_size` (any order, FMA or not);
+* fewer than `sizes.tile_count` in u64: sums over tiles, then over groups of tiles, in order, and
+  over States (+);
+* 2 in u64: the multinomial as a float64 (exact below 2^53), its product with the moment;
+* 1 in u: that product stored in the compute dtype;
+* k - 1 in u: the monomial of the query;
+* min(r_k, C) in u: product and sum over a chunk of monomials, C = `sizes.FEATURE_CHUNK`;
+* fewer than `sizes.feature_chunk_count` in u64: sums over chunks;
+* 1 in u64 for the coefficient, at most `degree` in u64 for the sum over degrees (numerator only).
+
+So L_k = T + min(r_k, C) + 2k - 1 in u, plus tiles + chunks + degree + 3 in u64, and since
+sum_alpha multinomial |q^alpha| |k^alpha| <= (|q| |k|)^k, degree k is off by at most
+gamma_{L_k} |q|^k M_k, M_k = sum_j w_j |k_j|^k (`sizes.contraction_length`). Degree 0 is summed
+in float64: T + tiles + degree + 1 roundings in u64, none in u. The last column is bounded alike.
+Not counted: the rounding of the inputs to the compute dtype, which is done before.
+
+Assumed: no overflow (it shows as inf or NaN), and no underflow. Each product that does underflow
+loses at most eta, the smallest subnormal number; with X = max(1, |q|_inf), Y = max(1, |K|_inf)
+that adds, to a row and |c_k|, at most 2 eta [ |q|_1^k ((k-1) Y^(k-1) sum_j w_j + m)
++ (k-1) X^(k-1) sum_j w_j |k_j|_1^k + r_k (X^k + 1) ].
+"""
+
+import numpy as np
+
+from subquad.engine import sizes
+from subquad.engine.threads import for_each
+from subquad.engine.tiles import FeatureTile, padded
+from subquad.features import block_sizes, multinomials
+
+
+def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return (moments by degree, norm moments) of checked keys (m, d) and weights (m, columns).
+
+    Tiles are dealt in order to groups, each with its own accumulator, and the groups are added
+    in order: the result does not depend on the threads.
+    """
+    (m, d), columns = K.shape, W.shape[1]
+    width, blocks = padded(columns), block_sizes(d, degree)
+    tile, tiles = sizes.tile_for(m, d, degree), sizes.tile_count(m, d, degree)
+    groups = sizes.group_count(tiles, d, degree, width) if m else 0
+    norms = np.zeros((groups, degree + 1))
+    sums: list = [None] * groups
+
+    def setup():
+        return _KeyBuffers(d, degree, tile, columns, K.dtype)
+
+    def one_group(buffers: _KeyBuffers, group: int) -> None:
+        sums[group] = [np.zeros((r, columns if k == 0 else width)) for k, r in enumerate(blocks)]
+        for t in range(tiles * group // groups, tiles * (group + 1) // groups):
+            part = slice(t * tile, min(m, (t + 1) * tile))
+            buffers.add(K[part], W[part], sums[group], norms[group])
+
+    for_each(groups, setup, one_group)
+    moments = [np.zeros((r, columns)) for r in blocks]
+    for k, total in enumerate(moments):
+        for part in sums:
+            total += part[k][:, :columns]
+    total_norms = norms.sum(axis=0)
+    if m:
+        total_norms = _rounded_up(total_norms, m, d)
+    return moments, total_norms
+
+
+class _KeyBuffers:
+    """What one thread holds for `accumulate`."""
+
+    def __init__(self, d: int, degree: int, tile: int, columns: int, dtype) -> None:
+        self._features = FeatureTile(d, degree, tile, dtype)
+        self._weights = np.zeros((tile, padded(columns)), dtype)
+        self._product = np.empty((sizes.FEATURE_CHUNK, padded(columns)), dtype)
+        self._columns, self._degree = columns, degree
+
+    def add(self, K, W, sums: list[np.ndarray], norms: np.ndarray) -> None:
+        """Add the moments of one tile of keys to `sums` and `norms`."""
+        sums[0][0] += np.sum(W, axis=0, dtype=np.float64)
+        _add_norms(K, W[:, -1], norms)
+        if self._degree == 0:
+            return
+        self._weights[: len(W), : self._columns] = W
+        self._features.load(K)
+        for k in range(1, self._degree + 1):
+            for start, stop, features in self._features.blocks(k):
+                out = self._product[: stop - start]
+                np.matmul(features, self._weights[: len(W)], out=out)
+                sums[k][start:stop] += out
+
+
+def _add_norms(K, weight, norms: np.ndarray) -> None:
+    squares = np.einsum("ij,ij->i", K, K, dtype=np.float64)
+    norm = np.sqrt(squares)
+    faint = squares < 2.0**-960  # where a square may have underflowed
+    if faint.any():
+        norm[faint] = np.sqrt(K.shape[1]) * np.abs(K[faint]).max(axis=1)
+    power, weight = np.ones(len(K)), weight.astype(np.float64)
+    counted = (norm > 0) & (weight > 0)
+    for k in range(len(norms)):
+        # Never let a term underflow to 0: the moment is an upper bound.
+        norms[k] += np.maximum(weight * power, 2.0**-1022, where=counted, out=weight * power).sum()
+        power *= norm
+        np.maximum(power, 2.0**-1022, where=counted, out=power)
+
+
+def _rounded_up(norms: np.ndarray, m: int, d: int) -> np.ndarray:
+    """Return sums that are at least the exact ones: roundings are fewer than m + k (d/2 + 4)."""
+    k = np.arange(len(norms))
+    factor = 1.0 + (m + k * (d / 2 + 4) + 8) * 2.0**-52
+    return np.where(norms > 0, np.nextafter(norms * factor, np.inf), norms)
+
+
+def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (numerator (n, d_v), last column by degree (n, len(coefficients))), float64."""
+    (n, d), columns, degree = Q.shape, moments[0].shape[1], len(coefficients) - 1
+    numerator, by_degree = np.zeros((n, columns - 1)), np.zeros((n, degree + 1))
+    tile = sizes.tile_for(n, d, degree)
+    with np.errstate(all="ignore"):
+        tables = [_table(moments[k], d, k, Q.dtype) for k in range(1, degree + 1)]
+
+    def setup():
+        return _QueryBuffers(d, degree, tile, columns, Q.dtype)
+
+    def one_tile(buffers: _QueryBuffers, i: int) -> None:
+        rows = slice(i * tile, min(n, (i + 1) * tile))
+        numerator[rows] += coefficients[0] * moments[0][0, :-1]
+        by_degree[rows, 0] = moments[0][0, -1]
+        if degree == 0:
+            return
+        buffers.features.load(Q[rows])
+        for k in range(1, degree + 1):
+            total = buffers.degree_sum(tables[k - 1], k)
+            by_degree[rows, k] = total[columns - 1]
+            scaled = np.multiply(total[: columns - 1], coefficients[k], out=total[: columns - 1])
+            numerator[rows] += scaled.T
+
+    for_each(-(-n // tile), setup, one_tile)
+    return numerator, by_degree
+
+
+def _table(moments: np.ndarray, d: int, k: int, dtype) -> np.ndarray:
+    """Return the moments times their multinomials, transposed and padded, in the compute dtype."""
+    table = np.zeros((padded(moments.shape[1]), len(moments)), dtype)
+    table[: moments.shape[1]] = (moments * multinomials(d, k)[:, None]).T
+    return table
+
+
+class _QueryBuffers:
+    """What one thread holds for `contract`."""
+
+    def __init__(self, d: int, degree: int, tile: int, columns: int, dtype) -> None:
+        self.features = FeatureTile(d, degree, tile, dtype)
+        self._product = np.empty(padded(columns) * tile, dtype)
+        self._total = np.empty(padded(columns) * tile)
+
+    def degree_sum(self, table: np.ndarray, k: int) -> np.ndarray:
+        """Return table @ (degree-k monomials of the tile), shape (padded columns, t), float64."""
+        total = None
+        for start, stop, features in self.features.blocks(k):
+            shape = (len(table), features.shape[1])
+            size = shape[0] * shape[1]
+            out = self._product[:size].reshape(shape)
+            np.matmul(table[:, start:stop], features, out=out)
+            if total is None:
+                total = self._total[:size].reshape(shape)
+                total[...] = out
+            else:
+                total += out
+        assert total is not None  # a block has at least one monomial
+        return total

@@ -1,0 +1,100 @@
+"""Tile and chunk sizes, functions of the problem's sizes alone, and the dot lengths they imply.
+
+The lengths enter the rounding bound, so the engine reads them from here and nowhere else.
+"""
+
+from subquad.features import block_sizes, feature_dimension
+
+TILE_MIN, KEY_TILE, TILE_STEP = 64, 512, 64
+"""Fewest and most tokens of a tile. More means fewer additions in float64 and looser bounds."""
+
+FEATURE_CHUNK = 512
+"""Most features in one product, in either pass."""
+
+TILE_BYTES = 32 * 2**20
+"""What one thread may hold in features; gives way to TILE_MIN when the degree is absurd."""
+
+EXACT_ROW_BLOCK, EXACT_KEY_BLOCK = 256, 512
+"""Rows and keys of one block of weights on the exact path."""
+
+GROUPS = 16
+"""Accumulators that the keys are dealt to, whatever the number of threads."""
+
+GROUP_BYTES = 256 * 2**20
+"""What the accumulators of all groups may hold together (one always fits)."""
+
+
+def tile_size(d: int, degree: int) -> int:
+    """Return the most tokens in a tile: the longest dot product of `accumulate`, called T.
+
+    Parameters
+    ----------
+    d, degree : int
+        The size depends on these alone: 512 unless the features of degree < `degree`, with the
+        chunk of the top degree, would exceed 32 MiB in float64; then less, down to 64.
+    """
+    rows = feature_dimension(d, max(degree - 1, 0)) + FEATURE_CHUNK
+    fitting = TILE_BYTES // (8 * rows) // TILE_STEP * TILE_STEP
+    return max(min(fitting, KEY_TILE), min(TILE_MIN, KEY_TILE))
+
+
+def tile_for(tokens: int, d: int, degree: int) -> int:
+    """Return the tile used for `tokens` rows: shorter than T when few rows must feed many cores."""
+    share = -(-tokens // (8 * TILE_STEP)) * TILE_STEP
+    return min(tile_size(d, degree), max(share, min(2 * TILE_STEP, KEY_TILE)))
+
+
+def tile_count(tokens: int, d: int, degree: int) -> int:
+    """Return the number of tiles of `accumulate`: its float64 additions are fewer than this.
+
+    For a sum of States the sum of their tile counts has the same property.
+    """
+    return -(-tokens // tile_for(tokens, d, degree))
+
+
+def key_dot_length(d: int, degree: int, k: int) -> int:
+    """Return T, the longest product of degree k in `accumulate`; 0 for k = 0, done in float64."""
+    return tile_size(d, degree) if k > 0 else 0
+
+
+def feature_dot_length(d: int, k: int) -> int:
+    """Return min(r_k, C), C = FEATURE_CHUNK: the longest product of degree k in `contract`."""
+    return min(block_sizes(d, k)[k], FEATURE_CHUNK) if k > 0 else 0
+
+
+def feature_chunk_count(d: int, k: int) -> int:
+    """Return the number of chunks of degree k that `contract` adds up in float64."""
+    return -(-block_sizes(d, k)[k] // FEATURE_CHUNK)
+
+
+def contraction_length(k: int, *, d: int, degree: int, tiles: int, dtype: str) -> float:
+    """Return L_k: degree k of a row is within gamma_{L_k} |q|^k M_k of its exact value.
+
+    gamma_L = L u / (1 - L u) with u the unit roundoff of `dtype`; roundings in float64 count in
+    that unit. See the accounting in `subquad.engine.cpu`, whose every line is a summand here.
+
+    Parameters
+    ----------
+    k, degree : int
+        The degree in question, and that of the State (it sets the tile).
+    tiles : int
+        `tile_count` of the keys, summed over the States that were added.
+    dtype : {"float32", "float64"}
+        The compute dtype.
+    """
+    in_unit = 2.0**-53 / (2.0**-24 if dtype == "float32" else 2.0**-53)
+    if k == 0:
+        return (tile_size(d, degree) + tiles + degree + 1) * in_unit
+    single = key_dot_length(d, degree, k) + feature_dot_length(d, k) + 2 * k - 1
+    return single + (tiles + feature_chunk_count(d, k) + degree + 3) * in_unit
+
+
+def group_count(tiles: int, d: int, degree: int, columns: int) -> int:
+    """Return the number of accumulators that `tiles` tiles of keys are dealt to, in order."""
+    bytes_each = feature_dimension(d, degree) * columns * 8
+    return max(1, min(tiles, GROUPS, GROUP_BYTES // bytes_each))
+
+
+def exact_row_block(rows: int) -> int:
+    """Return the rows of one block on the exact path: fewer when few rows must feed many cores."""
+    return min(EXACT_ROW_BLOCK, max(16, -(-rows // 128) * 16))

@@ -1,0 +1,155 @@
+"""Our own threads over blocks of rows, with the BLAS held to one thread meanwhile.
+
+Two pools that both want every core fight; and a BLAS that splits a product differently for each
+number of threads changes the last bits. So blocks are cut by sizes alone, one thread takes whole
+blocks, and the result does not depend on how many threads there are.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+VARIABLE = "SUBQUAD_NUM_THREADS"
+
+
+def thread_count() -> int:
+    """Return SUBQUAD_NUM_THREADS, or the number of CPUs this process may use; read at each call.
+
+    Raises ValueError if the variable is set to anything but a positive integer.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if text:
+        if not text.isdecimal() or int(text) < 1:
+            msg = f"{VARIABLE} is {text!r}: give a positive integer, or unset it."
+            raise ValueError(msg)
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=1)
+def _blas_libraries() -> tuple[list[Any], list[Any]]:
+    """Return the controllers of (process-wide, per-thread) BLAS settings; finding them takes ms."""
+    found = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+    per_thread = [lib for lib in found if getattr(lib, "threading_layer", None) == "openmp"]
+    return [lib for lib in found if lib not in per_thread], per_thread
+
+
+def _set_shared(lib: Any, threads: int) -> None:
+    # threadpoolctl lets only the thread that set a limit first change it, and ignores the others
+    # in silence; whoever leaves last must be able to restore it.
+    release = getattr(lib, "clear_controlling_thread", lambda force: None)
+    release(force=True)
+    lib.set_num_threads(threads)
+    release(force=True)
+
+
+class _BlasLimit:
+    """Counts who needs a single-threaded BLAS: the first limits it, the last restores it.
+
+    The setting belongs to the process. Were each caller to restore what it found, two callers
+    that overlap would leave the limit in place for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: list[int] = []
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        shared, _ = _blas_libraries()
+        with self._lock:
+            if self._users == 0:
+                self._before = [lib.get_num_threads() for lib in shared]
+                for lib in shared:
+                    _set_shared(lib, 1)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    for lib, threads in zip(shared, self._before, strict=True):
+                        _set_shared(lib, threads)
+
+
+@contextmanager
+def _this_thread_limited() -> Iterator[None]:
+    """Limit a BLAS on OpenMP, where each thread has its own setting and new ones the default."""
+    _, own = _blas_libraries()
+    before = [lib.get_num_threads() for lib in own]
+    for lib in own:
+        lib.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for lib, threads in zip(own, before, strict=True):
+            lib.set_num_threads(threads)
+
+
+single_threaded_blas = _BlasLimit()
+
+
+def for_each(count: int, setup: Callable[[], Any], body: Callable[[Any, int], None]) -> None:
+    """Return once ``body(buffers, i)`` has run for each i < `count`, `buffers` one per thread.
+
+    Each thread calls `setup` once and then takes the next i that is left, so memory grows with
+    the threads and not with `count`. Floating-point warnings are off: overflow shows as inf or
+    NaN in the result, which no bound accepts. The first exception stops the others and is
+    raised.
+    """
+    if count == 0:
+        return
+    tickets, lock, stop = iter(range(count)), threading.Lock(), threading.Event()
+
+    def take() -> int | None:
+        with lock:
+            return None if stop.is_set() else next(tickets, None)
+
+    def work() -> None:
+        try:
+            with np.errstate(all="ignore"), _this_thread_limited():
+                buffers = setup()
+                while (i := take()) is not None:
+                    body(buffers, i)
+        except BaseException:
+            stop.set()
+            raise
+
+    workers = min(thread_count(), count)
+    with single_threaded_blas():
+        if workers == 1:
+            work()
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(work) for _ in range(workers)]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                stop.set()  # an interrupt must not wait for every block
+
+
+def parallel_map(function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
+    """Return [function(item) for item in items], computed by the threads of `for_each`."""
+    todo = list(items)
+    answers: list[Any] = [None] * len(todo)
+
+    def body(_: None, i: int) -> None:
+        answers[i] = function(todo[i])
+
+    for_each(len(todo), lambda: None, body)
+    return answers

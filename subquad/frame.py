@@ -1,0 +1,207 @@
+"""Frame: the units of one head, fixed before any Partial or State exists, so that parts agree.
+
+Softmax is invariant to a common shift of the keys; a shift of the queries is undone by key
+weights exp(scale * centre_q . k). The centres are those of the smallest ball around the bulk of
+the rows (no row further than BULK times the median from the mean), so that a few large rows do
+not move them. Powers of two bring every input into the middle of the floating-point range.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from subquad.arrays import Array, exponent_of, namespace, power_of_two
+from subquad.engine import prepare
+
+BULK = 3.0
+BALL_POINTS, BALL_STEPS = 512, 64
+WEIGHT_RANGE = 16.0
+"""Query centring is used only where its key weights stay within exp(+-16)."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """How rows enter: (x * pre - centre) * post; centre (d,) in units of 1/pre."""
+
+    pre: float
+    centre: Array
+    post: float
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Centres, scales and value units of one head."""
+
+    query: Side
+    full_query: Side
+    key: Side
+    query_tilt: Array | None
+    value_pre: Array
+    value_mid: Array
+    value_radius: Array
+    value_low: Array
+    value_high: Array
+
+    def queries(self, Q: Array, dtype: str) -> Array:
+        """Return scale * (q - query centre), balanced, (n, d)."""
+        return prepare.affine(Q, self.query.pre, self.query.centre, self.query.post, dtype)
+
+    def full_queries(self, Q: Array, dtype: str) -> Array:
+        """Return scale * q, balanced, (n, d): for exact weights, which need no tilt."""
+        side = self.full_query
+        return prepare.affine(Q, side.pre, side.centre, side.post, dtype)
+
+    def keys(self, K: Array, dtype: str) -> Array:
+        """Return k - key centre, balanced, (m, d)."""
+        return prepare.affine(K, self.key.pre, self.key.centre, self.key.post, dtype)
+
+    def key_weights(self, K: Array) -> tuple[Array | None, int]:
+        """Return (weights (m,), shift): exp(scale * query centre . k) = weights * 2**shift.
+
+        None, 0 where the queries are not centred.
+        """
+        if self.query_tilt is None:
+            return None, 0
+        xp = namespace(K)
+        logits = prepare.row_dots(K, self.key.pre, self.key.centre, self.query_tilt)
+        shift = math.ceil(float(xp.max(logits)) / math.log(2.0))
+        return xp.exp(logits - shift * math.log(2.0)), shift
+
+    def values(self, V: Array, weights: Array | None, dtype: str) -> Array:
+        """Return [V, 1] * weights, V centred and scaled to [-1, 1], (m, d_v + 1)."""
+        # A constant column has radius 0: it enters as 0 and leaves as its mid-range.
+        moving = self.value_radius > 0.0
+        inverse = np.where(moving, 1.0, 0.0) / np.where(moving, self.value_radius, 1.0)
+        return prepare.weighted_values(V, self.value_pre, self.value_mid, inverse, weights, dtype)
+
+    def restore(self, x: Array, dtype: str) -> Array:
+        """Return mid-range + radius * x in `dtype`, (n, d_v)."""
+        return prepare.restored_values(
+            x, self.value_pre, self.value_mid, self.value_radius,
+            self.value_low, self.value_high, dtype,
+        )  # fmt: skip
+
+    def value_ratio(self, dtype: str) -> float:
+        """Return max over columns of (max|V_c| + smallest normal) / radius_c; 0 if all constant."""
+        normal = float(np.finfo(dtype).smallest_normal)
+        size = np.maximum(abs(self.value_low), abs(self.value_high)) + normal
+        moving = self.value_radius > 0.0
+        with np.errstate(over="ignore"):  # an infinite ratio is a true answer: it refuses
+            ratio = size * self.value_pre / np.where(moving, self.value_radius, 1.0)
+        return float(np.max(np.where(moving, ratio, 0.0)))
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Row magnitudes in prepared units, on the host, float64, each rounded outwards.
+
+    |logit_ij| <= query_norms[i] * key_norms[j] about the centres; the largest full query (about
+    zero) times the largest key bounds the logits of the exact path.
+    """
+
+    query_norms: np.ndarray
+    query_entries: np.ndarray
+    key_norms: np.ndarray
+    key_entries: np.ndarray
+    full_query_norms: np.ndarray
+    key_offset: float
+    """|weighted mean of the keys| / max key norm, rounded up, at most 1."""
+
+
+def make_frame(Q: Array, K: Array, V: Array, scale: float) -> tuple[Frame, Measures]:
+    """Return the Frame of one head and its row magnitudes; (n, d), (m, d), (m, d_v).
+
+    O((n + m)(d + d_v)) time, O(n + m) memory.
+    """
+    key, key_rows = _bulk_ball(K)
+    query, query_rows = _bulk_ball(Q)
+    gain, exponent = math.frexp(scale)
+    exponent -= math.frexp(key.pre)[1] + math.frexp(query.pre)[1] - 2  # scale / (pre_q pre_k)
+
+    about_zero = Side(query.pre, np.zeros_like(query.centre), 1.0)
+    full_rows = prepare.row_measures(Q, about_zero.pre, about_zero.centre)
+    tilted = _worth_tilting(query, query_rows, full_rows, key_rows, gain, exponent)
+    if not tilted:
+        query, query_rows = about_zero, full_rows
+    # Equal largest norms on both sides; a power of two, so that balancing rounds nothing.
+    lean = math.log2(max(query_rows[0].max(), 1e-300) / max(key_rows[0].max(), 1e-300))
+    half = max(-1000, min(1000, round((exponent + lean) / 2)))
+    key_post, query_post = _ldexp(1.0, half), _ldexp(gain, exponent - half)
+
+    key = Side(key.pre, key.centre, key_post)
+    full = Side(query.pre, about_zero.centre, query_post)
+    query = Side(query.pre, query.centre, query_post)
+    tilt = query.centre * query_post * key_post if tilted else None
+    frame = Frame(query, full, key, tilt, *_value_units(V))
+    q_out, k_out = query_post * (1.0 + 2.0**-50), key_post
+    measures = Measures(
+        query_rows[0] * q_out, query_rows[1] * q_out,
+        key_rows[0] * k_out, key_rows[1] * k_out,
+        full_rows[0] * q_out, _offset(frame, K, float(key_rows[0].max())),
+    )  # fmt: skip
+    return frame, measures
+
+
+def _bulk_ball(x: Array) -> tuple[Side, tuple[np.ndarray, np.ndarray]]:
+    """Return the Side of the smallest ball around the bulk of the rows, and the row measures."""
+    low, high = prepare.column_range(x)
+    pre = 1.0 / power_of_two(exponent_of(float(max(np.max(abs(low)), np.max(abs(high))))))
+    mean = prepare.weighted_mean(x, pre)
+    about_mean = prepare.row_measures(x, pre, mean)
+    distance = about_mean[0]
+    bulk = distance <= BULK * np.median(distance)
+    order = np.argsort(np.where(bulk, distance, -1.0))[-BALL_POINTS:]
+    centre = _ball_centre(prepare.take_rows(x, pre, order[bulk[order]]), mean)
+    about_ball = prepare.row_measures(x, pre, centre)
+    if about_ball[0][bulk].max() < distance[bulk].max():
+        return Side(pre, centre, 1.0), about_ball
+    return Side(pre, mean, 1.0), about_mean
+
+
+def _ball_centre(points: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Return the centre of nearly the smallest ball around points (p, d), from `start`.
+
+    Badoiu and Clarkson (2003): step 1/(i + 1) towards the furthest point.
+    """
+    centre = start.copy()
+    for step in range(2, 2 + BALL_STEPS):
+        away = points - centre
+        centre += away[np.argmax(np.einsum("ij,ij->i", away, away))] / step
+    return centre
+
+
+def _worth_tilting(query: Side, about, full, key_rows, gain: float, exponent: int) -> bool:
+    """Return whether centring the queries pays: smaller largest norm, key weights in range."""
+    reach = float(np.linalg.norm(query.centre)) * float(key_rows[0].max())
+    in_range = _ldexp(reach * gain, exponent) <= WEIGHT_RANGE
+    return bool(in_range and about[0].max() < 0.97 * full[0].max())
+
+
+def _offset(frame: Frame, K: Array, key_radius: float) -> float:
+    """Return |weighted mean of the keys - centre| over the largest key norm, rounded up."""
+    weights, _ = frame.key_weights(K)
+    mean = prepare.weighted_mean(K, frame.key.pre, weights)
+    # The mean of m rows of entries at most 1: sums of blocks, far inside 2**-30 of the truth.
+    away = float(np.linalg.norm(mean - frame.key.centre)) + 2.0**-30 * math.sqrt(mean.size)
+    return min(1.0, away / key_radius) if key_radius > 0.0 else 1.0
+
+
+def _value_units(V: Array) -> tuple[np.ndarray, ...]:
+    """Return (pre, mid, radius, low, high) of the columns of V; radius rounded up."""
+    low, high = prepare.column_range(V)
+    size = np.maximum(abs(low), abs(high))
+    pre = np.ldexp(1.0, -np.clip(np.frexp(size)[1], -1000, 1000))
+    mid = (low * pre + high * pre) / 2.0
+    radius = np.maximum(high * pre - mid, mid - low * pre) * (1.0 + 2.0**-51)
+    return pre, mid, radius, low, high
+
+
+def _ldexp(mantissa: float, exponent: int) -> float:
+    """Return mantissa * 2**exponent, infinity past the range (nothing certifies there)."""
+    try:
+        return math.ldexp(mantissa, exponent)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,112 @@
+"""Attention by blocked online softmax, O(n m d) time and O(n) memory: the oracle and the fallback.
+
+No theorem but rounding: logits within `exact_logit_error`, sums within `exact_sum_error`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from subquad.arrays import Array
+from subquad.bounds.rounding import exact_logit_error, exact_sum_error
+from subquad.certificate import Term
+from subquad.cost import Rates, Work
+from subquad.engine import EXACT_KEY_BLOCK, exact_block
+from subquad.methods.method import (
+    COMPUTE_DTYPES,
+    Proposal,
+    Refusal,
+    a_priori_terms,
+    widened,
+)
+from subquad.partial import Partial
+from subquad.problem import Head
+from subquad.stats import Stats
+
+
+@dataclass(frozen=True)
+class ExactParameters:
+    """The compute dtype."""
+
+    dtype: str
+
+    def __str__(self) -> str:
+        return self.dtype
+
+
+class Exact:
+    """Exact attention; certified in float32 while rounding allows, else in float64."""
+
+    name = "exact"
+
+    def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
+        """Yield float32 where its rounding is within tol, else float64, else the reason."""
+        proposals = [
+            Proposal(self, p, self.certify(stats, p), self.work(stats, p))
+            for p in map(ExactParameters, COMPUTE_DTYPES)
+        ]
+        certified = [p for p in proposals if p.bound <= tol]
+        if certified:
+            yield min(certified, key=lambda p: rates.seconds(p.work))
+            return
+        best = min(p.bound for p in proposals)
+        reason = (f"rounding in {COMPUTE_DTYPES[-1]} at logits up to "
+                  f"{stats.full_logit_bound:.3g}, stored as {stats.dtype}")
+        yield Refusal(self, "", reason, best)
+
+    def certify(self, stats: Stats, parameters: ExactParameters) -> tuple[Term, ...]:
+        """Return the rounding Terms: logits, sums, storage."""
+        dtype = parameters.dtype
+        return a_priori_terms(
+            stats, dtype, eps=0.0,
+            perturbation=logit_error(stats, dtype), sums=sum_error(stats.m, dtype), floor=1.0,
+        )  # fmt: skip
+
+    def work(self, stats: Stats, parameters: ExactParameters) -> Work:
+        """Return n m pairs."""
+        elements = (stats.n + stats.m) * (stats.d + stats.d_v)
+        pairs = float(stats.n) * stats.m
+        return Work(pairs, 0.0, float(elements), stats.d, stats.d_v, parameters.dtype)
+
+    def run(self, head: Head, parameters: ExactParameters) -> Partial:
+        """Return the sums over all keys."""
+        dtype, frame = parameters.dtype, head.frame
+        return exact_partial(
+            frame.full_queries(head.Q, dtype), frame.keys(head.K, dtype),
+            frame.values(head.V, None, dtype), head.rows.full_query_norms,
+            float(head.rows.key_norms.max()),
+        )  # fmt: skip
+
+
+def exact_partial(
+    Q: Array, K: Array, W: Array, query_norms: Array, key_norm: float
+) -> Partial:
+    """Return the exact sums of prepared Q (n, d) over prepared K (m, d), W = [V, 1]."""
+    import array_api_compat
+
+    xp = array_api_compat.array_namespace(Q)
+    if K.shape[0] == 0:
+        return Partial.empty(Q.shape[0], W.shape[1] - 1, xp)
+    numerator, normaliser, log_shift = exact_block(Q, K, W)
+    dtype = str(Q.dtype)
+    blocks = -(-K.shape[0] // EXACT_KEY_BLOCK)
+    logits = xp.asarray(widened(query_norms * key_norm, dtype))
+    none = xp.zeros_like(normaliser)
+    return Partial(
+        numerator, normaliser, log_shift, error=none, ratio=none,
+        rounding=exact_sum_error(normaliser, K.shape[0], EXACT_KEY_BLOCK, blocks, dtype),
+        perturbation=exact_logit_error(logits, Q.shape[1], dtype),
+    )  # fmt: skip
+
+
+def logit_error(stats: Stats, dtype: str) -> float:
+    """Return the largest perturbation of a logit of the exact path, a priori."""
+    return float(exact_logit_error(widened(stats.full_logit_bound, dtype), stats.d, dtype))
+
+
+def sum_error(keys: int, dtype: str) -> float:
+    """Return `exact_sum_error` relative to a normaliser, a priori, over `keys` keys."""
+    blocks = -(-keys // EXACT_KEY_BLOCK)
+    # A largest weight above 1/2: what underflows is relative to that.
+    return 2.0 * float(exact_sum_error(0.5, keys, EXACT_KEY_BLOCK, blocks, dtype))

@@ -1,0 +1,104 @@
+"""What every method is: four verbs, and the two answers that `fit` may give.
+
+A method file holds one algorithm and its theorem. `fit` and `certify` see Stats, never an array;
+`run` sees the arrays of one head, never the tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from subquad.bounds.rounding import FORMATS, preparation_error, storage_error
+from subquad.bounds.softmax import logit_perturbation_bound, output_bound
+from subquad.certificate import Term
+from subquad.cost import Rates, Work
+from subquad.partial import Partial
+from subquad.problem import Head
+from subquad.stats import Stats
+
+COMPUTE_DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A way to reach the tolerance: parameters, the a priori bound by terms, and the work."""
+
+    method: Method
+    parameters: Any
+    terms: tuple[Term, ...]
+    work: Work
+
+    @property
+    def bound(self) -> float:
+        """The proved bound, before anything is run; infinite or NaN where there is none."""
+        return sum(float(term.value) for term in self.terms)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a method cannot reach the tolerance, and the best bound it can prove (None: none)."""
+
+    method: Method
+    parameters: str
+    reason: str
+    best_bound: float | None = None
+
+
+class Method(Protocol):
+    """One algorithm. `name` is what the user calls it."""
+
+    name: str
+
+    def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
+        """Yield the cheapest certified Proposal, or a Refusal, of each variant of the method."""
+        ...
+
+    def certify(self, stats: Stats, parameters: Any) -> tuple[Term, ...]:
+        """Return the a priori Terms, never smaller than what `run` will certify."""
+        ...
+
+    def work(self, stats: Stats, parameters: Any) -> Work:
+        """Return the counted work."""
+        ...
+
+    def run(self, head: Head, parameters: Any) -> Partial:
+        """Return the Partial over all keys, in units of the head's key centre."""
+        ...
+
+
+def storage_term(stats: Stats, dtype: str) -> Term:
+    """Return the Term of rounding the values and the output."""
+    return Term("storage", "rounding-storage", storage_error(stats.value_ratio, dtype, stats.dtype))
+
+
+def a_priori_terms(
+    stats: Stats, dtype: str, *, eps: float, perturbation: float, sums: float, floor: float
+) -> tuple[Term, ...]:
+    """Return the Terms of a run before it is made.
+
+    `eps` bounds the relative error of every weight, `perturbation` that of every logit; `sums`
+    and `floor` bound, in one common unit, |numerator error| + |normaliser error| and, from below,
+    the sum of the computed weights without rounding.
+    """
+    safe = floor - 2.0 * sums  # the run divides by computed sum - rounding
+    return (
+        Term("truncation", "output-bound", float(output_bound(eps, eps))),
+        Term("logits", "logit-perturbation", float(logit_perturbation_bound(perturbation))),
+        Term("sums", "rounding-sums", sums / safe + 2.0**-50 if safe > 0.0 else float("inf")),
+        storage_term(stats, dtype),
+    )
+
+
+def input_error(logit_bound: float, dtype: str, tilted: bool) -> float:
+    """Return the perturbation of a logit by preparing the input, key weights included."""
+    # Key weights: a dot product, a shift by a multiple of ln 2 and exp, all in float64 and all
+    # of numbers within WEIGHT_RANGE; rounding them to `dtype` is counted with the sums.
+    weights = 2.0**-40 if tilted else 0.0
+    return float(preparation_error(logit_bound, dtype)) + weights
+
+
+def widened(norms: Any, dtype: str) -> Any:
+    """Return upper bounds of the norms of prepared rows from those of the exact rows."""
+    return norms * (1.0 + 4.0 * FORMATS[dtype].u)

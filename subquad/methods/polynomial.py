@@ -1,0 +1,196 @@
+"""Attention through one polynomial of exp, O((n + m) r d_v) time with r = C(d + g, g) features.
+
+Theorem (Alman and Song 2023; Aggarwal and Alman 2022; constants ours, claim `output-bound`):
+if |logits| <= B and |p(x) exp(-x) - 1| <= eps < 1 on [-B, B], every computed weight is positive
+and within eps of the true one, and the output moves by at most 2(1 - sqrt(1 - eps^2))/eps, about
+eps, in units of value_radius. The degree is the smallest whose proved eps leaves room for rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import array_api_compat
+import numpy as np
+
+from subquad.arrays import Array
+from subquad.bounds.rounding import polynomial_gammas, polynomial_sum_error
+from subquad.bounds.softmax import normaliser_lower_bound, ratio_bound_inverse
+from subquad.certificate import Term
+from subquad.cost import Rates, Work
+from subquad.engine import accumulate, contract, contraction_length, tile_count
+from subquad.exp_poly import ExpPolynomial, estimate_error, minimax
+from subquad.features import feature_dimension
+from subquad.methods.method import (
+    COMPUTE_DTYPES,
+    Proposal,
+    Refusal,
+    a_priori_terms,
+    input_error,
+    widened,
+)
+from subquad.partial import Partial
+from subquad.problem import Head
+from subquad.stats import Stats
+
+LOGIT_BOUND_MAX = 64.0
+LOGIT_BOUND_MIN = 2.0**-40
+DEGREE_MAX = 160
+
+
+@dataclass(frozen=True)
+class PolynomialParameters:
+    """Degree, the logit bound that its polynomial is for, the compute dtype, features r."""
+
+    degree: int
+    logit_bound: float
+    dtype: str
+    r: int
+
+    def __str__(self) -> str:
+        return f"degree {self.degree}, r {self.r:,}, {self.dtype}"
+
+    @property
+    def polynomial(self) -> ExpPolynomial:
+        """The minimax polynomial; computed once per degree and bound."""
+        return minimax(self.degree, self.logit_bound)
+
+
+class Polynomial:
+    """One polynomial for all logits, one State."""
+
+    name = "polynomial"
+
+    def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
+        """Yield the cheapest certified degree and dtype, or why there is none."""
+        limit = widened(stats.logit_bound, "float32")
+        if not limit <= LOGIT_BOUND_MAX:
+            reason = f"logit bound {stats.logit_bound:.3g} exceeds {LOGIT_BOUND_MAX:g}"
+            yield Refusal(self, "", reason)
+            return
+        proposals = [p for dtype in COMPUTE_DTYPES for p in self._smallest(stats, tol, dtype)]
+        certified = [p for p in proposals if p.bound <= tol]
+        if certified:
+            yield min(certified, key=lambda p: rates.seconds(p.work))
+            return
+        best = min(proposals, key=lambda p: (not p.bound < math.inf, p.bound))
+        reason = f"rounding and storage leave no room at logit bound {stats.logit_bound:.3g}"
+        yield Refusal(self, str(best.parameters), reason, best.bound)
+
+    def _smallest(self, stats: Stats, tol: float, dtype: str) -> Iterator[Proposal]:
+        """Yield the Proposal of the smallest degree within tol, or the best one met."""
+        logit_bound = max(widened(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
+        start = smallest_degree(logit_bound, ratio_bound_inverse(tol))
+        best = None
+        for degree in range(start, start + 4):
+            p = parameters_for(degree, logit_bound, dtype, stats.d)
+            proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))
+            if best is None or proposal.bound < best.bound:
+                best = proposal
+            if proposal.bound <= tol:
+                break
+        if best is not None:
+            yield best
+
+    def certify(self, stats: Stats, parameters: PolynomialParameters) -> tuple[Term, ...]:
+        """Return the Terms; infinite where a logit may lie outside the polynomial's interval."""
+        return certify_part(stats, parameters, stats.logit_bound, stats.m, stats.key_offset)
+
+    def work(self, stats: Stats, parameters: PolynomialParameters) -> Work:
+        """Return r features of n queries and of m keys."""
+        elements = (stats.n + stats.m) * (stats.d + stats.d_v)
+        return Work(
+            0.0, float(parameters.r) * (stats.n + stats.m), float(elements), stats.d, stats.d_v,
+            parameters.dtype, 8.0 * parameters.r * (stats.d_v + 1),
+        )  # fmt: skip
+
+    def run(self, head: Head, parameters: PolynomialParameters) -> Partial:
+        """Return the sums over all keys."""
+        return polynomial_partial(head, head.Q, head.K, head.V, head.rows.query_norms, parameters)
+
+
+def parameters_for(
+    degree: int, logit_bound: float, dtype: str, d: int
+) -> PolynomialParameters:
+    """Return the parameters of a degree, the feature dimension filled in."""
+    return PolynomialParameters(degree, logit_bound, dtype, feature_dimension(d, degree))
+
+
+def smallest_degree(logit_bound: float, eps: float) -> int:
+    """Return the smallest degree whose estimated minimax error is at most eps (not proved)."""
+    low, high = 0, 1
+    while high < DEGREE_MAX and not estimate_error(high, logit_bound) <= eps:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        if estimate_error(middle, logit_bound) <= eps:
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def gammas_for(d: int, keys: int, degree: int, dtype: str) -> np.ndarray:
+    """Return the rounding of each degree of the two passes over `keys` keys."""
+    tiles = tile_count(keys, d, degree) + 8  # covers every subset of the keys as well
+    lengths = [
+        contraction_length(k, d=d, degree=degree, tiles=tiles, dtype=dtype)
+        for k in range(degree + 1)
+    ]
+    return polynomial_gammas(lengths, dtype)
+
+
+def relative_sums(
+    stats: Stats, parameters: PolynomialParameters, keys: int, offset: float
+) -> tuple[float, float]:
+    """Return (rounding, lower bound of the computed sum), both per unit of key weight."""
+    b, p = parameters.logit_bound, parameters.polynomial
+    powers = np.ones(p.degree + 1)  # |q|^k M_k is at most B^k times the sum of key weights
+    rho = polynomial_sum_error(
+        p.scaled(), np.asarray(b), powers, gammas_for(stats.d, keys, p.degree, parameters.dtype)
+    )
+    return float(rho), float(normaliser_lower_bound(1.0, b, offset)) / (1.0 + p.upper)
+
+
+def certify_part(
+    stats: Stats, parameters: PolynomialParameters, logit_bound: float, keys: int, offset: float
+) -> tuple[Term, ...]:
+    """Return the a priori Terms of a polynomial over `keys` keys with logits <= logit_bound."""
+    p, dtype = parameters.polynomial, parameters.dtype
+    inside = widened(logit_bound, dtype) <= parameters.logit_bound
+    sums, floor = relative_sums(stats, parameters, keys, offset)
+    return a_priori_terms(
+        stats, dtype, eps=p.upper if inside else math.inf,
+        perturbation=input_error(parameters.logit_bound, dtype, stats.tilted),
+        sums=sums, floor=floor,
+    )  # fmt: skip
+
+
+def polynomial_partial(
+    head: Head, Q: Array, K: Array, V: Array, query_norms: Array, parameters: PolynomialParameters
+) -> Partial:
+    """Return the sums of queries Q over keys K of one head by polynomial; rows of the input."""
+    xp = array_api_compat.array_namespace(Q)
+    if K.shape[0] == 0:
+        return Partial.empty(Q.shape[0], V.shape[1], xp)
+    frame, p, dtype = head.frame, parameters.polynomial, parameters.dtype
+    weights, shift = frame.key_weights(K)
+    state = accumulate(
+        frame.keys(K, dtype), frame.values(V, weights, dtype), p.degree,
+        key_centre=frame.key.centre, weight_shift=shift,
+    )  # fmt: skip
+    c = p.scaled()
+    numerator, by_degree = contract(frame.queries(Q, dtype), state, c)
+    normaliser = by_degree @ xp.asarray(c)
+    rounding = polynomial_sum_error(
+        c, xp.asarray(widened(query_norms, dtype)), state.norm_moments,
+        gammas_for(Q.shape[1], K.shape[0], p.degree, dtype),
+    )  # fmt: skip
+    one = xp.ones_like(normaliser)
+    return Partial(
+        numerator, normaliser, xp.full(Q.shape[0], shift, dtype=xp.int64),
+        error=p.upper * (normaliser + rounding), ratio=p.upper * one, rounding=rounding,
+        perturbation=input_error(parameters.logit_bound, dtype, weights is not None) * one,
+    )  # fmt: skip

@@ -1,0 +1,140 @@
+"""Partial: an unfinished softmax over some of the keys, and the one operation that joins two.
+
+Small keys by polynomial and large keys exactly, bucket by bucket, chunk by chunk, shard by shard:
+everything here is a sum over keys split into parts. Sums of weights are never divided anywhere
+but in `finish`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from subquad.arrays import OUTWARD, Array, namespace
+from subquad.bounds.rounding import U64
+from subquad.bounds.softmax import logit_perturbation_bound, output_bound
+from subquad.certificate import Term
+
+EMPTY_SHIFT = -(2**40)
+"""The log_shift of a row that has seen no key: below that of any weight."""
+
+_LOWEST = 1074
+_POWERS = np.ldexp(1.0, -np.arange(_LOWEST + 1))  # looked up: exp2 need not be exact everywhere
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Sums over a set of keys, in units of 2**log_shift, with what is known of their errors.
+
+    Attributes
+    ----------
+    numerator : array (..., n, d_v), float64
+        Computed sums of w_ij v_j, the values centred and scaled to [-1, 1].
+    normaliser : array (..., n), float64
+        Computed sums of w_ij.
+    log_shift : array (..., n), int64
+        An integer, so that changing it is exact.
+    error : array (..., n)
+        Bounds the sum over these keys of |w_ij - computed w_ij|; adds under merge.
+    ratio : array (..., n)
+        Bounds max_j |w_ij - computed w_ij| / computed w_ij; 0 for exact keys, 1 where only
+        `error` is known; maximum under merge.
+    rounding : array (..., n)
+        Bounds |numerator error| + |normaliser error| of the sums; adds under merge.
+    perturbation : array (..., n)
+        Bounds the error of a weight that is one of its logit (input rounded, dot product, exp);
+        maximum under merge. Booked apart from `rounding`, where it would count twice.
+    """
+
+    numerator: Array
+    normaliser: Array
+    log_shift: Array
+    error: Array
+    ratio: Array
+    rounding: Array
+    perturbation: Array
+
+    @classmethod
+    def empty(cls, n: int, d_v: int, xp) -> Partial:
+        """Return the identity of merge: n rows that have seen no key."""
+        zero = xp.zeros(n, dtype=xp.float64)
+        shift = xp.full(n, EMPTY_SHIFT, dtype=xp.int64)
+        return cls(xp.zeros((n, d_v), dtype=xp.float64), zero, shift, zero, zero, zero, zero)
+
+    def merge(self, other: Partial) -> Partial:
+        """Return the Partial over the keys of both; commutative, with `empty` as identity.
+
+        Re-shifting is exact; each addition rounds once, which is booked in `rounding`.
+        """
+        xp = namespace(self.normaliser)
+        shift = xp.maximum(self.log_shift, other.log_shift)
+        a, b = self._rescaled(shift), other._rescaled(shift)
+        numerator = a.numerator + b.numerator
+        normaliser = a.normaliser + b.normaliser
+        both = (self.log_shift != EMPTY_SHIFT) & (other.log_shift != EMPTY_SHIFT)
+        largest = xp.max(xp.abs(numerator), axis=-1) + xp.abs(normaliser)
+        own = xp.where(both, U64 * OUTWARD * largest, 0.0)
+        return Partial(
+            numerator,
+            normaliser,
+            shift,
+            a.error + b.error,
+            xp.maximum(a.ratio, b.ratio),
+            a.rounding + b.rounding + own,
+            xp.maximum(a.perturbation, b.perturbation),
+        )
+
+    def _rescaled(self, shift: Array) -> Partial:
+        """Return the same sums in units of 2**shift; what underflows is booked in `rounding`."""
+        xp = namespace(self.normaliser)
+        # Two exact factors, since one power of two may lie outside the range of a float.
+        down = xp.clip(self.log_shift - shift, -2 * _LOWEST, 0)
+        half = down // 2
+        powers = xp.asarray(_POWERS)
+        first, second = xp.take(powers, -half), xp.take(powers, half - down)
+
+        def scale(x: Array) -> Array:
+            return x * first * second
+
+        lost = xp.where((down < -900) & (self.normaliser != 0.0), 2.0**-1020, 0.0)
+        return Partial(
+            self.numerator * first[..., None] * second[..., None],
+            scale(self.normaliser),
+            shift,
+            scale(self.error) + lost,
+            self.ratio,
+            scale(self.rounding) + lost,
+            self.perturbation,
+        )
+
+    def finish(self) -> tuple[Array, tuple[Term, ...]]:
+        """Return the output (..., n, d_v) in units of value_radius, and the Terms of its error.
+
+        Refuses nothing: a row whose normaliser is not safely positive gets an infinite Term.
+        """
+        xp = namespace(self.normaliser)
+        floor = self.normaliser - self.rounding  # a lower bound of the sum without rounding
+        positive = floor > 0.0
+        safe = xp.where(positive, floor, 1.0)
+        truncation = output_bound(xp.where(positive, self.error / safe, xp.inf), self.ratio)
+        # |N/D| <= 1 when the computed weights are positive, else at most 1 + truncation.
+        size = xp.where(self.ratio < 1.0, 1.0, 1.0 + truncation)
+        sums = xp.where(positive, self.rounding * size / safe, xp.inf) * OUTWARD + 2.0 * U64
+        output = self.numerator / xp.where(positive, self.normaliser, xp.nan)[..., None]
+        return output, (
+            Term("truncation", "output-bound", truncation),
+            Term("logits", "logit-perturbation", logit_perturbation_bound(self.perturbation)),
+            Term("sums", "rounding-sums", sums),
+        )
+
+
+def join_rows(parts: list[tuple[Array, Partial]]) -> Partial:
+    """Return one Partial from (row indices, Partial) pairs that cover the rows 0..n-1 once."""
+    xp = namespace(parts[0][1].normaliser)
+    place = xp.argsort(xp.concat([rows for rows, _ in parts]))
+    columns = {
+        f.name: xp.take(xp.concat([getattr(part, f.name) for _, part in parts]), place, axis=0)
+        for f in fields(Partial)
+    }
+    return Partial(**columns)

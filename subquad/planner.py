@@ -1,0 +1,167 @@
+"""The planner: every method's best offer for one head, the cheapest certified one, in words."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+from subquad.cost import Rates
+from subquad.methods.method import Method, Proposal, Refusal
+from subquad.stats import Stats
+
+LONGEST = 2**48
+"""Sequence length past which no crossover is looked for."""
+
+
+class ToleranceError(ArithmeticError):
+    """No allowed method can prove the tolerance; the message says how near one comes."""
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """The offers for one head and the choice among them.
+
+    Attributes
+    ----------
+    options : tuple of Proposal or Refusal
+        In the order of METHODS.
+    chosen : Proposal or None
+        The cheapest that is certified and fits in memory; None where there is none.
+    """
+
+    stats: Stats
+    tol: float
+    rates: Rates
+    options: tuple[Proposal | Refusal, ...]
+    chosen: Proposal | None
+
+    def seconds(self, proposal: Proposal) -> float:
+        """Return the predicted seconds of a proposal."""
+        return self.rates.seconds(proposal.work)
+
+    @cached_property
+    def crossover(self) -> str:
+        """The length at which the best other method would win at the same bounds, in words.
+
+        Empty unless `exact` was chosen. Lengths scale queries, keys and the counts of large rows
+        alike.
+        """
+        if self.chosen is None or self.chosen.method.name != "exact":
+            return ""
+        others = [o.method for o in self.options if o.method.name != "exact"]
+        if not others:
+            return ""
+        length = 8 * self.stats.n
+        while length <= LONGEST:
+            winner = self._winner(others, length)
+            if winner is not None:
+                return self._refined(winner, length)
+            length *= 8
+        return f"no other method wins at these bounds up to n = {LONGEST:.1e}"
+
+    def _winner(self, methods: list[Method], n: int) -> Proposal | None:
+        """Return the proposal that beats exact at n queries, if any."""
+        stats = self.stats.with_length(n)
+        exact = self.seconds_of_exact(stats)
+        offers = [o for m in dict.fromkeys(methods) for o in m.fit(stats, self.tol, self.rates)]
+        wins = [o for o in offers if isinstance(o, Proposal) and self.seconds(o) < 0.98 * exact]
+        return min(wins, key=self.seconds, default=None)
+
+    def _refined(self, winner: Proposal, high: int) -> str:
+        low = high // 8
+        while high > 1.1 * low:
+            middle = int((low * high) ** 0.5)
+            better = self._winner([winner.method], middle)
+            if better is None:
+                low = middle
+            else:
+                high, winner = middle, better
+        return f"{winner.method.name} ({winner.parameters}) wins from n = {high:,} at these bounds"
+
+    def seconds_of_exact(self, stats: Stats) -> float:
+        """Return the predicted seconds of the chosen exact method on other sizes."""
+        assert self.chosen is not None
+        return self.rates.seconds(self.chosen.method.work(stats, self.chosen.parameters))
+
+
+def choose(
+    stats: Stats, tol: float, methods: tuple[Method, ...], rates: Rates
+) -> HeadPlan:
+    """Return the HeadPlan: every offer of `methods`, the cheapest certified one chosen."""
+    options = tuple(option for method in methods for option in method.fit(stats, tol, rates))
+    fitting = [o for o in options if isinstance(o, Proposal) and o.bound <= tol and fits(o)]
+    chosen = min(fitting, key=lambda o: rates.seconds(o.work), default=None)
+    return HeadPlan(stats, tol, rates, options, chosen)
+
+
+def fits(proposal: Proposal) -> bool:
+    """Return whether the State takes at most half of the machine's memory."""
+    return proposal.work.state_bytes <= memory_bytes() / 2
+
+
+def memory_bytes() -> float:
+    """Return the machine's memory in bytes, 16 GiB where it cannot be read."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return 2.0**34
+
+
+def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
+    """Return why nothing certifies: the best bound, by which method, what would have to change."""
+    offers = [
+        (o.bound if isinstance(o, Proposal) else o.best_bound, o.method.name)
+        for o in head.options
+    ]
+    known = [(bound, name) for bound, name in offers if bound is not None and bound == bound]
+    text = f"no allowed method proves tol={head.tol:g}{where} (asked for method={asked!r}). "
+    text += "; ".join(f"{o.method.name}: {_why(o)}" for o in head.options) + ". "
+    if known:
+        bound, name = min(known)
+        text += f"Best bound reached: {bound:.3e} by {name}; `tol` would have to be at least that. "
+    if all(o.method.name != "exact" for o in head.options):
+        text += ('method="auto" with allow_exact=True may take the exact method; '
+                 "a smaller logit bound (now "
+                 f"{head.stats.logit_bound:.3g}) would let a polynomial do.")
+    return text.strip()
+
+
+def _why(option: Proposal | Refusal) -> str:
+    if isinstance(option, Refusal):
+        return option.reason
+    if not fits(option):
+        return f"certified, but its State needs {option.work.state_bytes / 2**30:,.0f} GiB"
+    return f"bound {option.bound:.3e}"
+
+
+def table(head: HeadPlan) -> list[str]:
+    """Return the plan of one head as lines: every method, parameters, bound, cost, why (not)."""
+    s = head.stats
+    size = f"n {s.n:,}  m {s.m:,}  d {s.d}  d_v {s.d_v}  {s.dtype}"
+    lines = [f"attention  {size}  logit bound {s.logit_bound:.3g}  tol {head.tol:.1e}"]
+    rows = [("method", "parameters", "bound", "flops", "seconds", "verdict")]
+    for option in head.options:
+        if isinstance(option, Refusal):
+            bound = "-" if option.best_bound is None else f"{option.best_bound:.1e}"
+            rows.append((option.method.name, option.parameters, bound, "-", "-", option.reason))
+            continue
+        seconds = head.seconds(option)
+        verdict = "certified"
+        if option is head.chosen:
+            verdict = "certified, cheapest   <- chosen"
+        elif not fits(option):
+            verdict = _why(option)
+        elif head.chosen is not None:
+            verdict = f"certified, {seconds / head.seconds(head.chosen):.2g} times the cost"
+        rows.append((
+            option.method.name, str(option.parameters), f"{option.bound:.1e}",
+            f"{option.work.flops:.1e}", f"{seconds:.2g}", verdict,
+        ))  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[5]]).rstrip())
+    if head.crossover:
+        lines.append(head.crossover)
+    return lines

@@ -1,0 +1,197 @@
+"""The two polynomial passes against exact integers, within the rounding bound they state."""
+
+from fractions import Fraction
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from subquad import engine
+from subquad.engine import cpu, naive, sizes
+from subquad.features import block_sizes, multinomials
+
+SMALL_SIZES = dict(KEY_TILE=5, TILE_MIN=2, TILE_STEP=2, FEATURE_CHUNK=4, GROUPS=3)
+
+
+def tiny_tiles(**changes):
+    """Tiles of 5 tokens, chunks of 4 features, 3 groups: small data cross every border."""
+    return mock.patch.multiple(sizes, **{**SMALL_SIZES, **changes})
+
+
+def integers(rng, shape, bits, offset):
+    return rng.integers(-(2**bits), 2**bits, shape) + offset
+
+
+def problem(seed, n, m, d, d_v, bits):
+    """Asymmetric, offset integers whose products do not fit the mantissa; w >= |W|."""
+    rng = np.random.default_rng(seed)
+    Q, K = integers(rng, (n, d), bits, 2 ** (bits - 2)), integers(rng, (m, d), bits, 3)
+    w = rng.integers(1, 2**bits, m)
+    V = rng.integers(-(2**bits), 2**bits, (m, d_v))
+    V = np.sign(V) * np.minimum(np.abs(V), w[:, None])
+    return Q, K, np.column_stack([V, w])
+
+
+def run(Q, K, W, coefficients, dtype):
+    degree, d = len(coefficients) - 1, K.shape[1]
+    arrays = [a.astype(dtype) for a in (Q, K, W)]
+    state = engine.accumulate(*arrays[1:], degree, key_centre=np.zeros(d))
+    return state, engine.contract(arrays[0], state, coefficients)
+
+
+def assert_within_bound(Q, K, W, coefficients, dtype, result):
+    """|error| <= sum_k |c_k| gamma_{L_k} |q|^k M_k, the left side in exact integers."""
+    state, (numerator, by_degree) = result
+    d, degree = K.shape[1], len(coefficients) - 1
+    u = Fraction(1, 2**24 if dtype == "float32" else 2**53)
+    exact_c = [Fraction(c) for c in coefficients]
+    Q, K, W = (a.astype(object) for a in (Q, K, W))
+    true_num, true_by_degree = naive.polynomial(Q, K, W, exact_c)
+    norms = np.sqrt((Q**2).sum(axis=1).astype(float))
+    tiles = sizes.tile_count(len(K), d, degree)
+    for i, norm in enumerate(norms):
+        allowed = Fraction(0)
+        for k, c in enumerate(exact_c):
+            L = sizes.contraction_length(k, d=d, degree=degree, tiles=tiles, dtype=dtype)
+            gamma = Fraction(L) * u / (1 - Fraction(L) * u)
+            moment = Fraction(state.norm_moments[k]) * Fraction(norm * (1 + 1e-15)) ** k
+            assert abs(Fraction(by_degree[i, k]) - true_by_degree[i, k]) <= gamma * moment
+            allowed += abs(c) * gamma * moment
+        for column in range(numerator.shape[1]):
+            assert abs(Fraction(numerator[i, column]) - true_num[i, column]) <= allowed
+
+
+sizes_of_a_case = st.tuples(
+    st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 33), st.integers(1, 5),
+    st.integers(1, 9),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes_of_a_case, st.integers(0, 4), st.sampled_from(["float32", "float64"]))
+def test_rounding_bound(case, degree, dtype):
+    Q, K, W = problem(*case, bits=9 if dtype == "float32" else 20)
+    coefficients = [(-1) ** k * 0.7 / (k + 1) for k in range(degree + 1)]
+    with tiny_tiles():
+        result = run(Q, K, W, coefficients, dtype)
+        assert_within_bound(Q, K, W, coefficients, dtype, result)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_bound_at_the_real_sizes(dtype):
+    case = problem(7, n=3, m=700, d=9, d_v=2, bits=9 if dtype == "float32" else 20)
+    coefficients = [1.0, 1.0, 0.5, 1 / 6]
+    assert_within_bound(*case, coefficients, dtype, run(*case, coefficients, dtype))
+
+
+def test_a_wrong_multinomial_is_caught():
+    case = problem(1, n=3, m=20, d=3, d_v=2, bits=9)
+    with mock.patch.object(cpu, "multinomials", lambda d, k: np.ones(block_sizes(d, k)[k])):
+        result = run(*case, [1.0, 1.0, 0.5], "float32")
+    with pytest.raises(AssertionError):
+        assert_within_bound(*case, [1.0, 1.0, 0.5], "float32", result)
+
+
+def test_one_key_of_many_forgotten_is_caught():
+    Q, K, W = problem(2, n=3, m=20, d=3, d_v=2, bits=9)
+    result = run(Q, K[:-1], W[:-1], [1.0, 1.0, 0.5], "float32")
+    with pytest.raises(AssertionError):
+        assert_within_bound(Q, K, W, [1.0, 1.0, 0.5], "float32", result)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes_of_a_case, st.integers(0, 5), st.integers(2, 9), st.integers(1, 7))
+def test_exact_on_small_integers_whatever_the_tiles(case, degree, tile, chunk):
+    seed, n, m, d, d_v = case
+    rng = np.random.default_rng(seed)
+    Q, K = rng.integers(-2, 3, (n, d)) + 1.0, rng.integers(-2, 2, (m, d)) + 0.0
+    W = np.column_stack([rng.integers(-3, 4, (m, d_v)), np.full(m, 3)]) * 1.0
+    with tiny_tiles(KEY_TILE=tile, FEATURE_CHUNK=chunk):
+        state, (numerator, by_degree) = run(Q, K, W, np.ones(degree + 1), "float64")
+    for fast, slow in zip(state.moments, naive.accumulate(K, W, degree), strict=True):
+        assert np.array_equal(fast, slow)
+    expected = naive.polynomial(Q, K, W, np.ones(degree + 1))
+    assert np.array_equal(numerator, expected[0])
+    assert np.array_equal(by_degree, expected[1])
+    also = naive.contract(Q, list(state.moments), np.ones(degree + 1))
+    assert np.array_equal(numerator, also[0])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32), st.integers(1, 30), st.integers(1, 4), st.sampled_from([0, -90]))
+def test_norm_moments_are_upper_bounds_and_sharp(seed, m, d, scale):
+    _, K, W = problem(seed, 1, m, d, 1, bits=9)
+    dtype = "float64"
+    state = engine.accumulate(
+        np.ldexp(K, 8 * scale).astype(dtype), W.astype(dtype), 3, key_centre=np.zeros(d)
+    )
+    for k in range(0, 4, 2):  # even powers of a norm are rational
+        true = sum(int(w) * sum(int(x) ** 2 for x in row) ** (k // 2)
+                   for w, row in zip(W[:, -1], K, strict=True)) * Fraction(2) ** (8 * scale * k)
+        assert true <= Fraction(state.norm_moments[k])
+        if scale == 0:
+            assert Fraction(state.norm_moments[k]) <= true * (1 + Fraction(1, 10**12))
+
+
+def test_a_lower_degree_from_a_prefix():
+    Q, K, W = problem(3, n=4, m=50, d=4, d_v=3, bits=5)
+    state, _ = run(Q, K, W, np.ones(4), "float64")
+    Q = Q.astype(float)
+    low = engine.contract(Q, state, [1.0, 2.0])
+    also = engine.contract(Q, state.prefix(1), [1.0, 2.0])
+    assert low[1].shape == (4, 2)
+    assert all(np.array_equal(a, b) for a, b in zip(low, also, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_no_keys_and_no_queries(degree, dtype):
+    state, (numerator, by_degree) = run(
+        np.ones((3, 2)), np.ones((0, 2)), np.ones((0, 5)), np.ones(degree + 1), dtype
+    )
+    assert state.count == 0
+    assert not any(part.any() for part in state.moments)
+    assert not state.norm_moments.any()
+    assert numerator.shape == (3, 4)
+    assert not numerator.any()
+    assert by_degree.shape == (3, degree + 1)
+    _, (numerator, by_degree) = run(
+        np.ones((0, 2)), np.ones((6, 2)), np.ones((6, 5)), np.ones(degree + 1), dtype
+    )
+    assert numerator.shape == (0, 4)
+    assert by_degree.shape == (0, degree + 1)
+
+
+def test_strided_and_read_only_input_is_read_and_left_alone():
+    Q, K, W = (a.astype("float32") for a in problem(4, n=9, m=23, d=6, d_v=3, bits=9))
+    plain = run(Q, K, W, [1.0, 1.0, 0.5], "float32")[1]
+    exact = engine.exact_block(Q / 2**16, K / 16, W)
+    strided = []
+    for a in (Q, K, W):
+        big = np.full((2 * len(a), 3 * a.shape[1]), np.float32(np.nan))
+        big[::2, ::-3] = a
+        view = big[::2, ::-3]
+        view.flags.writeable = False
+        strided.append(view)
+    before = [a.copy() for a in strided]
+    state = engine.accumulate(strided[1], strided[2], 2, key_centre=np.zeros(6))
+    for a, b in zip(engine.contract(strided[0], state, [1.0, 1.0, 0.5]), plain, strict=True):
+        assert np.array_equal(a, b)
+    again = engine.exact_block(strided[0] / 2**16, strided[1] / 16, strided[2])
+    for a, b in zip(again, exact, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    assert all(np.array_equal(a, b) for a, b in zip(before, strided, strict=True))
+
+
+def test_overflow_is_not_silent():
+    K = np.full((3, 2), 1e30, dtype="float32")
+    state, (numerator, by_degree) = run(K, K, np.ones((3, 2)), np.ones(3), "float32")
+    assert np.isfinite(by_degree[:, 0]).all()
+    assert not np.isfinite(by_degree[:, 2]).any()
+    assert not np.isfinite(numerator).any()
+
+
+def test_multinomials_are_those_of_the_features():
+    assert cpu.multinomials is multinomials

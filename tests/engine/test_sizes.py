@@ -1,0 +1,67 @@
+"""Tiles, chunks and groups: within their limits, and cut by sizes alone."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from subquad.engine import sizes
+from subquad.engine.recipe import chunks
+from subquad.features import block_sizes, exponents
+
+
+@pytest.mark.parametrize(("d", "degree"), [(1, 1), (64, 0), (64, 2), (64, 3), (16, 6), (256, 2)])
+def test_buffers_fit(d, degree):
+    tile = sizes.tile_size(d, degree)
+    assert 64 <= tile <= sizes.KEY_TILE
+    rows = sum(block_sizes(d, max(degree - 1, 0))) + sizes.FEATURE_CHUNK
+    assert tile == 64 or rows * tile * 8 <= sizes.TILE_BYTES
+
+
+def test_known_sizes():
+    assert sizes.tile_size(64, 2) == 512
+    assert sizes.tile_size(64, 4) == 64
+    assert sizes.tile_for(1, 64, 2) == 128
+    assert sizes.tile_for(10**6, 64, 2) == 512
+    assert sizes.tile_count(0, 64, 2) == 0
+    assert sizes.tile_count(65_536, 64, 2) == 128
+    assert sizes.feature_dot_length(64, 1) == 64
+    assert sizes.feature_dot_length(64, 2) == 512
+    assert sizes.feature_chunk_count(64, 2) == 5
+    assert sizes.group_count(128, 64, 2, 72) == 16
+    assert sizes.group_count(128, 64, 3, 72) == 9
+    assert sizes.group_count(128, 64, 5, 72) == 1
+    L = sizes.contraction_length(2, d=64, degree=2, tiles=128, dtype="float32")
+    assert L == 512 + 512 + 3 + (128 + 5 + 5) / 2**29
+    assert sizes.contraction_length(0, d=64, degree=2, tiles=128, dtype="float64") == 643
+
+
+@pytest.mark.parametrize(("d", "k"), [(1, 1), (1, 4), (5, 1), (5, 2), (4, 3), (3, 5), (7, 2)])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+def test_chunks_tile_the_block_and_multiply_right(d, k, size):
+    rows = block_sizes(d, k)[k]
+    before = exponents(d, k - 1)[-block_sizes(d, k - 1)[-1] :]
+    built, at = [], 0
+    for chunk in chunks(d, k, size):
+        assert chunk.start == at
+        assert 0 < chunk.stop - chunk.start <= size
+        at, row = chunk.stop, 0
+        for first, last, a, source in chunk.products:
+            assert first == row < last
+            built.extend(before[source : source + last - first] + np.eye(d, dtype=int)[a])
+            row = last
+        assert row == chunk.stop - chunk.start
+    assert at == rows
+    assert np.array_equal(built, exponents(d, k)[-rows:])
+
+
+def test_chunk_sizes_are_even():
+    lengths = [c.stop - c.start for c in chunks(64, 2, 512)]
+    assert lengths == [416] * 5
+
+
+def test_patched_sizes_reach_the_lengths():
+    with mock.patch.multiple(sizes, KEY_TILE=5, FEATURE_CHUNK=4):
+        assert sizes.key_dot_length(9, 3, 2) == 5
+        assert sizes.feature_dot_length(9, 2) == 4
+    assert sizes.key_dot_length(9, 3, 0) == sizes.feature_dot_length(9, 0) == 0

@@ -1,0 +1,103 @@
+"""Threads: the same bits for any number, the BLAS setting restored, errors not swallowed."""
+
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from subquad import engine
+from subquad.engine import sizes, threads
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bits_do_not_depend_on_the_threads(monkeypatch, dtype):
+    rng = np.random.default_rng(0)
+    n, d, d_v = 2000, 13, 5
+    Q, K = (rng.standard_normal((n, d)).astype(dtype) + 0.2 for _ in "QK")
+    W = np.column_stack([rng.uniform(-1, 1, (n, d_v)), np.ones(n)]).astype(dtype)
+    assert sizes.tile_count(n, d, 3) > 4
+    results = []
+    for count in ("1", "2", "3"):
+        monkeypatch.setenv("SUBQUAD_NUM_THREADS", count)
+        state = engine.accumulate(K, W, 3, key_centre=np.zeros(d))
+        results.append([*state.moments, state.norm_moments,
+                        *engine.contract(Q, state, [1.0, 1.0, 0.5, 0.1]),
+                        *engine.exact_block(Q, K, W), *engine.exact_block(Q / 64, K, W)])
+    for other in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_thread_count_is_read_at_call_time(monkeypatch):
+    monkeypatch.setenv("SUBQUAD_NUM_THREADS", "7")
+    assert threads.thread_count() == 7
+    monkeypatch.delenv("SUBQUAD_NUM_THREADS")
+    assert threads.thread_count() >= 1
+    for text in ("0", "-2", "two", "1.5"):
+        monkeypatch.setenv("SUBQUAD_NUM_THREADS", text)
+        with pytest.raises(ValueError, match=f"SUBQUAD_NUM_THREADS is '{text}'"):
+            threads.thread_count()
+
+
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_every_item_once_and_errors_propagate(monkeypatch, count):
+    monkeypatch.setenv("SUBQUAD_NUM_THREADS", count)
+    assert threads.parallel_map(lambda i: i * i, range(50)) == [i * i for i in range(50)]
+    assert threads.parallel_map(str, []) == []
+    done = []
+
+    def body(_, i):
+        done.append(i)
+        if i == 3:
+            msg = "third"
+            raise ZeroDivisionError(msg)
+
+    before = blas_threads()
+    with pytest.raises(ZeroDivisionError, match="third"):
+        threads.for_each(10_000, lambda: None, body)
+    assert len(done) < 10_000
+    assert blas_threads() == before
+
+
+def test_overlapping_callers_restore_the_blas_setting():
+    before = blas_threads()
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with threads.single_threaded_blas():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with threads.single_threaded_blas():
+        thread.start()
+        assert inside.wait(10)
+        assert set(blas_threads()) <= {1}
+    assert set(blas_threads()) <= {1}  # the other caller still needs it
+    leave.set()
+    thread.join()
+    assert blas_threads() == before
+
+
+def test_a_caller_outside_the_main_thread_is_limited_too():
+    # threadpoolctl ignores limits from any thread but the first that set one.
+    before, seen = blas_threads(), []
+
+    def work():
+        threads.for_each(1, lambda: None, lambda _, i: seen.append(blas_threads()))
+
+    threads.for_each(1, lambda: None, lambda _, i: None)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert [set(counts) for counts in seen] == [{1}]
+    assert blas_threads() == before
+
+
+def test_floating_point_warnings_stay_inside():
+    with np.errstate(all="raise"):
+        engine.exact_block(np.full((2, 1), 1e30), np.ones((3, 1)), np.ones((3, 2)))

@@ -283,8 +283,8 @@ def _execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
     )
     certificate = Certificate(joined, total(joined, joined[0].value), "always", ASSUMPTIONS)
     if not bool(xp.all(certificate.row_bounds <= made.tol)):
-        msg = (f"the run proves only {certificate.bound:.3e}, tol is {made.tol:g}: the plan's bound "
-               "was smaller, which should not happen; nothing is returned.")
+        msg = (f"the run proves only {certificate.bound:.3e}, tol is {made.tol:g}: the plan's "
+               "bound was smaller, which should not happen; nothing is returned.")
         raise ToleranceError(msg)
     return Result(_stack(outputs, problem), certificate, made)
 
@@ -322,6 +322,6 @@ def _choice(head: HeadPlan) -> str:
 
 def _rates_line(rates: Rates) -> str:
     f, g = rates.float32, rates.float64
-    return (f"rates (float32 / float64): exact {f.exact_flops:.1e} / {g.exact_flops:.1e} flop/s and "
+    return (f"rates (float32 / float64): exact {f.exact_flops:.1e} / {g.exact_flops:.1e} flop/s, "
             f"{f.pairs:.1e} / {g.pairs:.1e} pairs/s; polynomial {f.polynomial_flops:.1e} / "
-            f"{g.polynomial_flops:.1e} flop/s and {f.features:.1e} / {g.features:.1e} features/s")
+            f"{g.polynomial_flops:.1e} flop/s, {f.features:.1e} / {g.features:.1e} features/s")

@@ -43,8 +43,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
-    """Rates of one dtype, per second: flops in the products of the exact and the polynomial path,
-    pairs (exp and what goes with it), features built, entries prepared."""  # noqa: D205, D209
+    """Rates of one dtype, per second.
+
+    Flops in the products of the exact and of the polynomial path, pairs (exp and what goes with
+    it), features built, entries of the input prepared.
+    """
 
     exact_flops: float
     pairs: float
@@ -101,20 +104,20 @@ def _speed(dtype: str) -> Speed:
 
     def head(d: int, d_v: int):
         Q, K = (0.1 * rng.standard_normal((n, d)).astype(dtype) for _ in range(2))
-        return Q, K, np.concatenate([rng.standard_normal((n, d_v)), np.ones((n, 1))], 1, dtype=dtype)
+        return Q, K, rng.standard_normal((n, d_v + 1)).astype(dtype)
 
     def two_passes(Q, K, W) -> None:
-        state = accumulate(K, W, 2, key_centre=np.zeros(K.shape[1]))
+        state = accumulate(K, abs(W), 2, key_centre=np.zeros(K.shape[1]))
         contract(Q, state, [1.0, 1.0, 0.5])
 
-    pair_at = [_best(lambda h=head(d, d - 1): exact_block(*h)) / n**2 for d in (small, big)]
+    pair_at = [_best(exact_block, *head(d, d - 1)) / n**2 for d in (small, big)]
     exact_flops, pairs = _line(pair_at, (4.0 * small, 4.0 * big))
     tokens = 2.0 * n * feature_dimension(32, 2)
-    feature_at = [_best(lambda h=head(32, d - 1): two_passes(*h)) / tokens for d in (small, big)]
+    feature_at = [_best(two_passes, *head(32, d - 1)) / tokens for d in (small, big)]
     polynomial_flops, features = _line(feature_at, (2.0 * small, 2.0 * big))
     x = rng.standard_normal((8 * n, big)).astype(dtype)
-    prepared = _best(lambda: prepare.affine(x, 1.0, np.zeros(big), 1.0, dtype))
-    measures = _best(lambda: prepare.row_measures(x, 1.0, np.zeros(big)))
+    prepared = _best(prepare.affine, x, 1.0, np.zeros(big), 1.0, dtype)
+    measures = _best(prepare.row_measures, x, 1.0, np.zeros(big))
     return Speed(exact_flops, pairs, polynomial_flops, features, x.size / (prepared + 2 * measures))
 
 
@@ -124,15 +127,16 @@ def _line(seconds: list[float], flops: tuple[float, float]) -> tuple[float, floa
     Each keeps at least a tenth of the time, so that noise cannot make a rate negative.
     """
     low, high = seconds
-    per_flop = min(max((high - low) / (flops[1] - flops[0]), 0.1 * high / flops[1]), high / flops[1])
+    most = high / flops[1]
+    per_flop = min(max((high - low) / (flops[1] - flops[0]), 0.1 * most), most)
     return 1.0 / per_flop, 1.0 / max(low - per_flop * flops[0], 0.1 * low)
 
 
-def _best(function: Callable[[], object], repeats: int = 3) -> float:
+def _best(function: Callable[..., object], *arguments, repeats: int = 3) -> float:
     times = []
-    function()
+    function(*arguments)
     for _ in range(repeats):
         start = time.perf_counter()
-        function()
+        function(*arguments)
         times.append(time.perf_counter() - start)
     return min(times)

@@ -45,18 +45,20 @@ class Frame:
     value_low: Array
     value_high: Array
 
-    def queries(self, Q: Array, dtype: str) -> Array:
-        """Return scale * (q - query centre), balanced, (n, d)."""
-        return prepare.affine(Q, self.query.pre, self.query.centre, self.query.post, dtype)
+    def queries(self, Q: Array, dtype: str, balance: int = 0) -> Array:
+        """Return scale * (q - query centre) * 2**balance, balanced, (n, d)."""
+        side = self.query
+        return prepare.affine(Q, side.pre, side.centre, _ldexp(side.post, balance), dtype)
 
     def full_queries(self, Q: Array, dtype: str) -> Array:
         """Return scale * q, balanced, (n, d): for exact weights, which need no tilt."""
         side = self.full_query
         return prepare.affine(Q, side.pre, side.centre, side.post, dtype)
 
-    def keys(self, K: Array, dtype: str) -> Array:
-        """Return k - key centre, balanced, (m, d)."""
-        return prepare.affine(K, self.key.pre, self.key.centre, self.key.post, dtype)
+    def keys(self, K: Array, dtype: str, balance: int = 0) -> Array:
+        """Return (k - key centre) * 2**balance, balanced, (m, d)."""
+        side = self.key
+        return prepare.affine(K, side.pre, side.centre, _ldexp(side.post, balance), dtype)
 
     def key_weights(self, K: Array) -> tuple[Array | None, int]:
         """Return (weights (m,), shift): exp(scale * query centre . k) = weights * 2**shift.
@@ -127,8 +129,8 @@ def make_frame(Q: Array, K: Array, V: Array, scale: float) -> tuple[Frame, Measu
     if not tilted:
         query, query_rows = about_zero, full_rows
     # Equal largest norms on both sides; a power of two, so that balancing rounds nothing.
-    lean = math.log2(max(query_rows[0].max(), 1e-300) / max(key_rows[0].max(), 1e-300))
-    half = max(-1000, min(1000, round((exponent + lean) / 2)))
+    lean = balancing_exponent(float(key_rows[0].max()), float(query_rows[0].max()))
+    half = max(-1000, min(1000, round(exponent / 2) + lean))
     key_post, query_post = _ldexp(1.0, half), _ldexp(gain, exponent - half)
 
     key = Side(key.pre, key.centre, key_post)
@@ -197,6 +199,12 @@ def _value_units(V: Array) -> tuple[np.ndarray, ...]:
     mid = (low * pre + high * pre) / 2.0
     radius = np.maximum(high * pre - mid, mid - low * pre) * (1.0 + 2.0**-51)
     return pre, mid, radius, low, high
+
+
+def balancing_exponent(query_norm: float, key_norm: float) -> int:
+    """Return b such that query_norm * 2**b and key_norm * 2**-b are within a factor 2."""
+    smallest = 2.0**-900
+    return round(math.log2(max(key_norm, smallest) / max(query_norm, smallest)) / 2.0)
 
 
 def _ldexp(mantissa: float, exponent: int) -> float:

@@ -77,7 +77,9 @@ class HeadPlan:
                 low = middle
             else:
                 high, winner = middle, better
-        return f"{winner.method.name} ({winner.parameters}) wins from n = {high:,} at these bounds"
+        memory = "" if fits(winner) else f", with a State of {_gib(winner)}"
+        wins = f"{winner.method.name} ({winner.parameters}) would win from n = {high:,}"
+        return f"{wins}, at these bounds{memory}"
 
     def seconds_of_exact(self, stats: Stats) -> float:
         """Return the predicted seconds of the chosen exact method on other sizes."""
@@ -131,8 +133,12 @@ def _why(option: Proposal | Refusal) -> str:
     if isinstance(option, Refusal):
         return option.reason
     if not fits(option):
-        return f"certified, but its State needs {option.work.state_bytes / 2**30:,.0f} GiB"
+        return f"certified, but its State needs {_gib(option)}"
     return f"bound {option.bound:.3e}"
+
+
+def _gib(proposal: Proposal) -> str:
+    return f"{proposal.work.state_bytes / 2**30:,.0f} GiB"
 
 
 def table(head: HeadPlan) -> list[str]:

@@ -13,6 +13,7 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays import Array
+from subquad.engine import prepare
 from subquad.frame import Frame, Measures, make_frame
 from subquad.stats import Stats, stats_of
 
@@ -118,14 +119,15 @@ def _check_arrays(Q, K, V):
         if not array_api_compat.is_array_api_obj(x):
             msg = f"`{name}` is a {type(x).__name__}; pass an array, numpy.asarray({name}) say."
             raise TypeError(msg)
-        if not (array_api_compat.is_numpy_array(x) or array_api_compat.is_cupy_array(x)):
-            msg = (f"`{name}` is a {type(x).__module__}.{type(x).__name__}; "
-                   "only NumPy and CuPy arrays are supported: convert it first.")
+        if not prepare.supported(x):
+            msg = (f"`{name}` is a {type(x).__module__}.{type(x).__name__}, which the engine does "
+                   "not run on yet; convert it to a NumPy array.")
             raise TypeError(msg)
     try:
         xp = array_api_compat.array_namespace(Q, K, V)
     except TypeError:
-        kinds = ", ".join(f"`{n}` {type(x).__module__}" for n, x in zip("QKV", (Q, K, V)))
+        named = (("Q", Q), ("K", K), ("V", V))
+        kinds = ", ".join(f"`{n}` {type(x).__module__}" for n, x in named)
         msg = f"`Q`, `K`, `V` come from different libraries ({kinds}); pass all three from one."
         raise TypeError(msg) from None
     for name, x in (("Q", Q), ("K", K), ("V", V)):
@@ -177,7 +179,8 @@ def _check_key_mask(mask, K) -> None:
         msg = f"`key_mask` is {kind}; pass a boolean array (..., m), True where a key takes part."
         raise TypeError(msg)
     if mask.ndim < 1 or mask.shape[-1] != K.shape[-2]:
-        msg = f"`key_mask` has shape {tuple(mask.shape)}; its last dimension must be m = {K.shape[-2]}."
+        msg = (f"`key_mask` has shape {tuple(mask.shape)}; its last dimension must be "
+               f"m = {K.shape[-2]}.")
         raise ValueError(msg)
     kept = np.asarray(array_api_compat.to_device(mask.any(axis=-1), "cpu"))
     if not kept.all():
@@ -262,7 +265,7 @@ def check_size(name: str, value) -> int:
 
 
 def refuse_options(options: dict, allowed: tuple[str, ...]) -> None:
-    """Raise TypeError for keyword arguments that nobody takes, saying which exist or are to come."""
+    """Raise TypeError for keyword arguments that nobody takes, saying which there are."""
     for name in options:
         if name in NOT_BUILT:
             msg = (f"`{name}` is not supported: {NOT_BUILT[name]} are not built yet, and leaving "

@@ -111,6 +111,28 @@ def polynomial_sum_error(
     return 2.0 * rho * OUTWARD
 
 
+def polynomial_underflow(
+    coefficients: Array,
+    block_sizes: Sequence[int],
+    keys: int,
+    d: int,
+    logit_bound: float,
+    dtype: str,
+) -> float:
+    """Return what underflowing products may add to |numerator error| + |normaliser error|.
+
+    A product that underflows loses at most the smallest subnormal eta; carried through the rest
+    of the two passes that is at most 4 eta |c_k| X^k (k m + r_k) in degree k, where X bounds
+    max(1, |q|_1) max(1, |k|_1): rows are balanced, so each norm is at most sqrt(2 B). Key weights
+    are at most 1. Claim `rounding-polynomial`.
+    """
+    form = FORMATS[dtype]
+    reach = np.float64(max(1.0, 2.0 * d * logit_bound))
+    k = np.arange(len(block_sizes), dtype=np.float64)
+    lost = np.abs(coefficients) * reach**k * (k * keys + np.asarray(block_sizes, dtype=np.float64))
+    return float(8.0 * form.normal * 2.0 * form.u * lost.sum()) * OUTWARD
+
+
 def polynomial_gammas(lengths: Sequence[float], dtype: str) -> np.ndarray:
     """Return the accumulated relative error of each degree of the two passes, shape (degree + 1,).
 

@@ -39,25 +39,36 @@ def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Return (moments by degree, norm moments) of checked keys (m, d) and weights (m, columns).
 
     Tiles are dealt in order to groups, each with its own accumulator, and the groups are added
-    in order: the result does not depend on the threads.
+    in order; where accumulators are so large that groups are few, the chunks of the top degree
+    are dealt to pieces as well. The result does not depend on the threads.
     """
     (m, d), columns = K.shape, W.shape[1]
     width, blocks = padded(columns), block_sizes(d, degree)
     tile, tiles = sizes.tile_for(m, d, degree), sizes.tile_count(m, d, degree)
-    groups = sizes.group_count(tiles, d, degree, width) if m else 0
+    groups, pieces = sizes.shares(tiles, d, degree, width)
     norms = np.zeros((groups, degree + 1))
-    sums: list = [None] * groups
+    sums = [
+        [np.zeros((r, columns if k == 0 else width)) for k, r in enumerate(blocks)]
+        for _ in range(groups)
+    ]
 
     def setup():
         return _KeyBuffers(d, degree, tile, columns, K.dtype)
 
-    def one_group(buffers: _KeyBuffers, group: int) -> None:
-        sums[group] = [np.zeros((r, columns if k == 0 else width)) for k, r in enumerate(blocks)]
+    def one_share(buffers: _KeyBuffers, i: int) -> None:
+        group, piece = divmod(i, pieces)
         for t in range(tiles * group // groups, tiles * (group + 1) // groups):
-            part = slice(t * tile, min(m, (t + 1) * tile))
-            buffers.add(K[part], W[part], sums[group], norms[group])
+            rows = slice(t * tile, min(m, (t + 1) * tile))
+            buffers.load(K[rows], W[rows])
+            if piece == 0:
+                sums[group][0][0] += np.sum(W[rows], axis=0, dtype=np.float64)
+                _add_norms(K[rows], W[rows, -1], norms[group])
+                for k in range(1, degree):
+                    buffers.add(sums[group][k], k)
+            if degree > 0:
+                buffers.add(sums[group][degree], degree, piece, pieces)
 
-    for_each(groups, setup, one_group)
+    for_each(groups * pieces, setup, one_share)
     moments = [np.zeros((r, columns)) for r in blocks]
     for k, total in enumerate(moments):
         for part in sums:
@@ -75,21 +86,21 @@ class _KeyBuffers:
         self._features = FeatureTile(d, degree, tile, dtype)
         self._weights = np.zeros((tile, padded(columns)), dtype)
         self._product = np.empty((sizes.FEATURE_CHUNK, padded(columns)), dtype)
-        self._columns, self._degree = columns, degree
+        self._columns, self._length = columns, 0
 
-    def add(self, K, W, sums: list[np.ndarray], norms: np.ndarray) -> None:
-        """Add the moments of one tile of keys to `sums` and `norms`."""
-        sums[0][0] += np.sum(W, axis=0, dtype=np.float64)
-        _add_norms(K, W[:, -1], norms)
-        if self._degree == 0:
-            return
+    def load(self, K, W) -> None:
+        """Take one tile of keys and their weights."""
+        self._length = len(K)
         self._weights[: len(W), : self._columns] = W
         self._features.load(K)
-        for k in range(1, self._degree + 1):
-            for start, stop, features in self._features.blocks(k):
-                out = self._product[: stop - start]
-                np.matmul(features, self._weights[: len(W)], out=out)
-                sums[k][start:stop] += out
+
+    def add(self, total: np.ndarray, k: int, piece: int = 0, pieces: int = 1) -> None:
+        """Add the degree-k moments of the tile, every `pieces`-th chunk of them, to `total`."""
+        weights = self._weights[: self._length]
+        for start, stop, features in self._features.blocks(k, piece, pieces):
+            out = self._product[: stop - start]
+            np.matmul(features, weights, out=out)
+            total[start:stop] += out
 
 
 def _add_norms(K, weight, norms: np.ndarray) -> None:

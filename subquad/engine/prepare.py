@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from subquad.engine.threads import parallel_map
 
 ROW_BLOCK = 2048
+
+
+def supported(x) -> bool:
+    """Return whether the passes run on arrays of this library."""
+    return array_api_compat.is_numpy_array(x)
 
 
 def affine(x, pre, centre, post, dtype: str) -> Any:

@@ -89,10 +89,17 @@ def contraction_length(k: int, *, d: int, degree: int, tiles: int, dtype: str) -
     return single + (tiles + feature_chunk_count(d, k) + degree + 3) * in_unit
 
 
-def group_count(tiles: int, d: int, degree: int, columns: int) -> int:
-    """Return the number of accumulators that `tiles` tiles of keys are dealt to, in order."""
+def shares(tiles: int, d: int, degree: int, columns: int) -> tuple[int, int]:
+    """Return (groups, pieces): accumulators that tiles go to, and shares of the top degree.
+
+    Their product is the parallelism of `accumulate`. Pieces are more than 1 only where GROUP_BYTES
+    allows fewer groups than there could be, because each piece builds the lower degrees anew.
+    """
+    wanted = min(tiles, GROUPS)
     bytes_each = feature_dimension(d, degree) * columns * 8
-    return max(1, min(tiles, GROUPS, GROUP_BYTES // bytes_each))
+    groups = min(wanted, max(1, GROUP_BYTES // bytes_each))
+    pieces = min(GROUPS // max(groups, 1), feature_chunk_count(d, degree))
+    return groups, pieces if groups < wanted else 1
 
 
 def exact_row_block(rows: int) -> int:

@@ -30,19 +30,22 @@ class FeatureTile:
         self._length = 0
 
     def load(self, rows: np.ndarray) -> None:
-        """Take a tile of tokens, shape (t, d), and build every degree but the top."""
+        """Take t <= tile tokens, shape (t, d), and build every degree but the top."""
         self._length = len(rows)
         self._stored[0][:, : self._length] = rows.T
         for k in range(2, self._degree):
             for chunk in chunks(self._d, k, self._size):
                 self._build(chunk.products, k, self._stored[k - 1][chunk.start : chunk.stop])
 
-    def blocks(self, k: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    def blocks(
+        self, k: int, piece: int = 0, pieces: int = 1
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield (start, stop, features (stop - start, t)) over the degree-k monomials, k >= 1.
 
-        The array yielded is overwritten by the next step.
+        Of the chunks, those numbered `piece`, `piece` + `pieces`, ... The array yielded
+        is overwritten by the next step.
         """
-        for chunk in chunks(self._d, k, self._size):
+        for chunk in chunks(self._d, k, self._size)[piece::pieces]:
             if k < self._degree or k == 1:
                 features = self._stored[k - 1][chunk.start : chunk.stop]
             else:

@@ -96,9 +96,11 @@ def dyadic_coefficients(p: flint.arb_poly, degree: int, B: float) -> tuple[Fract
     """Return the coefficients of p rounded to dyadic fractions, at the precision held.
 
     All a_k 2^(e k) with 2^e >= B are rounded to the same power of two: what a coefficient moves p
-    by on [-B, B] matters, not its own relative error.
+    by on [-B, B] matters, not its own relative error. What interpolation may have spoilt of the
+    precision (see `working_bits`) is left out, so that a coefficient that should be 1 is 1.
     """
-    exponent, places = math.frexp(B)[1], flint.ctx.prec - 2 * degree
+    exponent = math.frexp(B)[1]
+    places = flint.ctx.prec - 3 * degree - math.ceil(2.9 * B) - 16
     coefficients = p.coeffs()
     coefficients += [flint.arb(0)] * (degree + 1 - len(coefficients))
     return tuple(

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from subquad.bounds.rounding import FORMATS, preparation_error, storage_error
+from subquad.bounds.rounding import FORMATS, U64, gamma, preparation_error, storage_error
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
+from subquad.frame import WEIGHT_RANGE
 from subquad.partial import Partial
 from subquad.problem import Head
 from subquad.stats import Stats
@@ -91,14 +92,15 @@ def a_priori_terms(
     )
 
 
-def input_error(logit_bound: float, dtype: str, tilted: bool) -> float:
+def input_error(logit_bound: float, d: int, dtype: str, tilted: bool) -> float:
     """Return the perturbation of a logit by preparing the input, key weights included."""
-    # Key weights: a dot product, a shift by a multiple of ln 2 and exp, all in float64 and all
-    # of numbers within WEIGHT_RANGE; rounding them to `dtype` is counted with the sums.
-    weights = 2.0**-40 if tilted else 0.0
+    # Key weights: a dot product of length d, a shift by a multiple of ln 2 and exp, in float64,
+    # of logits within WEIGHT_RANGE; rounding them to `dtype` is counted with the sums.
+    weights = float(gamma(2 * d + 64, U64)) * (WEIGHT_RANGE + 2.0) if tilted else 0.0
     return float(preparation_error(logit_bound, dtype)) + weights
 
 
 def widened(norms: Any, dtype: str) -> Any:
     """Return upper bounds of the norms of prepared rows from those of the exact rows."""
-    return norms * (1.0 + 4.0 * FORMATS[dtype].u)
+    form = FORMATS[dtype]
+    return norms * (1.0 + 4.0 * form.u) + form.normal * 2.0**-4  # components that underflow

@@ -16,13 +16,18 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays import Array
-from subquad.bounds.rounding import polynomial_gammas, polynomial_sum_error
+from subquad.bounds.rounding import (
+    polynomial_gammas,
+    polynomial_sum_error,
+    polynomial_underflow,
+)
 from subquad.bounds.softmax import normaliser_lower_bound, ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import accumulate, contract, contraction_length, tile_count
 from subquad.exp_poly import ExpPolynomial, estimate_error, minimax
-from subquad.features import feature_dimension
+from subquad.features import block_sizes, feature_dimension
+from subquad.frame import balancing_exponent
 from subquad.methods.method import (
     COMPUTE_DTYPES,
     Proposal,
@@ -108,7 +113,10 @@ class Polynomial:
 
     def run(self, head: Head, parameters: PolynomialParameters) -> Partial:
         """Return the sums over all keys."""
-        return polynomial_partial(head, head.Q, head.K, head.V, head.rows.query_norms, parameters)
+        rows = head.rows
+        return polynomial_partial(
+            head, (head.Q, rows.query_norms), (head.K, rows.key_norms), head.V, parameters
+        )
 
 
 def parameters_for(
@@ -148,10 +156,18 @@ def relative_sums(
     """Return (rounding, lower bound of the computed sum), both per unit of key weight."""
     b, p = parameters.logit_bound, parameters.polynomial
     powers = np.ones(p.degree + 1)  # |q|^k M_k is at most B^k times the sum of key weights
-    rho = polynomial_sum_error(
-        p.scaled(), np.asarray(b), powers, gammas_for(stats.d, keys, p.degree, parameters.dtype)
+    gammas = gammas_for(stats.d, keys, p.degree, parameters.dtype)
+    rho = float(polynomial_sum_error(p.scaled(), np.asarray(b), powers, gammas))
+    rho += 2.0 * underflow_for(parameters, keys, stats.d)  # the largest key weight exceeds 1/2
+    return rho, float(normaliser_lower_bound(1.0, b, offset)) / (1.0 + p.upper)
+
+
+def underflow_for(parameters: PolynomialParameters, keys: int, d: int) -> float:
+    """Return `polynomial_underflow` of the parameters."""
+    sizes = block_sizes(d, parameters.degree)
+    return polynomial_underflow(
+        parameters.polynomial.scaled(), sizes, keys, d, parameters.logit_bound, parameters.dtype
     )
-    return float(rho), float(normaliser_lower_bound(1.0, b, offset)) / (1.0 + p.upper)
 
 
 def certify_part(
@@ -163,34 +179,45 @@ def certify_part(
     sums, floor = relative_sums(stats, parameters, keys, offset)
     return a_priori_terms(
         stats, dtype, eps=p.upper if inside else math.inf,
-        perturbation=input_error(parameters.logit_bound, dtype, stats.tilted),
+        perturbation=input_error(parameters.logit_bound, stats.d, dtype, stats.tilted),
         sums=sums, floor=floor,
     )  # fmt: skip
 
 
 def polynomial_partial(
-    head: Head, Q: Array, K: Array, V: Array, query_norms: Array, parameters: PolynomialParameters
+    head: Head,
+    queries: tuple[Array, np.ndarray],
+    keys: tuple[Array, np.ndarray],
+    V: Array,
+    parameters: PolynomialParameters,
 ) -> Partial:
-    """Return the sums of queries Q over keys K of one head by polynomial; rows of the input."""
+    """Return the sums of some queries over some keys of a head by polynomial.
+
+    `queries` and `keys` are rows of the input with their norms, V (m, d_v) the values of the keys.
+    """
+    (Q, query_norms), (K, key_norms) = queries, keys
     xp = array_api_compat.array_namespace(Q)
-    if K.shape[0] == 0:
+    if K.shape[0] == 0 or Q.shape[0] == 0:
         return Partial.empty(Q.shape[0], V.shape[1], xp)
     frame, p, dtype = head.frame, parameters.polynomial, parameters.dtype
     weights, shift = frame.key_weights(K)
+    # Large rows elsewhere may have left these unbalanced, and powers overflow early.
+    balance = balancing_exponent(float(query_norms.max()), float(key_norms.max()))
     state = accumulate(
-        frame.keys(K, dtype), frame.values(V, weights, dtype), p.degree,
-        key_centre=frame.key.centre, weight_shift=shift,
+        frame.keys(K, dtype, -balance), frame.values(V, weights, dtype), p.degree,
+        key_centre=frame.key.centre, weight_shift=shift, balance=balance,
     )  # fmt: skip
     c = p.scaled()
-    numerator, by_degree = contract(frame.queries(Q, dtype), state, c)
+    numerator, by_degree = contract(frame.queries(Q, dtype, balance), state, c)
     normaliser = by_degree @ xp.asarray(c)
-    rounding = polynomial_sum_error(
-        c, xp.asarray(widened(query_norms, dtype)), state.norm_moments,
-        gammas_for(Q.shape[1], K.shape[0], p.degree, dtype),
-    )  # fmt: skip
+    norms = xp.asarray(widened(query_norms * 2.0**balance, dtype))
+    gammas = gammas_for(Q.shape[1], K.shape[0], p.degree, dtype)
+    rounding = polynomial_sum_error(c, norms, state.norm_moments, gammas)
+    rounding = rounding + underflow_for(parameters, K.shape[0], Q.shape[1])
     one = xp.ones_like(normaliser)
+    perturbation = input_error(parameters.logit_bound, Q.shape[1], dtype, weights is not None)
     return Partial(
         numerator, normaliser, xp.full(Q.shape[0], shift, dtype=xp.int64),
         error=p.upper * (normaliser + rounding), ratio=p.upper * one, rounding=rounding,
-        perturbation=input_error(parameters.logit_bound, dtype, weights is not None) * one,
+        perturbation=perturbation * one,
     )  # fmt: skip

@@ -88,7 +88,7 @@ class SupportBasis:
         """Yield, for each criterion, the cheapest certified split or why there is none."""
         for criterion in self.criteria:
             if not stats.magnitudes_known:
-                yield Refusal(self, f"by {criterion}", "needs the magnitudes of the rows: give data")
+                yield Refusal(self, f"by {criterion}", "needs the rows' magnitudes: give data")
                 continue
             best_bound, found = math.inf, None
             for p in self._by_cost(stats, tol, criterion, rates):
@@ -169,8 +169,9 @@ class SupportBasis:
             )  # fmt: skip
 
         small = polynomial_partial(
-            head, take(head.Q, small_q), take(head.K, small_k), take(head.V, small_k),
-            rows.query_norms[small_q], parameters.small,
+            head, (take(head.Q, small_q), rows.query_norms[small_q]),
+            (take(head.K, small_k), rows.key_norms[small_k]), take(head.V, small_k),
+            parameters.small,
         ).merge(exactly(small_q, take(head.K, large_k), take(head.V, large_k)))  # fmt: skip
         large = exactly(large_q, head.K, head.V)
         return join_rows([(xp.asarray(small_q), small), (xp.asarray(large_q), large)])

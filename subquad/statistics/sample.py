@@ -55,10 +55,10 @@ class LargeRows:
     """Rows that have an entry above `threshold` in magnitude, counted and predicted.
 
     `predicted` is the union bound 2 n d exp(-T^2 / (2 sigma^2)), at most n, of Aliakbarpour et al.
-    2025 with sigma^2 = psi_2^2 / 2: true of every sample whose psi_2 that is. `gaussian` takes
-    for sigma^2 the mean square of the entries, which is what calling them Gaussian amounts to; a
-    count above it says that the entries are not, or not about zero. `low` and `high` enclose the
-    expected count (Clopper and Pearson 1934, rows independent).
+    2025 with sigma^2 = psi_2^2 / 2: never below the count where psi_2 is that of all n rows
+    (Markov). `gaussian` takes for sigma^2 the mean square of the entries, which is what calling
+    them Gaussian amounts to; a count above it says that they are not, or not about zero. `low`
+    and `high` enclose the expected count (Clopper and Pearson 1934, rows independent).
     """
 
     matrix: str
@@ -149,7 +149,7 @@ def matrix_statistics(
     means, squares, fourths = (shares @ np.mean(centred**k, axis=1) for k in (1, 2, 4))
     rates = proxy_grid(math.sqrt(squares[0]) or 1.0, centred.size)
     proxies = variance_proxy(means, squares, shares @ exp_row_sums(centred, rates) / d, rates)
-    safe = np.where(squares > 0, squares, 1.0)
+    proxies, safe = np.where(squares > 0, (proxies, squares), ([0.0], [1.0]))
     return MatrixStatistics(
         name,
         head,

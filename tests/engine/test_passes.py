@@ -102,13 +102,14 @@ def test_one_key_of_many_forgotten_is_caught():
 
 
 @settings(deadline=None, max_examples=60)
-@given(sizes_of_a_case, st.integers(0, 5), st.integers(2, 9), st.integers(1, 7))
-def test_exact_on_small_integers_whatever_the_tiles(case, degree, tile, chunk):
+@given(sizes_of_a_case, st.integers(0, 5), st.integers(2, 9), st.integers(1, 7),
+       st.sampled_from([0, 2000, 2**28]))
+def test_exact_on_small_integers_whatever_the_tiles(case, degree, tile, chunk, group_bytes):
     seed, n, m, d, d_v = case
     rng = np.random.default_rng(seed)
     Q, K = rng.integers(-2, 3, (n, d)) + 1.0, rng.integers(-2, 2, (m, d)) + 0.0
     W = np.column_stack([rng.integers(-3, 4, (m, d_v)), np.full(m, 3)]) * 1.0
-    with tiny_tiles(KEY_TILE=tile, FEATURE_CHUNK=chunk):
+    with tiny_tiles(KEY_TILE=tile, FEATURE_CHUNK=chunk, GROUP_BYTES=group_bytes):
         state, (numerator, by_degree) = run(Q, K, W, np.ones(degree + 1), "float64")
     for fast, slow in zip(state.moments, naive.accumulate(K, W, degree), strict=True):
         assert np.array_equal(fast, slow)

@@ -28,9 +28,11 @@ def test_known_sizes():
     assert sizes.feature_dot_length(64, 1) == 64
     assert sizes.feature_dot_length(64, 2) == 512
     assert sizes.feature_chunk_count(64, 2) == 5
-    assert sizes.group_count(128, 64, 2, 72) == 16
-    assert sizes.group_count(128, 64, 3, 72) == 9
-    assert sizes.group_count(128, 64, 5, 72) == 1
+    assert sizes.shares(128, 64, 2, 72) == (16, 1)
+    assert sizes.shares(5, 64, 2, 72) == (5, 1)
+    assert sizes.shares(0, 64, 2, 72) == (0, 1)
+    assert sizes.shares(128, 64, 3, 72) == (9, 1)
+    assert sizes.shares(128, 64, 4, 72) == (1, 16)
     L = sizes.contraction_length(2, d=64, degree=2, tiles=128, dtype="float32")
     assert L == 512 + 512 + 3 + (128 + 5 + 5) / 2**29
     assert sizes.contraction_length(0, d=64, degree=2, tiles=128, dtype="float64") == 643

@@ -14,13 +14,17 @@ def blas_threads():
     return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
+@pytest.mark.parametrize("group_bytes", [2**28, 2 * 560 * 8 * 8])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_bits_do_not_depend_on_the_threads(monkeypatch, dtype):
+def test_bits_do_not_depend_on_the_threads(monkeypatch, dtype, group_bytes):
+    monkeypatch.setattr(sizes, "GROUP_BYTES", group_bytes)
+    monkeypatch.setattr(sizes, "FEATURE_CHUNK", 100)
     rng = np.random.default_rng(0)
     n, d, d_v = 2000, 13, 5
     Q, K = (rng.standard_normal((n, d)).astype(dtype) + 0.2 for _ in "QK")
     W = np.column_stack([rng.uniform(-1, 1, (n, d_v)), np.ones(n)]).astype(dtype)
     assert sizes.tile_count(n, d, 3) > 4
+    assert sizes.shares(8, d, 3, 8) == ((8, 1) if group_bytes == 2**28 else (2, 5))
     results = []
     for count in ("1", "2", "3"):
         monkeypatch.setenv("SUBQUAD_NUM_THREADS", count)

@@ -55,11 +55,15 @@ def test_any_polynomial_is_enclosed(coefficients, logit_bound):
 @pytest.mark.parametrize("k", [0, 2, 5])
 def test_a_wrong_coefficient_breaks_the_bound(family, k):
     p = family(6, 1.0)
-    wrong = list(p.coefficients)
-    wrong[k] *= Fraction(101, 100)
-    lower, _ = relative_error(wrong, 1.0)
-    assert lower > p.upper
-    assert sampled_error(wrong, 1.0) > p.upper
+    seen = []
+    for factor in (Fraction(99, 100), Fraction(101, 100)):
+        wrong = list(p.coefficients)
+        wrong[k] *= factor
+        lower, upper = relative_error(wrong, 1.0)
+        assert_encloses((lower, upper), sampled_error(wrong, 1.0))
+        seen.append(lower > p.upper)
+    # Of a best polynomial both break it; of others one of the two may be an improvement.
+    assert all(seen) if family is minimax else any(seen)
 
 
 @pytest.mark.parametrize("shift", [0, 2**20, -(2**20), 2**90, -(2**90), 2**700, -(2**700)])

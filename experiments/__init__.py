@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Experiments: one file, one question; results are JSON with their rates and versions."""

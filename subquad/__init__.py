@@ -12,6 +12,8 @@ The floors, imports going down only::
     0  arrays                                    namespaces and outward rounding
 """
 
+from typing import TYPE_CHECKING, Any
+
 from subquad.attention import Plan, Result, attention, exact_attention, plan
 from subquad.certificate import Certificate, Term
 from subquad.cost import TYPICAL, Rates, Speed, measured_rates
@@ -19,7 +21,9 @@ from subquad.exp_poly import minimal_degree
 from subquad.methods import METHODS
 from subquad.methods.support_basis import SupportBasis
 from subquad.planner import ToleranceError
-from subquad.statistics import entry_statistics
+
+if TYPE_CHECKING:
+    from subquad.statistics import entry_statistics
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,3 +44,13 @@ __all__ = [
     "minimal_degree",
     "plan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return `entry_statistics` at first use: it brings scipy.stats, a second of import time."""
+    if name == "entry_statistics":
+        from subquad.statistics import entry_statistics
+
+        return entry_statistics
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

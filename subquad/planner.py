@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,10 +64,10 @@ class HeadPlan:
     def _winner(self, methods: list[Method], n: int) -> Proposal | None:
         """Return the proposal that beats exact at n queries, if any."""
         stats = self.stats.with_length(n)
-        exact = self.seconds_of_exact(stats)
-        offers = [o for m in dict.fromkeys(methods) for o in m.fit(stats, self.tol, self.rates)]
-        wins = [o for o in offers if isinstance(o, Proposal) and self.seconds(o) < 0.98 * exact]
-        return min(wins, key=self.seconds, default=None)
+        assert self.chosen is not None
+        exact = min(map(self.seconds, self._offers([self.chosen.method], stats)), default=math.inf)
+        best = min(self._offers(methods, stats), key=self.seconds, default=None)
+        return best if best is not None and self.seconds(best) < 0.98 * exact else None
 
     def _refined(self, winner: Proposal, high: int) -> str:
         low = high // 8
@@ -81,10 +82,9 @@ class HeadPlan:
         wins = f"{winner.method.name} ({winner.parameters}) would win from n = {high:,}"
         return f"{wins}, at these bounds{memory}"
 
-    def seconds_of_exact(self, stats: Stats) -> float:
-        """Return the predicted seconds of the chosen exact method on other sizes."""
-        assert self.chosen is not None
-        return self.rates.seconds(self.chosen.method.work(stats, self.chosen.parameters))
+    def _offers(self, methods: list[Method], stats: Stats) -> list[Proposal]:
+        offers = [o for m in dict.fromkeys(methods) for o in m.fit(stats, self.tol, self.rates)]
+        return [o for o in offers if isinstance(o, Proposal) and o.bound <= self.tol]
 
 
 def choose(

@@ -175,8 +175,8 @@ def certify_part(
 ) -> tuple[Term, ...]:
     """Return the a priori Terms of a polynomial over `keys` keys with logits <= logit_bound."""
     p, dtype = parameters.polynomial, parameters.dtype
-    inside = widened(logit_bound, dtype) <= parameters.logit_bound
-    sums, floor = relative_sums(stats, parameters, keys, offset)
+    inside = p.upper < 1.0 and widened(logit_bound, dtype) <= parameters.logit_bound
+    sums, floor = relative_sums(stats, parameters, keys, offset) if inside else (0.0, 1.0)
     return a_priori_terms(
         stats, dtype, eps=p.upper if inside else math.inf,
         perturbation=input_error(parameters.logit_bound, stats.d, dtype, stats.tilted),

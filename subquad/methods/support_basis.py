@@ -130,6 +130,8 @@ class SupportBasis:
         logit_bound = _small_logit_bound(stats, parameters)
         offset = _small_offset(stats, parameters, keys)
         terms = certify_part(stats, small, logit_bound, stats.m, offset)
+        if not terms[0].value < math.inf:
+            return terms
         sums, floor = relative_sums(stats, small, stats.m, offset)
         return terms[:1] + a_priori_terms(
             stats, small.dtype, eps=0.0, perturbation=logits,

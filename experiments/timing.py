@@ -1,0 +1,79 @@
+"""Times of several ways to do one thing, taken in turns in one run; the peers they are held to."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from subquad.engine.threads import thread_count
+
+BLOCK = 512
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], object]], repeats: int = 3, warm_up: int = 1
+) -> dict[str, float]:
+    """Return the median seconds of each function, called in turns after `warm_up` rounds.
+
+    In turns, so that another load on the machine slows all of them alike.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(warm_up + repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def numpy_softmax(
+    Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float
+) -> np.ndarray:
+    """Return exact attention as one writes it in plain NumPy, 512 rows at a time, in Q's dtype."""
+    output = np.empty((len(Q), V.shape[1]), Q.dtype)
+    keys = np.ascontiguousarray(K.T) * Q.dtype.type(scale)
+    for start in range(0, len(Q), BLOCK):
+        block = slice(start, start + BLOCK)
+        weights = Q[block] @ keys
+        weights -= weights.max(axis=1, keepdims=True)
+        np.exp(weights, out=weights)
+        output[block] = (weights @ V) / weights.sum(axis=1, keepdims=True)
+    return output
+
+
+@lru_cache(maxsize=1)
+def torch_available() -> bool:
+    """Return whether PyTorch can be imported; it is a peer here, never needed."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def sdpa(
+    Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float
+) -> Callable[[], np.ndarray]:
+    """Return a function that runs PyTorch's scaled_dot_product_attention on as many threads as we.
+
+    The arrays are handed over (no copy) before the clock starts. Needs torch.
+    """
+    import torch
+
+    torch.set_num_threads(thread_count())
+    tensors = [torch.from_numpy(x)[None, None] for x in (Q, K, V)]
+
+    def call() -> np.ndarray:
+        with torch.inference_mode():
+            out = torch.nn.functional.scaled_dot_product_attention(*tensors, scale=scale)
+        return out[0, 0].numpy()
+
+    return call

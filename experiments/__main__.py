@@ -1,0 +1,58 @@
+"""Run experiments by name: ``python -m experiments NAME [--quick] [--fresh] [--out FILE]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.store import RESULTS, run
+from experiments.writing import text_table
+
+NAMES = ("error_vs_bound", "error_vs_threshold", "crossover", "bench")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiments asked for, print their tables, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser.add_argument("name", help=f"one of {', '.join(NAMES)}, all")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes")
+    parser.add_argument("--fresh", action="store_true", help="ignore the rows already on disk")
+    parser.add_argument("--out", type=Path, help="the JSON file (a folder for all)")
+    chosen = parser.parse_args(arguments)
+    if chosen.name not in (*NAMES, "all"):
+        print(f"`name` is {chosen.name!r}; the experiments are {', '.join(NAMES)}, all.",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    for name in NAMES if chosen.name == "all" else (chosen.name,):
+        one(name, _path(chosen, name), quick=chosen.quick, fresh=chosen.fresh)
+    return 0
+
+
+def _path(chosen: argparse.Namespace, name: str) -> Path:
+    file = f"{name}-quick.json" if chosen.quick else f"{name}.json"
+    if chosen.out is None:
+        return RESULTS / file
+    return chosen.out / file if chosen.name == "all" else chosen.out
+
+
+def one(name: str, path: Path, *, quick: bool = False, fresh: bool = False) -> dict:
+    """Run one experiment into `path`, print its question and table, and return its record."""
+    module = importlib.import_module(f"experiments.{name}")
+    experiment = module.experiment(quick)
+    print(f"{experiment.question}\n", flush=True)
+    record = run(experiment, path, fresh=fresh, progress=_show)
+    print("\n" + text_table(module.HEADER, module.table_rows(record)))
+    print(f"\n{record['date']}, {record['machine']['processor']}, "
+          f"{record['machine']['threads']} threads; written to {path}\n")  # fmt: skip
+    return record
+
+
+def _show(done: int, total: int, what: str) -> None:
+    print(f"[{done + 1}/{total}] {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

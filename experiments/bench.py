@@ -1,0 +1,140 @@
+"""How much faster than SDPA and NumPy is a certified answer at n = 65,536, and do outliers hurt?
+
+d = 64, float32, rows and keys of norm product 0.5, tol 1e-2; then the same data with 0.1 % of rows
+and keys 20 times larger. All in turns in one run, medians after a warm-up, errors checked on
+sampled rows before anything is timed. NumPy is timed on a share of the rows and scaled up.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from functools import partial
+
+import numpy as np
+
+import subquad
+from experiments import instances
+from experiments.measure import errors, null_errors, oracle, sample_rows
+from experiments.store import Experiment
+from experiments.timing import interleaved, numpy_softmax, sdpa, torch_available
+
+SEED = 0
+NUMPY_ROWS = 2048
+SAMPLED = 256
+
+
+def experiment(
+    quick: bool = False, *, n: int | None = None, d: int = 64, tol: float = 1e-2,
+    repeats: int | None = None,
+) -> Experiment:  # fmt: skip
+    """Return the experiment: one row, since everything is timed in turns with everything else."""
+    n, repeats = n or (16_384 if quick else 65_536), repeats or (3 if quick else 5)
+    settings = {
+        "seed": SEED, "n": n, "d": d, "dtype": "float32", "tol": tol, "beta": 0.5,
+        "outliers": "0.1 % of rows and keys, 20 times larger", "repeats": repeats,
+        "oracle": f"float64 NumPy softmax, {SAMPLED} rows: the largest and random ones",
+    }  # fmt: skip
+    question = (__doc__ or "").partition("\n")[0]
+    cases = {"all": partial(_row, n, d, tol, repeats)}
+    return Experiment("bench", question, settings, cases, ratios)
+
+
+def peak_mib() -> float:
+    """Return the largest memory this process has held so far, in MiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _row(n: int, d: int, tol: float, repeats: int, rates) -> dict:
+    """Return bounds, errors and times of ours and the peers, clean and with outliers."""
+    common = {"beta": 0.5, "seed": SEED, "dtype": np.float32}
+    clean = instances.bounded(n, d, **common)
+    spoiled = instances.outliers(n, d, **common)
+    before = peak_mib()
+    ways, calls = {}, {}
+    norm = subquad.SupportBasis(criterion="norm")
+    for name, data, method in (
+        ("ours, clean", clean, "auto"), ("ours, outliers", spoiled, "auto"),
+        ("support_basis by norm, outliers", spoiled, norm),
+    ):  # fmt: skip
+        calls[name] = partial(_ours, data, tol, method, rates)
+        ways[name] = _checked(calls[name](), data)
+    memory = {"before": before, "after_ours": peak_mib()}
+    share = n / min(NUMPY_ROWS, n)
+    peers = {"NumPy softmax": partial(numpy_softmax, clean[0][:NUMPY_ROWS], *clean[1:])}
+    if torch_available():
+        peers["SDPA"] = sdpa(*clean)
+    for name, seconds in interleaved({**calls, **peers}, repeats).items():
+        scaled = share if name == "NumPy softmax" else 1.0
+        ways.setdefault(name, {})["seconds"] = seconds * scaled
+    ways["NumPy softmax"]["timed_rows"] = min(NUMPY_ROWS, n)
+    return {"ways": ways, "peak_mib": memory, "planned": _planned(spoiled, tol, rates)}
+
+
+def _ours(data: instances.Instance, tol: float, method, rates) -> subquad.Result:
+    Q, K, V, scale = data
+    return subquad.attention(Q, K, V, tol=tol, scale=scale, method=method, rates=rates)
+
+
+def _checked(result: subquad.Result, data: instances.Instance) -> dict:
+    """Return bound, errors and null models of a result on sampled rows; refuse a broken bound."""
+    Q, K, V, scale = data
+    rows = sample_rows(Q, SAMPLED, SEED)
+    exact = oracle(Q, K, V, scale, rows)
+    found = errors(result.output[rows], exact, V)
+    chosen = result.plan.heads[0].chosen
+    if not found["measured"] <= result.certificate.bound:
+        msg = (f"measured {found['measured']:.3e} exceeds the bound {result.certificate.bound:.3e}:"
+               " no time is taken of a wrong answer.")
+        raise AssertionError(msg)
+    return {
+        "method": chosen.method.name, "parameters": str(chosen.parameters),
+        "bound": result.certificate.bound, **found,
+        "terms": {t.name: t.worst() for t in result.certificate.terms},
+        "null": null_errors(Q, K, V, scale, exact, rows),
+    }  # fmt: skip
+
+
+def _planned(data: instances.Instance, tol: float, rates) -> list[dict]:
+    """Return what each method offers on the outlier data, predicted and not run."""
+    Q, K, V, scale = data
+    head = subquad.plan(Q, K, V, tol=tol, scale=scale, rates=rates).heads[0]
+    rows = []
+    for option in head.options:
+        row = {"method": option.method.name, "parameters": str(option.parameters)}
+        work = getattr(option, "work", None)
+        if work is None:
+            rows.append({**row, "refused": option.reason, "predicted_seconds": None})
+        else:
+            rows.append({**row, "predicted_seconds": head.seconds(option),
+                         "share_of_pairs": work.pairs / (len(Q) * len(K))})  # fmt: skip
+    return rows
+
+
+def ratios(rows: list[dict]) -> dict:
+    """Return every time over that of ours on clean data, and whether polynomial refused."""
+    ways = rows[0]["ways"]
+    ours = ways["ours, clean"]["seconds"]
+    memory = rows[0]["peak_mib"]
+    return {
+        "over_ours_clean": {name: way["seconds"] / ours for name, way in ways.items()},
+        "polynomial_refuses_outliers": any(
+            p["method"] == "polynomial" and "refused" in p for p in rows[0]["planned"]
+        ),
+        "our_memory_mib": memory["after_ours"] - memory["before"],
+    }
+
+
+HEADER = ("way", "seconds", "times ours, clean", "bound", "measured", "mean(V)", "first order")
+
+
+def table_rows(record: dict) -> list[list]:
+    """Return the times as a table under HEADER."""
+    over = record["derived"]["over_ours_clean"]
+    null = {"mean_v": {"measured": None}, "first_order": {"measured": None}}
+    return [
+        [name, way["seconds"], over[name], way.get("bound"), way.get("measured"),
+         *(way.get("null", null)[k]["measured"] for k in ("mean_v", "first_order"))]
+        for name, way in record["rows"][0]["ways"].items()
+    ]  # fmt: skip

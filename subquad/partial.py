@@ -88,6 +88,8 @@ class Partial:
     def _rescaled(self, shift: Array) -> Partial:
         """Return the same sums in units of 2**shift; what underflows is booked in `rounding`."""
         xp = namespace(self.normaliser)
+        if not bool(xp.any(shift != self.log_shift)):
+            return self
         # Two exact factors, since one power of two may lie outside the range of a float.
         down = xp.clip(self.log_shift - shift, -2 * _LOWEST, 0)
         half = down // 2

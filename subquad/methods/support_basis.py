@@ -175,6 +175,8 @@ class SupportBasis:
             (take(head.K, small_k), rows.key_norms[small_k]), take(head.V, small_k),
             parameters.small,
         ).merge(exactly(small_q, take(head.K, large_k), take(head.V, large_k)))  # fmt: skip
+        if large_q.size == 0:
+            return small
         large = exactly(large_q, head.K, head.V)
         return join_rows([(xp.asarray(small_q), small), (xp.asarray(large_q), large)])
 

@@ -1,1 +1,1 @@
-"""Experiments: one file, one question; results are JSON with their rates and versions."""
+"""Experiments: one file, one question; ``python -m experiments NAME``, results as JSON."""

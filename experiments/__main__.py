@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _path(chosen: argparse.Namespace, name: str) -> Path:
-    file = f"{name}-quick.json" if chosen.quick else f"{name}.json"
-    if chosen.out is None:
-        return RESULTS / file
-    return chosen.out / file if chosen.name == "all" else chosen.out
+    if chosen.out is not None and chosen.name != "all":
+        return chosen.out
+    folder = chosen.out or (RESULTS / "quick" if chosen.quick else RESULTS)
+    return folder / f"{name}.json"
 
 
 def one(name: str, path: Path, *, quick: bool = False, fresh: bool = False) -> dict:
@@ -50,8 +50,8 @@ def one(name: str, path: Path, *, quick: bool = False, fresh: bool = False) -> d
     return record
 
 
-def _show(done: int, total: int, what: str) -> None:
-    print(f"[{done + 1}/{total}] {what}", file=sys.stderr, flush=True)
+def _show(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From which length is a certified sub-quadratic method faster than exact, and how does it scale?
+"""Time and error against n, for ours and for the exact peers.
 
 Time and error against n on `bounded(0.5)` (one polynomial certifies) and on `outliers` (0.1 % of
 rows and keys 20 times larger: only support_basis does), with plain NumPy softmax, and PyTorch's
@@ -9,7 +9,9 @@ on the upper half of the lengths, with a 95 % confidence interval.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +20,12 @@ from experiments import instances
 from experiments.measure import errors, null_errors, oracle, sample_rows
 from experiments.store import Experiment
 from experiments.timing import interleaved, numpy_softmax, sdpa, torch_available
+from subquad.methods.method import Method
 
+QUESTION = "From which length is a certified answer faster than exact, and how does it scale?"
 SEED = 0
 FAMILIES = {"bounded(0.5)": instances.bounded, "outliers": instances.outliers}
-OURS = {
+OURS: dict[str, str | Method] = {
     "polynomial": "polynomial",
     "support_basis": subquad.SupportBasis(criterion="norm"),
     "exact": "exact",
@@ -35,8 +39,8 @@ def experiment(
 ) -> Experiment:  # fmt: skip
     """Return the experiment: one row per family and length."""
     if lengths is None:
-        top = 26 if quick else 32  # half powers of two, 8192 or 65,536
-        lengths = tuple(round(2 ** (k / 2)) for k in range(18 if quick else 20, top + 1))
+        halves = range(20, 26) if quick else range(20, 33)  # to 5793, or to 65,536
+        lengths = tuple(round(2 ** (k / 2)) for k in halves)
     cases = {
         f"{family} n = {n}": partial(_row, family, n, d, tol, repeats, quadratic_up_to)
         for family in FAMILIES for n in lengths
@@ -46,8 +50,7 @@ def experiment(
         "repeats": repeats, "quadratic_up_to": quadratic_up_to,
         "oracle": f"float64 NumPy softmax, {SAMPLED} rows: the largest and random ones",
     }  # fmt: skip
-    question = (__doc__ or "").partition("\n")[0]
-    return Experiment("crossover", question, settings, cases, scaling)
+    return Experiment("crossover", QUESTION, settings, cases, scaling)
 
 
 def _row(family: str, n: int, d: int, tol: float, repeats: int, quadratic_up_to: int, rates):
@@ -55,7 +58,8 @@ def _row(family: str, n: int, d: int, tol: float, repeats: int, quadratic_up_to:
     Q, K, V, scale = FAMILIES[family](n, d, beta=0.5, seed=SEED, dtype=np.float32)
     rows = sample_rows(Q, SAMPLED, SEED)
     exact = oracle(Q, K, V, scale, rows)
-    methods, calls = {}, {}
+    methods: dict[str, dict] = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for name, method in OURS.items():
         if name == "exact" and n > quadratic_up_to:
             continue
@@ -65,13 +69,15 @@ def _row(family: str, n: int, d: int, tol: float, repeats: int, quadratic_up_to:
         except subquad.ToleranceError as error:
             methods[name] = {"bound": None, "refused": str(error)}
             continue
+        chosen = result.plan.heads[0].chosen
         methods[name] = {
             "bound": result.certificate.bound, **errors(result.output[rows], exact, V),
-            "parameters": str(result.plan.heads[0].chosen.parameters),
+            "parameters": str(chosen and chosen.parameters),
         }  # fmt: skip
         calls[name] = call
     if n <= quadratic_up_to:
-        peers = {"NumPy softmax": partial(numpy_softmax, Q, K, V, scale)}
+        peers: dict[str, Callable[[], Any]] = {}
+        peers["NumPy softmax"] = partial(numpy_softmax, Q, K, V, scale)
         if torch_available():
             peers["SDPA"] = sdpa(Q, K, V, scale)
         for name, peer in peers.items():
@@ -85,14 +91,15 @@ def _row(family: str, n: int, d: int, tol: float, repeats: int, quadratic_up_to:
 
 
 def slope(lengths: list[int], seconds: list[float]) -> dict:
-    """Return the slope of log time in log n on the upper half of the lengths, with its 95 % interval.
+    """Return the slope of log time in log n on the upper half of the lengths, with its interval.
 
-    At least three points are used; with fewer there is no slope.
+    The interval is of 95 % confidence. At least five points are used, or all; below three there
+    is no slope.
     """
     from scipy.stats import linregress, t
 
     points = sorted(zip(lengths, seconds, strict=True))
-    points = points[-max(3, math.ceil(len(points) / 2)):]
+    points = points[-max(5, math.ceil(len(points) / 2)):]
     if len(points) < 3:
         return {"slope": None, "low": None, "high": None, "points": len(points)}
     fit = linregress(*(np.log(x) for x in zip(*points, strict=True)))

@@ -1,4 +1,4 @@
-"""What does the published threshold sweep approximate, and where is its threshold of any use?
+"""The published threshold sweep, with what it never shows beside it.
 
 The paper's timing script: N = 4096, d = 64, Q and K 0.1 N(0,1), V 0.05 N(0,1), scale 1/d, 29
 thresholds T in (0.15, 0.5] on the entries. Rows and keys with an entry above T attend exactly, the
@@ -18,7 +18,9 @@ from experiments import instances
 from experiments.measure import errors, null_errors, oracle
 from experiments.store import Experiment
 from experiments.timing import interleaved
+from subquad.methods.method import Method
 
+QUESTION = "What does the published threshold sweep approximate, and is its threshold of any use?"
 SEED = 123
 SIGMA = 0.1
 TOL = 4e-4
@@ -43,8 +45,7 @@ def experiment(
         "seed": SEED, "n": n, "d": d, "dtype": "float32", "tol": tol, "thresholds": swept,
         "repeats": repeats, "oracle": "float64 NumPy softmax, all rows",
     }  # fmt: skip
-    question = (__doc__ or "").partition("\n")[0]
-    return Experiment("error_vs_threshold", question, settings, cases, verdict)
+    return Experiment("error_vs_threshold", QUESTION, settings, cases, verdict)
 
 
 def _shared(n: int, d: int) -> tuple:
@@ -61,7 +62,7 @@ def share_above(threshold: float, d: int) -> float:
 def _row(shared: Callable, threshold: float, tol: float, repeats: int, rates) -> dict:
     """Return counts, bound, errors and times at one threshold, and the same without it."""
     Q, K, V, scale, exact, null = shared()
-    chosen = {
+    chosen: dict[str, str | Method] = {
         "support_basis": subquad.SupportBasis(criterion="entry", threshold=threshold),
         "polynomial": "polynomial", "exact": "exact",
     }  # fmt: skip
@@ -76,18 +77,25 @@ def _row(shared: Callable, threshold: float, tol: float, repeats: int, rates) ->
     }  # fmt: skip
     for name, seconds in interleaved(calls, repeats, warm_up=0 if repeats == 1 else 1).items():
         ways[name]["seconds"] = seconds
-    offer = plans["support_basis"].heads[0].options[0]
-    split = offer.parameters if ways["support_basis"]["bound"] is not None else None
+    degrees = {name: _parameter(plan, "degree") for name, plan in plans.items()}
     return {
         "threshold": threshold, "expected_share": share_above(threshold, Q.shape[1]),
         "rows_above": float(np.mean(np.abs(Q).max(axis=1) > threshold)),
         "keys_above": float(np.mean(np.abs(K).max(axis=1) > threshold)),
-        "large_rows": split.large_queries if split else None,
-        "large_keys": split.large_keys if split else None,
-        "degree": split.small.degree if split else None,
-        "polynomial_degree": plans["polynomial"].heads[0].options[0].parameters.degree,
+        "large_rows": _parameter(plans["support_basis"], "large_queries"),
+        "large_keys": _parameter(plans["support_basis"], "large_keys"),
+        "degree": degrees["support_basis"], "polynomial_degree": degrees["polynomial"],
         **ways, **null,
     }  # fmt: skip
+
+
+def _parameter(plan: subquad.Plan, name: str) -> int | None:
+    """Return a parameter of what the plan will run, the polynomial's where it has a small part."""
+    chosen = plan.heads[0].chosen
+    if chosen is None:
+        return None
+    small = getattr(chosen.parameters, "small", None)
+    return getattr(chosen.parameters, name, getattr(small, name, None))
 
 
 def _errors(plan: subquad.Plan, data: tuple, exact: np.ndarray) -> dict:

@@ -9,23 +9,24 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import subquad
 from subquad import Rates, Speed, measured_rates
 from subquad.engine.threads import thread_count
 
 SCHEMA = 1
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("subquad", "numpy", "scipy", "python-flint")
+PACKAGES = ("numpy", "scipy", "python-flint")
 IDENTITY = ("schema", "experiment", "settings", "versions", "machine")
 
-Progress = Callable[[int, int, str], None]
-"""Called as progress(done, total, what) before each row."""
+Progress = Callable[[str], None]
+"""Called with what is being done, before each row."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Experiment:
     name: str
     question: str
     settings: dict[str, Any]
-    cases: dict[str, Callable[[Rates], dict]]
+    cases: Mapping[str, Callable[[Rates], dict]]
     derive: Callable[[list[dict]], dict] | None = None
 
 
@@ -58,7 +59,7 @@ def run(
         if key in done:
             continue
         if progress is not None:
-            progress(len(done), len(experiment.cases), f"{experiment.name}: {key}")
+            progress(f"{experiment.name} {len(done) + 1}/{len(experiment.cases)}: {key}")
         done[key] = {"key": key, **plain(case(rates))}
         record["rows"] = [done[k] for k in experiment.cases if k in done]
         record["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -93,7 +94,7 @@ def versions() -> dict[str, str]:
     """Return the versions of what the numbers depend on; torch only where it is installed."""
     names = [*PACKAGES, *(["torch"] if importlib.util.find_spec("torch") else [])]
     found = {name: importlib.metadata.version(name) for name in names}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), "subquad": subquad.__version__, **found}
 
 
 def machine() -> dict[str, Any]:

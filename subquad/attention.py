@@ -40,6 +40,11 @@ class Result:
     certificate: Certificate
     plan: Plan
 
+    def __repr__(self) -> str:
+        ways = " | ".join(sorted({_choice(head) for head in self.plan.heads}))
+        shape = tuple(self.output.shape)
+        return f"Result(output {shape}, bound {self.certificate.bound:.3e}, by {ways})"
+
 
 @dataclass(frozen=True)
 class Plan:

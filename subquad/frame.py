@@ -37,6 +37,7 @@ class Frame:
 
     query: Side
     full_query: Side
+    full_balance: int
     key: Side
     query_tilt: Array | None
     value_pre: Array
@@ -51,9 +52,13 @@ class Frame:
         return prepare.affine(Q, side.pre, side.centre, _ldexp(side.post, balance), dtype)
 
     def full_queries(self, Q: Array, dtype: str) -> Array:
-        """Return scale * q, balanced, (n, d): for exact weights, which need no tilt."""
+        """Return scale * q, (n, d), for exact weights, which need no tilt; go with `full_keys`."""
         side = self.full_query
         return prepare.affine(Q, side.pre, side.centre, side.post, dtype)
+
+    def full_keys(self, K: Array, dtype: str) -> Array:
+        """Return k - key centre, (m, d), balanced against `full_queries`."""
+        return self.keys(K, dtype, -self.full_balance)
 
     def keys(self, K: Array, dtype: str, balance: int = 0) -> Array:
         """Return (k - key centre) * 2**balance, balanced, (m, d)."""
@@ -134,10 +139,14 @@ def make_frame(Q: Array, K: Array, V: Array, scale: float) -> tuple[Frame, Measu
     key_post, query_post = _ldexp(1.0, half), _ldexp(gain, exponent - half)
 
     key = Side(key.pre, key.centre, key_post)
-    full = Side(query.pre, about_zero.centre, query_post)
+    # One query alone is its own centre: balanced about it, the keys would vanish beside |q|.
+    lean = balancing_exponent(
+        float(full_rows[0].max()) * query_post, float(key_rows[0].max()) * key_post
+    )
+    full = Side(query.pre, about_zero.centre, _ldexp(query_post, lean))
     query = Side(query.pre, query.centre, query_post)
     tilt = query.centre * query_post * key_post if tilted else None
-    frame = Frame(query, full, key, tilt, *_value_units(V))
+    frame = Frame(query, full, lean, key, tilt, *_value_units(V))
     q_out, k_out = query_post * (1.0 + 2.0**-50), key_post
     measures = Measures(
         query_rows[0] * q_out, query_rows[1] * q_out,

@@ -34,6 +34,7 @@ def feature_dimension(d: int, degree: int) -> int:
     return comb(d + degree, degree)
 
 
+@lru_cache(maxsize=1024)
 def block_sizes(d: int, degree: int) -> tuple[int, ...]:
     """Return (r_0, ..., r_degree), r_k = C(d+k-1, k) the number of monomials of degree exactly k.
 

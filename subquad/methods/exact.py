@@ -73,7 +73,7 @@ class Exact:
         """Return the sums over all keys."""
         dtype, frame = parameters.dtype, head.frame
         return exact_partial(
-            frame.full_queries(head.Q, dtype), frame.keys(head.K, dtype),
+            frame.full_queries(head.Q, dtype), frame.full_keys(head.K, dtype),
             frame.values(head.V, None, dtype), head.rows.full_query_norms,
             float(head.rows.key_norms.max()),
         )  # fmt: skip

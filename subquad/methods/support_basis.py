@@ -24,7 +24,14 @@ from subquad.cost import Rates, Work
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
 from subquad.methods.exact import exact_partial, logit_error, sum_error
-from subquad.methods.method import COMPUTE_DTYPES, Proposal, Refusal, a_priori_terms, widened
+from subquad.methods.method import (
+    COMPUTE_DTYPES,
+    Proposal,
+    Refusal,
+    a_priori_terms,
+    input_error,
+    widened,
+)
 from subquad.methods.polynomial import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
@@ -56,6 +63,8 @@ class SplitParameters:
     small: PolynomialParameters
 
     def __str__(self) -> str:
+        if self.small.degree == 0 and self.small.logit_bound == LOGIT_BOUND_MIN:
+            return f"by {self.criterion}, every pair exact, {self.small.dtype}"
         large = f"{self.large_queries:,} rows and {self.large_keys:,} keys exact"
         return f"by {self.criterion}, {large}, {self.small}"
 
@@ -133,8 +142,9 @@ class SupportBasis:
         if not terms[0].value < math.inf:
             return terms
         sums, floor = relative_sums(stats, small, stats.m, offset)
+        prepared = input_error(small.logit_bound, stats.d, small.dtype, stats.tilted)
         return terms[:1] + a_priori_terms(
-            stats, small.dtype, eps=0.0, perturbation=logits,
+            stats, small.dtype, eps=0.0, perturbation=max(logits, prepared),
             sums=max(sums, exact_sums * floor), floor=floor,
         )[1:]  # fmt: skip
 
@@ -165,7 +175,7 @@ class SupportBasis:
 
         def exactly(q_index: np.ndarray, K, V) -> Partial:
             return exact_partial(
-                frame.full_queries(take(head.Q, q_index), dtype), frame.keys(K, dtype),
+                frame.full_queries(take(head.Q, q_index), dtype), frame.full_keys(K, dtype),
                 frame.values(V, None, dtype), rows.full_query_norms[q_index],
                 float(rows.key_norms.max()),
             )  # fmt: skip

@@ -90,9 +90,9 @@ def _row(shared: Callable, threshold: float, tol: float, repeats: int, rates) ->
 
 
 def _parameter(plan: subquad.Plan, name: str) -> int | None:
-    """Return a parameter of what the plan will run, the polynomial's where it has a small part."""
+    """Return a parameter of what the plan will run; no degree where every row is exact."""
     chosen = plan.heads[0].chosen
-    if chosen is None:
+    if chosen is None or (name == "degree" and chosen.work.feature_tokens == 0.0):
         return None
     small = getattr(chosen.parameters, "small", None)
     return getattr(chosen.parameters, name, getattr(small, name, None))

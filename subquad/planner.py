@@ -116,7 +116,7 @@ def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
         (o.bound if isinstance(o, Proposal) else o.best_bound, o.method.name)
         for o in head.options
     ]
-    known = [(bound, name) for bound, name in offers if bound is not None and bound == bound]
+    known = [(bound, name) for bound, name in offers if bound is not None and bound < math.inf]
     text = f"no allowed method proves tol={head.tol:g}{where} (asked for method={asked!r}). "
     text += "; ".join(f"{o.method.name}: {_why(o)}" for o in head.options) + ". "
     if known:
@@ -149,7 +149,8 @@ def table(head: HeadPlan) -> list[str]:
     rows = [("method", "parameters", "bound", "flops", "seconds", "verdict")]
     for option in head.options:
         if isinstance(option, Refusal):
-            bound = "-" if option.best_bound is None else f"{option.best_bound:.1e}"
+            best = option.best_bound
+            bound = f"{best:.1e}" if best is not None and best < math.inf else "-"
             rows.append((option.method.name, option.parameters, bound, "-", "-", option.reason))
             continue
         seconds = head.seconds(option)

@@ -18,9 +18,11 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays import product_up
-from subquad.bounds.softmax import ratio_bound_inverse
+from subquad.bounds.rounding import FORMATS
+from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
+from subquad.engine import KEY_TILE
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
 from subquad.methods.exact import exact_partial, logit_error, sum_error
@@ -101,6 +103,8 @@ class SupportBasis:
                 continue
             best_bound, found = math.inf, None
             for p in self._by_cost(stats, tol, criterion, rates):
+                if not _plausible(stats, p, tol):
+                    continue
                 proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))
                 best_bound = min(best_bound, proposal.bound)
                 if proposal.bound <= tol:
@@ -189,6 +193,20 @@ class SupportBasis:
             return small
         large = exactly(large_q, head.K, head.V)
         return join_rows([(xp.asarray(small_q), small), (xp.asarray(large_q), large)])
+
+
+def _plausible(stats: Stats, p: SplitParameters, tol: float) -> bool:
+    """Return False where a proof is hopeless, without computing the polynomial.
+
+    The minimax error is estimated, and the sums are off by at least 2 KEY_TILE u exp(B): the
+    absolute values of the terms of the polynomial sum to about exp(B) times the smallest weight.
+    """
+    b = p.small.logit_bound
+    if b <= LOGIT_BOUND_MIN:
+        return True
+    truncation = float(ratio_bound(min(0.9 * estimate_error(p.small.degree, b), 1.0)))
+    sums = 2.0 * KEY_TILE * FORMATS[p.small.dtype].u * math.exp(b)
+    return truncation + sums <= tol
 
 
 def _split(magnitudes: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,177 @@
+"""The report: one HTML page and its JSON, everything measured anew by the call."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments import crossover, error_vs_bound, error_vs_threshold, instances
+from experiments.store import RESULTS, Experiment, Progress, read_json, run, write_json
+from experiments.summary import crossover_of, findings, planned
+from experiments.writing import number, tolerance
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+ORDER = ("error_vs_bound", "crossover", "error_vs_threshold", "bench")
+
+
+def write(
+    out_dir: str | Path = "report", quick: bool = False, progress: Progress | None = None, *,
+    experiments: tuple[Experiment, ...] | None = None,
+) -> dict:  # fmt: skip
+    """Return the report after writing index.html and report.json into `out_dir`.
+
+    Parameters
+    ----------
+    out_dir : str or Path
+        Made if it is missing.
+    quick : bool
+        Smaller sizes.
+    progress : callable, optional
+        Called with a line of text before each step.
+    experiments : tuple of Experiment, optional
+        What to run, in place of the usual sizes; one each of ORDER's first three.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If the extra `report` (matplotlib, jinja2) is not installed.
+    """
+    _require_extra()
+    start = time.perf_counter()
+    chosen = light(quick) if experiments is None else experiments
+    records = {x.name: run(x, progress=progress) for x in chosen}
+    report: dict[str, Any] = {
+        "quick": quick, "seconds": None, "records": records,
+        "findings": [finding for name in records for finding in findings(records[name])],
+        "committed": {name: found for name in ORDER if (found := _committed(name)) is not None},
+    }  # fmt: skip
+    if progress is not None:
+        progress("drawing the page")
+    page = render(report, start)
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.html").write_text(page, encoding="utf-8")
+    write_json(report, out / "report.json")
+    return report
+
+
+def light(quick: bool) -> tuple[Experiment, ...]:
+    """Return the experiments of the report, small enough for it."""
+    if quick:
+        return (
+            error_vs_bound.experiment(True),
+            crossover.experiment(True),
+            error_vs_threshold.experiment(True, count=5),
+        )
+    halves = tuple(round(2 ** (k / 2)) for k in range(19, 28))  # 724 to 11,585
+    return (
+        error_vs_bound.experiment(n=2048, tols=(1e-1, 1e-2, 1e-3)),
+        crossover.experiment(lengths=halves),
+        error_vs_threshold.experiment(True, count=29),
+    )
+
+
+def _require_extra() -> None:
+    for name in ("matplotlib", "jinja2"):
+        if importlib.util.find_spec(name) is None:
+            msg = (f"the report needs {name}, which is not installed: "
+                   "pip install 'subquad[report]'.")
+            raise ModuleNotFoundError(msg)
+
+
+def _committed(name: str) -> dict | None:
+    """Return the committed record of an experiment, with its findings, if there is a whole one."""
+    path = RESULTS / f"{name}.json"
+    record = read_json(path) if path.exists() else None
+    if record is None or not record.get("complete"):
+        return None
+    return {"record": record, "findings": findings(record)}
+
+
+def render(report: dict, start: float) -> str:
+    """Return the page; `report["seconds"]` is set to the time since `start`."""
+    import jinja2
+
+    from experiments import charts
+
+    records = report["records"]
+    bounds = records["error_vs_bound"]
+    drawn = {
+        "bounds": charts.bound_against_measured(bounds),
+        "times": charts.time_against_n(records["crossover"]),
+        "sweep": charts.sweep(records["error_vs_threshold"]),
+    }
+    report["seconds"] = time.perf_counter() - start
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(number=number, tolerance=tolerance, prose=_prose)
+    environment.tests["number"] = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        report=report, charts=drawn, plans=planned(bounds), meaning=_meaning,
+        real=verdicts(bounds, real=True), synthetic=verdicts(bounds, real=False),
+        slopes=_slopes(records["crossover"]), module=_module, first=bounds,
+    )  # fmt: skip
+
+
+def verdicts(record: dict, real: bool) -> list[dict]:
+    """Return, per instance, what was chosen, its bound beside every measured error, and when."""
+    rows = []
+    for row in planned(record):
+        if row["real"] != real:
+            continue
+        own = next((m for m in row["methods"] if m["method"] == row["chosen"]), None)
+        kind = "bad" if own is None else "plain" if row["chosen"] == "exact" else "good"
+        rows.append({
+            "name": row["instance"], "logit_bound": row["logit_bound"], "kind": kind,
+            "chosen": (row["chosen"] or "nothing certifies").partition(" by ")[0],
+            "parameters": own["parameters"] if own else "",
+            "bound": own and own["bound"], "measured": own and own["measured"],
+            "mean_v": row["mean_v"]["measured"], "first_order": row["first_order"]["measured"],
+            "trivial": row["trivial"], "change": _change(row["crossover"]),
+        })  # fmt: skip
+    return rows
+
+
+def _change(crossover_line: str | None) -> dict:
+    """Return from which length which method would be cheaper, where the plan is for exact."""
+    if not crossover_line:
+        return {"n": "", "method": ""}
+    found = crossover_of(crossover_line)
+    if found is None:
+        return {"n": "never", "method": ""}
+    method, length, too_large = found
+    return {"n": f"{length:,}", "method": method + (", State too large" if too_large else "")}
+
+
+def _slopes(record: dict) -> list[list]:
+    """Return the fitted exponents and the speed-ups of every way."""
+    return [
+        [family, name, fit["slope"], fit.get("low"), fit.get("high"), fit["points"],
+         fit.get("faster_from"), fit.get("times_faster_than_exact")]
+        for family, ways in record["derived"].items() for name, fit in ways.items()
+    ]  # fmt: skip
+
+
+def _meaning(name: str) -> str:
+    """Return the one line that says what an instance is."""
+    family, options = error_vs_bound.SYNTHETIC.get(name, (None, {}))
+    return "" if family is None else instances.meaning(family)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"experiments.{name}")
+
+
+def _prose(text: str) -> Any:
+    """Return text with `code` marked as such, escaped."""
+    from markupsafe import Markup, escape
+
+    pieces = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").split("`")
+    wrap: Callable[[int, str], Any] = lambda i, piece: (  # noqa: E731
+        Markup("<code>{}</code>").format(piece) if i % 2 else escape(piece)
+    )
+    return Markup("").join(wrap(i, piece) for i, piece in enumerate(pieces))

@@ -1,0 +1,1 @@
+"""The checks, by subject; each file lists its claims in `CLAIMS`."""

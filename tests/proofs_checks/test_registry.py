@@ -1,0 +1,104 @@
+"""The registry as a whole: ids, what rests on what, and every verdict as it should be."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from proofs_checks import derived, literature, registry
+from proofs_checks.claim import Twin, holds, refuted
+
+IDS = list(registry.CLAIMS)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_every_claim_and_twin_is_as_expected(records, name):
+    record = records[name]
+    assert record.found.verdict == record.claim.expected, record.found.detail
+    assert record.twin_found.verdict == record.claim.twin.expected, record.twin_found.detail
+
+
+def test_no_verdict_stands_for_undecided():
+    for claim in registry.CLAIMS.values():
+        assert claim.expected in ("holds", "refuted")
+        assert {claim.expected, claim.twin.expected} == {"holds", "refuted"}, claim.id
+
+
+def test_ids_are_stable_words():
+    for name in IDS:
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
+
+
+def test_evidence_and_verdict_go_together(records):
+    """What is refuted shows a counterexample in numbers; what is statistical its confidence."""
+    for record in records.values():
+        claim = record.claim
+        assert (claim.evidence == "counterexample") == (claim.expected == "refuted"), claim.id
+        if claim.evidence == "counterexample":
+            assert re.search(r"\d", record.found.detail), claim.id
+        if claim.evidence == "statistical":
+            assert "confidence" in record.found.detail, claim.id
+        assert record.twin_found.detail and record.found.detail, claim.id
+
+
+def test_literature_is_apart_from_ours():
+    theirs = {claim.id for claim in literature.CLAIMS}
+    ours = {claim.id for claim in derived.CLAIMS}
+    assert not theirs & ours
+    assert theirs | ours == set(IDS)
+    assert all(claim.provenance in ("derived", "recalled") for claim in derived.CLAIMS)
+
+
+def test_recalled_papers_are_never_said_to_be_read():
+    """Papers whose text nobody here has read: see the provenance tags of the theory notes."""
+    unread = ("2302.13214", "2205.06249", "2505.14840", "2410.04271", "2310.01655")
+    for claim in registry.CLAIMS.values():
+        if any(number in claim.source for number in unread):
+            assert claim.provenance != "read", claim.id
+        if "2510.01643" in claim.source and "README" not in claim.source:
+            assert claim.provenance != "read", claim.id  # its code and README were read
+
+
+def claim(name, depends=()):
+    twin = Twin("not so", lambda: refuted("1"))
+    blank = replace(registry.CLAIMS["ratio-sharp"], id=name, depends=tuple(depends), twin=twin)
+    return replace(blank, check=lambda: holds("1"))
+
+
+def test_two_claims_of_one_id_are_refused():
+    with pytest.raises(ValueError, match="two claims have the id 'one'"):
+        registry.by_id([claim("one"), claim("one")])
+
+
+def test_what_is_no_claim_cannot_be_rested_on():
+    with pytest.raises(ValueError, match="'one' depends on 'two', which is no claim"):
+        registry.by_id([claim("one", ["two"])])
+
+
+def test_a_circle_is_named():
+    circle = [claim("one", ["two"]), claim("two", ["three"]), claim("three", ["one"])]
+    with pytest.raises(ValueError, match="one -> two -> three -> one"):
+        registry.by_id(circle)
+
+
+def test_order_puts_each_claim_after_those_it_rests_on():
+    order = registry.in_order(registry.CLAIMS)
+    assert sorted(order) == sorted(IDS)
+    for name, found in registry.CLAIMS.items():
+        assert all(order.index(below) < order.index(name) for below in found.depends)
+
+
+def test_the_tree_prints_what_a_claim_rests_on():
+    claims = registry.by_id([claim("top", ["left", "right"]), claim("left", ["low"]),
+                             claim("right"), claim("low")])  # fmt: skip
+    lines = registry.tree("top", claims).splitlines()
+    assert [line.split()[0] for line in lines] == ["top", "left", "low", "right"]
+    assert [len(line) - len(line.lstrip()) for line in lines] == [0, 2, 4, 2]
+    assert registry.roots(claims) == ["top"]
+
+
+def test_select_by_source_and_by_id():
+    assert [c.id for c in registry.select(id="sb-eq44")] == ["sb-eq44"]
+    assert all("Aliakbarpour" in c.source for c in registry.select(source="aliakbarpour"))
+    assert len(registry.select()) == len(IDS)
+    assert registry.select(id="no such claim") == []

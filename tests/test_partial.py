@@ -1,0 +1,168 @@
+"""Merge: commutative, with an identity, associative to the booked rounding; finish is sound."""
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subquad.partial import EMPTY_SHIFT, Partial, join_rows
+
+FIELDS = tuple(f.name for f in dataclasses.fields(Partial))
+D_V = 2
+
+
+def partial(numerator, normaliser, shift, error=0.0, ratio=0.0, rounding=0.0, perturbation=0.0):
+    """Return a Partial from lists, per row; numbers are spread over the rows."""
+    n = len(normaliser)
+    column = lambda x: np.broadcast_to(np.asarray(x, dtype=float), n).copy()  # noqa: E731
+    return Partial(
+        np.asarray(numerator, dtype=float).reshape(n, -1), column(normaliser),
+        np.broadcast_to(np.asarray(shift, dtype=np.int64), n).copy(),
+        column(error), column(ratio), column(rounding), column(perturbation),
+    )  # fmt: skip
+
+
+def same(a, b):
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in FIELDS)
+
+
+@st.composite
+def partials(draw, dyadic=False, rows=3, reach=3000):
+    """Draw a Partial of `rows` rows; dyadic ones have sums of few bits, so that adding is exact."""
+    if dyadic:
+        weight, reach = st.integers(0, 2**20).map(float), 12
+        part = st.integers(-(2**10), 2**10).map(lambda k: k / 1024.0)
+    else:
+        weight, part = st.floats(1e-3, 1e3), st.floats(-1.0, 1.0)
+    small = st.floats(0.0, 1e-3)
+    normaliser = draw(st.lists(weight, min_size=rows, max_size=rows))
+    return partial(
+        [[draw(part) * w for _ in range(D_V)] for w in normaliser], normaliser,
+        draw(st.lists(st.integers(-reach, reach), min_size=rows, max_size=rows)),
+        draw(small), draw(small), draw(small), draw(small),
+    )  # fmt: skip
+
+
+@given(a=partials(), b=partials())
+def test_merge_is_commutative(a, b):
+    assert same(a.merge(b), b.merge(a))
+
+
+@given(a=partials())
+def test_empty_is_the_identity(a):
+    empty = Partial.empty(3, D_V, np)
+    assert same(a.merge(empty), a)
+    assert same(empty.merge(a), a)
+    assert same(empty.merge(empty), empty)
+
+
+def exact_sums(parts):
+    """Return (numerators, normalisers) as Fractions, row by row, in units of 1."""
+    unit = lambda p, i: Fraction(2) ** int(p.log_shift[i])  # noqa: E731
+    rows = range(len(parts[0].normaliser))
+    normaliser = [sum(Fraction(p.normaliser[i]) * unit(p, i) for p in parts) for i in rows]
+    numerator = [
+        [sum(Fraction(p.numerator[i, c]) * unit(p, i) for p in parts) for c in range(D_V)]
+        for i in rows
+    ]
+    return numerator, normaliser
+
+
+@given(a=partials(dyadic=True), b=partials(dyadic=True), c=partials(dyadic=True))
+def test_merge_is_associative_exactly_on_dyadic_sums(a, b, c):
+    left, right = a.merge(b).merge(c), a.merge(b.merge(c))
+    for name in ("numerator", "normaliser", "log_shift", "ratio", "perturbation"):
+        assert np.array_equal(getattr(left, name), getattr(right, name))
+    numerator, normaliser = exact_sums([a, b, c])
+    got_numerator, got_normaliser = exact_sums([left])
+    assert (got_numerator, got_normaliser) == (numerator, normaliser)
+
+
+@given(parts=st.lists(partials(), min_size=2, max_size=6), reach=st.sampled_from((0, 3, 60, 3000)))
+def test_the_rounding_of_merges_is_booked(parts, reach):
+    """Whatever the differences of log_shift: |error of the sums| <= rounding, and bounds add."""
+    parts = [dataclasses.replace(p, log_shift=np.clip(p.log_shift, -reach, reach)) for p in parts]
+    merged = parts[0]
+    for p in parts[1:]:
+        merged = merged.merge(p)
+    numerator, normaliser = exact_sums(parts)
+    got_numerator, got_normaliser = exact_sums([merged])
+    for i in range(3):
+        unit = Fraction(2) ** int(merged.log_shift[i])
+        columns = zip(got_numerator[i], numerator[i], strict=True)
+        off = max(abs(x - y) for x, y in columns) + abs(got_normaliser[i] - normaliser[i])
+        before = sum(Fraction(p.rounding[i]) * Fraction(2) ** int(p.log_shift[i]) for p in parts)
+        # What the parts had booked already is still there (but for its own last bits).
+        assert off <= Fraction(merged.rounding[i]) * unit
+        assert Fraction(merged.rounding[i]) * unit >= before * (1 - Fraction(1, 2**40))
+        errors = sum(Fraction(p.error[i]) * Fraction(2) ** int(p.log_shift[i]) for p in parts)
+        assert Fraction(merged.error[i]) * unit >= errors * (1 - Fraction(1, 2**40))
+        assert merged.ratio[i] == max(p.ratio[i] for p in parts)
+        assert merged.perturbation[i] == max(p.perturbation[i] for p in parts)
+
+
+def test_a_weight_far_below_is_kept_or_booked():
+    big, tiny = partial([[1.0, 0.0]], [1.0], 0), partial([[1.0, -1.0]], [1.0], -1060)
+    merged = big.merge(tiny)
+    assert merged.numerator[0, 1] == -(2.0**-1060)
+    vanished = big.merge(partial([[1.0, -1.0]], [1.0], -5000))
+    assert vanished.numerator[0, 1] == 0.0
+    assert vanished.rounding[0] > 0.0
+    assert vanished.log_shift[0] == 0
+
+
+@given(a=partials(rows=4), order=st.permutations(range(4)), cut=st.integers(0, 4))
+def test_join_rows_puts_every_row_in_its_place(a, order, cut):
+    def take(rows):
+        return Partial(*(getattr(a, name)[rows] for name in FIELDS))
+
+    rows = np.array(order, dtype=np.int64)
+    parts = [(rows[:cut], take(rows[:cut])), (rows[cut:], take(rows[cut:]))]
+    assert same(join_rows(parts), a)
+
+
+def test_an_empty_row_has_no_finite_bound():
+    output, terms = Partial.empty(2, D_V, np).finish()
+    assert np.isnan(output).all()
+    assert np.isinf(sum(t.value for t in terms)).all()
+    half = Partial.empty(1, D_V, np).merge(partial([[0.5, 0.5]], [1.0], 0))
+    assert half.log_shift[0] == 0 != EMPTY_SHIFT
+    assert np.isfinite(sum(t.value for t in half.finish()[1])).all()
+
+
+@pytest.mark.parametrize("normaliser", [0.0, -1.0, np.nan, np.inf, 1e-3])
+def test_no_bound_without_a_safely_positive_normaliser(normaliser):
+    """1e-3 is positive, but not beyond its own rounding."""
+    with np.errstate(invalid="ignore"):
+        _, terms = partial([[1.0, 0.0]], [normaliser], 0, rounding=1e-2).finish()
+    assert not sum(t.value for t in terms)[0] <= 2.0
+
+
+@given(seed=st.integers(0, 2**32 - 1), eps=st.floats(1e-6, 0.5), splits=st.integers(1, 5))
+def test_finish_is_sound_on_weights_of_known_error(seed, eps, splits):
+    """Keys dealt to parts, each with wrong weights and its own account; some parts exact."""
+    rng = np.random.default_rng(seed)
+    n, m = 4, 40
+    true = np.exp(rng.uniform(-3.0, 3.0, (n, m)))
+    values = rng.uniform(-1.0, 1.0, (m, D_V))
+    owner = rng.integers(0, splits, m)
+    merged = Partial.empty(n, D_V, np)
+    for part in range(splits):
+        keys = owner == part
+        own_eps = eps if part % 2 == 0 else 0.0
+        # Relative to the computed weight: w = w~ (1 + t), |t| <= eps.
+        w = true[:, keys] / (1.0 + own_eps * rng.choice([-1.0, 1.0], (n, int(keys.sum()))))
+        error = np.abs(w - true[:, keys]).sum(axis=1) * (1.0 + 1e-14)
+        shift = int(rng.integers(-5, 6))
+        merged = merged.merge(partial(
+            w @ values[keys] * 2.0**-shift, w.sum(axis=1) * 2.0**-shift, shift,
+            error * 2.0**-shift, own_eps * (1.0 + 1e-14), 1e-14 * w.sum(axis=1) * 2.0**-shift,
+        ))  # fmt: skip
+    output, terms = merged.finish()
+    exact = true @ values / true.sum(axis=1, keepdims=True)
+    bound = sum(t.value for t in terms)
+    assert np.all(np.abs(output - exact).max(axis=1) <= bound)
+    assert np.all(bound <= 2.0 * eps + 1e-12)

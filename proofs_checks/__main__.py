@@ -15,12 +15,16 @@ from proofs_checks import registry
 from proofs_checks.claim import Claim, Record
 
 
-def table(records: Sequence[Record]) -> Table:
+def table(records: Sequence[Record], width: int = 80) -> Table:
     """Return the table of the records: claim, source, evidence, verdict, twin, seconds."""
-    made = Table(box=None, pad_edge=False)
-    for name in ("claim", "source", "evidence", "verdict", "twin"):
-        made.add_column(name, overflow="fold")
-    made.add_column("seconds", justify="right")
+    names = max((len(record.claim.id) for record in records), default=0)
+    left = max(10, width - names - 46)  # the source is the column that gives way
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    made.add_column("claim", no_wrap=True)
+    made.add_column("source", no_wrap=True, overflow="ellipsis", max_width=left)
+    for name in ("evidence", "verdict", "twin"):
+        made.add_column(name, no_wrap=True)
+    made.add_column("seconds", justify="right", no_wrap=True)
     for record in records:
         claim = record.claim
         source = claim.source.split(",")[0]
@@ -39,7 +43,7 @@ def _coloured(verdict: str, expected: str) -> str:
 
 def show(records: Sequence[Record], console: Console) -> None:
     """Print the table, the counterexamples of the refuted claims, and what is not as expected."""
-    console.print(table(records))
+    console.print(table(records, console.width))
     for record in records:
         if record.claim.expected == "refuted" and record.as_expected:
             console.print(f"\n{record.claim.id}: {record.claim.statement}", markup=False)

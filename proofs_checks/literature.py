@@ -1,43 +1,32 @@
 """Claims that papers make, or that stand in textbooks; the words are ours."""
 
 from proofs_checks.checks import (
-    independence,
+    exp_poly,
+    features,
+    gradient,
     masks,
     normaliser,
-    output_bound,
-    partials,
-    perturbations,
-    polynomial_sums,
     published_bounds,
     reference_code,
     rounding,
     softmax,
     statistics,
-    storage,
     support_basis,
     support_cost,
 )
 from proofs_checks.claim import Claim
 
-SUBJECTS = (
-    softmax,
-    normaliser,
-    output_bound,
-    perturbations,
-    published_bounds,
-    rounding,
-    storage,
-    polynomial_sums,
-    partials,
-    support_basis,
-    support_cost,
-    masks,
-    independence,
-    reference_code,
-    statistics,
-)
-OURS = "subquad"
-
-CLAIMS: tuple[Claim, ...] = tuple(
-    claim for subject in SUBJECTS for claim in subject.CLAIMS if claim.source != OURS
+CLAIMS: tuple[Claim, ...] = (
+    *softmax.LITERATURE,
+    *normaliser.LITERATURE,
+    *published_bounds.LITERATURE,
+    *rounding.LITERATURE,
+    *exp_poly.LITERATURE,
+    *features.LITERATURE,
+    *gradient.LITERATURE,
+    *support_basis.LITERATURE,
+    *support_cost.LITERATURE,
+    *masks.LITERATURE,
+    *reference_code.LITERATURE,
+    *statistics.LITERATURE,
 )

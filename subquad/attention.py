@@ -78,10 +78,15 @@ class Plan:
         for index, (head, own) in enumerate(zip(heads, self.heads, strict=True)):
             _require(own, self.method, _place(index, self.lead))
             assert own.chosen is not None
+            stats = _view(head, own.chosen).stats
             offer = dataclasses.replace(
-                own.chosen, terms=own.chosen.method.certify(head.stats, own.chosen.parameters)
+                own.chosen, terms=own.chosen.method.certify(stats, own.chosen.parameters)
             )
-            if head.stats.m != own.stats.m or not offer.bound <= self.tol:
+            if stats.m != own.stats.m:
+                msg = (f"the plan is for {own.stats.m} keys, the data have {stats.m}"
+                       f"{_place(index, self.lead)}: plan again.")
+                raise ValueError(msg)
+            if not offer.bound <= self.tol:
                 msg = (f"the plan's {own.chosen.method.name} ({own.chosen.parameters}) proves only "
                        f"{offer.bound:.3e} on these data{_place(index, self.lead)}, "
                        f"tol is {self.tol:g}: plan again.")
@@ -210,7 +215,7 @@ def plan(
         check_size("n", n), check_size("m", n if m is None else m), check_size("d", d),
         check_size("d_v", d if d_v is None else d_v), bound, dtype,
     )  # fmt: skip
-    return _planned([stats], (), tol, method, **choice)
+    return _planned([(stats,)], (), tol, method, **choice)
 
 
 def exact_attention(
@@ -231,11 +236,12 @@ def exact_attention(
 
 def _plan(problem: Problem, tol, method, **choice) -> tuple[list[Head], Plan]:
     heads = list(problem.heads())
-    return heads, _planned([h.stats for h in heads], problem.lead, tol, method, **choice)
+    views = [tuple(view.stats for view in head.views()) for head in heads]
+    return heads, _planned(views, problem.lead, tol, method, **choice)
 
 
 def _planned(
-    stats, lead, tol, method, *, delta, allow_exact, seed, devices, rates, scale
+    heads, lead, tol, method, *, delta, allow_exact, seed, devices, rates, scale
 ) -> Plan:
     tol, delta, seed = check_tol(tol), check_delta(delta), check_seed(seed)
     if devices is not None:
@@ -243,8 +249,8 @@ def _planned(
         raise ValueError(msg)
     name, methods = _methods(method, allow_exact)
     rates = measured_rates() if rates is None else rates
-    heads = tuple(choose(s, tol, methods, rates) for s in stats)
-    return Plan(heads, tuple(lead), tol, name, scale, rates)
+    made = tuple(choose(views, tol, methods, rates) for views in heads)
+    return Plan(made, tuple(lead), tol, name, scale, rates)
 
 
 def _methods(method, allow_exact) -> tuple[str, tuple[Method, ...]]:
@@ -296,11 +302,18 @@ def _execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
 
 def _run_head(head: Head, chosen: Proposal) -> tuple[Array, tuple[Term, ...]]:
     """Return the output (n, d_v) of one head and its Terms, each (n,)."""
+    head = _view(head, chosen)
     output, terms = chosen.method.run(head, chosen.parameters).finish()
     stored = storage_term(head.stats, chosen.work.dtype)
     like = namespace(output).zeros_like(terms[0].value)
     everywhere = dataclasses.replace(stored, value=like + stored.value)
     return head.frame.restore(output, head.dtype), (*terms, everywhere)
+
+
+def _view(head: Head, chosen: Proposal) -> Head:
+    """Return the head in the Frame it was planned in; new data may have fewer Frames."""
+    views = head.views()
+    return views[min(chosen.view, len(views) - 1)]
 
 
 def _stack(per_head: list[Array], problem: Problem) -> Array:

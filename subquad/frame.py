@@ -1,9 +1,10 @@
 """Frame: the units of one head, fixed before any Partial or State exists, so that parts agree.
 
 Softmax is invariant to a common shift of the keys; a shift of the queries is undone by key
-weights exp(scale * centre_q . k). The centres are those of the smallest ball around the bulk of
-the rows (no row further than BULK times the median from the mean), so that a few large rows do
-not move them. Powers of two bring every input into the middle of the floating-point range.
+weights exp(scale * centre_q . k). The centres are those of the smallest balls around all rows and,
+as a second Frame, around the bulk of them (no row further than BULK times the median from the
+mean), which a few large rows cannot move. Powers of two bring every input into the middle of the
+floating-point range.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from subquad.arrays import Array, exponent_of, namespace, power_of_two
 from subquad.engine import prepare
 
 BULK = 3.0
-BALL_POINTS, BALL_STEPS = 512, 64
+BALL_POINTS, BALL_STEPS = 256, 64
 WEIGHT_RANGE = 16.0
 """Query centring is used only where its key weights stay within exp(+-16)."""
 
@@ -118,18 +119,36 @@ class Measures:
     """|weighted mean of the keys| / max key norm, rounded up, at most 1."""
 
 
-def make_frame(Q: Array, K: Array, V: Array, scale: float) -> tuple[Frame, Measures]:
-    """Return the Frame of one head and its row magnitudes; (n, d), (m, d), (m, d_v).
+Rows = tuple[np.ndarray, np.ndarray]
+"""Norms and largest entries of the rows of one side, each (n,)."""
 
-    O((n + m)(d + d_v)) time, O(n + m) memory.
+
+def make_frames(Q: Array, K: Array, V: Array, scale: float) -> tuple[tuple[Frame, Measures], ...]:
+    """Return the Frames of one head, with its row magnitudes in each.
+
+    The first is about the smallest balls around all rows; where a few rows lie far out, a second
+    is about the bulk of them. O((n + m)(d + d_v)) time, O(n + m) memory.
     """
-    key, key_rows = _bulk_ball(K)
-    query, query_rows = _bulk_ball(Q)
+    keys, queries = _balls(K), _balls(Q)
+    pre = queries[0][0].pre
+    about_zero = Side(pre, np.zeros(Q.shape[1]), 1.0)
+    full = about_zero, prepare.row_measures(Q, pre, about_zero.centre)
+    units = _value_units(V)
+    pairs = [(queries[min(i, len(queries) - 1)], keys[min(i, len(keys) - 1)])
+             for i in range(max(len(keys), len(queries)))]  # fmt: skip
+    return tuple(_frame(query, full, key, K, units, scale) for query, key in pairs)
+
+
+def _frame(
+    queries: tuple[Side, Rows], full: tuple[Side, Rows], keys: tuple[Side, Rows], K: Array,
+    units: tuple[np.ndarray, ...], scale: float,
+) -> tuple[Frame, Measures]:  # fmt: skip
+    """Return the balanced Frame of one choice of centres, and the magnitudes in it."""
+    (query, query_rows), (about_zero, full_rows), (key, key_rows) = queries, full, keys
     gain, exponent = math.frexp(scale)
     exponent -= math.frexp(key.pre)[1] + math.frexp(query.pre)[1] - 2  # scale / (pre_q pre_k)
-
-    about_zero = Side(query.pre, np.zeros_like(query.centre), 1.0)
-    full_rows = prepare.row_measures(Q, about_zero.pre, about_zero.centre)
+    if 0.0 in (full_rows[0].max(), key_rows[0].max()):
+        gain, exponent = 0.5, 1  # every logit is 0 whatever the scale
     tilted = _worth_tilting(query, query_rows, full_rows, key_rows, gain, exponent)
     if not tilted:
         query, query_rows = about_zero, full_rows
@@ -143,10 +162,10 @@ def make_frame(Q: Array, K: Array, V: Array, scale: float) -> tuple[Frame, Measu
     lean = balancing_exponent(
         float(full_rows[0].max()) * query_post, float(key_rows[0].max()) * key_post
     )
-    full = Side(query.pre, about_zero.centre, _ldexp(query_post, lean))
+    full_side = Side(query.pre, about_zero.centre, _ldexp(query_post, lean))
     query = Side(query.pre, query.centre, query_post)
     tilt = query.centre * query_post * key_post if tilted else None
-    frame = Frame(query, full, lean, key, tilt, *_value_units(V))
+    frame = Frame(query, full_side, lean, key, tilt, *units)
     q_out, k_out = query_post * (1.0 + 2.0**-50), key_post
     measures = Measures(
         query_rows[0] * q_out, query_rows[1] * q_out,
@@ -156,18 +175,32 @@ def make_frame(Q: Array, K: Array, V: Array, scale: float) -> tuple[Frame, Measu
     return frame, measures
 
 
-def _bulk_ball(x: Array) -> tuple[Side, tuple[np.ndarray, np.ndarray]]:
-    """Return the Side of the smallest ball around the bulk of the rows, and the row measures."""
+def _balls(x: Array) -> tuple[tuple[Side, Rows], ...]:
+    """Return the ball around all rows and, where it differs, that around the bulk of them."""
     low, high = prepare.column_range(x)
     pre = 1.0 / power_of_two(exponent_of(float(max(np.max(abs(low)), np.max(abs(high))))))
     mean = prepare.weighted_mean(x, pre)
     about_mean = prepare.row_measures(x, pre, mean)
     distance = about_mean[0]
     bulk = distance <= BULK * np.median(distance)
-    order = np.argsort(np.where(bulk, distance, -1.0))[-BALL_POINTS:]
-    centre = _ball_centre(prepare.take_rows(x, pre, order[bulk[order]]), mean)
+    whole = _ball(x, pre, mean, about_mean, np.ones_like(bulk))
+    if bulk.all():
+        return (whole,)
+    return whole, _ball(x, pre, mean, about_mean, bulk)
+
+
+def _ball(
+    x: Array, pre: float, mean: np.ndarray, about_mean: Rows, kept: np.ndarray
+) -> tuple[Side, Rows]:
+    """Return the Side of the smallest ball around the rows kept, and the measures of all rows."""
+    distance = about_mean[0]
+    order = np.flatnonzero(kept)[np.argsort(distance[kept])]
+    # The far rows decide the ball, and a spread of the others in case those lie all on one side.
+    spread = order[:: max(1, order.size // BALL_POINTS)]
+    far = np.unique(np.concatenate([order[-BALL_POINTS:], spread]))
+    centre = _ball_centre(prepare.take_rows(x, pre, far), mean)
     about_ball = prepare.row_measures(x, pre, centre)
-    if about_ball[0][bulk].max() < distance[bulk].max():
+    if about_ball[0][kept].max() < distance[kept].max():
         return Side(pre, centre, 1.0), about_ball
     return Side(pre, mean, 1.0), about_mean
 

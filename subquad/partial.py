@@ -117,7 +117,7 @@ class Partial:
         """
         xp = namespace(self.normaliser)
         floor = self.normaliser - self.rounding  # a lower bound of the sum without rounding
-        positive = floor > 0.0
+        positive = (floor > 0.0) & xp.isfinite(self.normaliser)
         safe = xp.where(positive, floor, 1.0)
         truncation = output_bound(xp.where(positive, self.error / safe, xp.inf), self.ratio)
         # |N/D| <= 1 when the computed weights are positive, else at most 1 + truncation.

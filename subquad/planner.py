@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from subquad.cost import Rates
@@ -25,17 +25,24 @@ class HeadPlan:
 
     Attributes
     ----------
+    views : tuple of Stats
+        The head in each of its Frames.
     options : tuple of Proposal or Refusal
         In the order of METHODS.
     chosen : Proposal or None
         The cheapest that is certified and fits in memory; None where there is none.
     """
 
-    stats: Stats
+    views: tuple[Stats, ...]
     tol: float
     rates: Rates
     options: tuple[Proposal | Refusal, ...]
     chosen: Proposal | None
+
+    @property
+    def stats(self) -> Stats:
+        """The Stats in the Frame of the chosen method, the first where there is none."""
+        return self.views[0 if self.chosen is None else self.chosen.view]
 
     def seconds(self, proposal: Proposal) -> float:
         """Return the predicted seconds of a proposal."""
@@ -63,10 +70,9 @@ class HeadPlan:
 
     def _winner(self, methods: list[Method], n: int) -> Proposal | None:
         """Return the proposal that beats exact at n queries, if any."""
-        stats = self.stats.with_length(n)
         assert self.chosen is not None
-        exact = min(map(self.seconds, self._offers([self.chosen.method], stats)), default=math.inf)
-        best = min(self._offers(methods, stats), key=self.seconds, default=None)
+        exact = min(map(self.seconds, self._offers([self.chosen.method], n)), default=math.inf)
+        best = min(self._offers(methods, n), key=self.seconds, default=None)
         return best if best is not None and self.seconds(best) < 0.98 * exact else None
 
     def _refined(self, winner: Proposal, high: int) -> str:
@@ -78,27 +84,47 @@ class HeadPlan:
                 low = middle
             else:
                 high, winner = middle, better
-        memory = "" if fits(winner) else f", with a State of {_gib(winner)}"
+        memory = "" if fits(winner) else f", holding {_gib(winner)}"
         wins = f"{winner.method.name} ({winner.parameters}) would win from n = {high:,}"
         return f"{wins}, at these bounds{memory}"
 
-    def _offers(self, methods: list[Method], stats: Stats) -> list[Proposal]:
-        offers = [o for m in dict.fromkeys(methods) for o in m.fit(stats, self.tol, self.rates)]
-        return [o for o in offers if isinstance(o, Proposal) and o.bound <= self.tol]
+    def _offers(self, methods: list[Method], n: int) -> list[Proposal]:
+        views = tuple(stats.with_length(n) for stats in self.views)
+        found = [o for m in dict.fromkeys(methods) for o in offers(m, views, self.tol, self.rates)]
+        return [o for o in found if isinstance(o, Proposal) and o.bound <= self.tol]
 
 
 def choose(
-    stats: Stats, tol: float, methods: tuple[Method, ...], rates: Rates
+    views: tuple[Stats, ...], tol: float, methods: tuple[Method, ...], rates: Rates
 ) -> HeadPlan:
     """Return the HeadPlan: every offer of `methods`, the cheapest certified one chosen."""
-    options = tuple(option for method in methods for option in method.fit(stats, tol, rates))
+    options = tuple(option for method in methods for option in offers(method, views, tol, rates))
     fitting = [o for o in options if isinstance(o, Proposal) and o.bound <= tol and fits(o)]
     chosen = min(fitting, key=lambda o: rates.seconds(o.work), default=None)
-    return HeadPlan(stats, tol, rates, options, chosen)
+    return HeadPlan(views, tol, rates, options, chosen)
+
+
+def offers(
+    method: Method, views: tuple[Stats, ...], tol: float, rates: Rates
+) -> list[Proposal | Refusal]:
+    """Return the best offer of each variant of a method over the Frames of a head."""
+
+    def rank(offer: Proposal | Refusal) -> tuple[int, float]:
+        if isinstance(offer, Proposal) and offer.bound <= tol:
+            return (0 if fits(offer) else 1, rates.seconds(offer.work))
+        bound = offer.bound if isinstance(offer, Proposal) else offer.best_bound
+        return (2, math.inf if bound is None else bound)
+
+    by_view = [
+        [replace(o, view=view) if isinstance(o, Proposal) else o
+         for o in method.fit(stats, tol, rates)]
+        for view, stats in enumerate(views)
+    ]  # fmt: skip
+    return [min(variant, key=rank) for variant in zip(*by_view, strict=True)]
 
 
 def fits(proposal: Proposal) -> bool:
-    """Return whether the State takes at most half of the machine's memory."""
+    """Return whether the passes take at most half of the machine's memory."""
     return proposal.work.state_bytes <= memory_bytes() / 2
 
 
@@ -133,7 +159,7 @@ def _why(option: Proposal | Refusal) -> str:
     if isinstance(option, Refusal):
         return option.reason
     if not fits(option):
-        return f"certified, but its State needs {_gib(option)}"
+        return f"certified, but the passes need {_gib(option)}"
     return f"bound {option.bound:.3e}"
 
 

@@ -6,7 +6,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import array_api_compat
@@ -14,7 +14,7 @@ import numpy as np
 
 from subquad.arrays import Array
 from subquad.engine import prepare
-from subquad.frame import Frame, Measures, make_frame
+from subquad.frame import Frame, Measures, make_frames
 from subquad.stats import Stats, stats_of
 
 DTYPES = ("float16", "float32", "float64")
@@ -27,26 +27,34 @@ NOT_BUILT = {
 
 @dataclass(frozen=True)
 class Head:
-    """One head: Q (n, d), K (m, d), V (m, d_v), its Frame, row magnitudes and Stats."""
+    """One head, Q (n, d), K (m, d), V (m, d_v), seen in one of its Frames."""
 
     Q: Array
     K: Array
     V: Array
     scale: float
+    view: int = 0
+    _shared: list = field(default_factory=list, repr=False, compare=False)
 
-    @cached_property
-    def _measured(self) -> tuple[Frame, Measures]:
-        return make_frame(self.Q, self.K, self.V, self.scale)
+    @property
+    def _measured(self) -> tuple[tuple[Frame, Measures], ...]:
+        if not self._shared:
+            self._shared.append(make_frames(self.Q, self.K, self.V, self.scale))
+        return self._shared[0]
+
+    def views(self) -> tuple[Head, ...]:
+        """Return this head in each of its Frames; what is measured once is shared."""
+        return tuple(replace(self, view=view) for view in range(len(self._measured)))
 
     @property
     def frame(self) -> Frame:
-        """The units of this head."""
-        return self._measured[0]
+        """The units of this view."""
+        return self._measured[self.view][0]
 
     @property
     def rows(self) -> Measures:
-        """The magnitudes of its rows, in the units of the frame."""
-        return self._measured[1]
+        """The magnitudes of the rows, in the units of the frame."""
+        return self._measured[self.view][1]
 
     @property
     def dtype(self) -> str:

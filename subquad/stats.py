@@ -50,6 +50,14 @@ class OrderStatistics:
         place = int(np.searchsorted(-self.values, -threshold))  # first value <= threshold
         return int(self.ranks[place]) if place < self.ranks.size else self.count
 
+    def lowered(self, threshold: float) -> float:
+        """Return the least known threshold that leaves the same rows above it."""
+        place = int(np.searchsorted(-self.values, -threshold))
+        if place == self.ranks.size:
+            return threshold
+        known = place == 0 or self.ranks[place] == self.ranks[place - 1] + 1
+        return float(self.values[place]) if known else threshold
+
     def sum_of_largest(self, count: int) -> float:
         """Return an upper bound of the sum of the `count` largest magnitudes."""
         ends = np.minimum(np.append(self.ranks[1:], self.count), count)

@@ -126,11 +126,13 @@ class BrokenTerm:
 
     def fit(self, stats, tol, rates):
         for offer in self.exact.fit(stats, tol, rates):
-            yield dataclasses.replace(offer, method=self, terms=self.certify(stats, offer.parameters))
+            terms = self.certify(stats, offer.parameters)
+            yield dataclasses.replace(offer, method=self, terms=terms)
 
     def certify(self, stats, parameters):
         terms = self.exact.certify(stats, parameters)
-        return (dataclasses.replace(terms[0], value=self.value), *terms[1:]) if self.in_plan else terms
+        value = self.value if self.in_plan else terms[0].value
+        return dataclasses.replace(terms[0], value=value), *terms[1:]
 
     def work(self, stats, parameters):
         return self.exact.work(stats, parameters)

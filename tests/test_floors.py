@@ -44,7 +44,8 @@ def imports(tree: ast.AST) -> list[tuple[str, bool]]:
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, "relative imports hide the arrow"
                 module = child.module or ""
-                names = [f"{module}.{a.name}" for a in child.names] if module == "subquad" else [module]
+                whole = [f"{module}.{alias.name}" for alias in child.names]
+                names = whole if module == "subquad" else [module]
                 found.extend((name, inside) for name in names)
             function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             walk(child, inside or function)

@@ -46,8 +46,8 @@ CASES = {
         "`K` is a list; pass an array, numpy.asarray(K) say."),
     "other library": (
         lambda: attend(Q=STRICT), TypeError,
-        "`Q` is a array_api_strict._array_object.Array, which the engine does not run on yet; convert "
-        "it to a NumPy array."),
+        "`Q` is a array_api_strict._array_object.Array, which the engine does not run on yet; "
+        "convert it to a NumPy array."),
     "dtype": (
         lambda: attend(V=np.ones((4, 2), int)), TypeError,
         "`V` has dtype int64; convert it to float16, float32 or float64."),

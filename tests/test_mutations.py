@@ -8,14 +8,14 @@ import pytest
 from proofs_checks import registry
 from proofs_checks.claim import decide
 from subquad.bounds import rounding, softmax
-from subquad.exp_poly import ExpPolynomial
-from tests.mutate import changed_code, code_of
+from subquad.exp_poly import ExpPolynomial, degree, enclosure, reference
+from tests.proofs_checks.mutate import changed_code, code_of
 
 MUTATIONS = [
     (softmax.output_bound, "a_ >= 1.0, 2.0 * e_", "a_ >= 1.0, 1.98 * e_", "additive-sharp"),
     (softmax.output_bound, "boundary = 2.0 * e_", "boundary = 1.98 * e_", "output-bound"),
     (softmax.output_bound, "e_ * (3.0 - e_)", "e_ * (2.9 - e_)", "output-bound"),
-    (softmax.output_bound, "(a_ * roots**2)", "(a_ * roots**2.02)", "ratio-sharp"),
+    (softmax.output_bound, "/ roots**2)", "/ roots**2.02)", "ratio-sharp"),
     (softmax.ratio_bound_inverse, "(4.0 + bound", "(3.99 + bound", "ratio-sharp"),
     (softmax.logit_perturbation_bound, "delta / 2.0", "delta / 2.02", "logit-perturbation"),
     (softmax.normaliser_lower_bound, "exp(-xp", "exp(-0.99 * xp", "normaliser-jensen"),
@@ -24,8 +24,14 @@ MUTATIONS = [
     (rounding.exact_logit_error, "gamma(d, form.u)", "gamma(d / 2, form.u)", "rounding-logits"),
     (rounding.polynomial_sum_error, "return 2.0 *", "return 1.9 *", "rounding-polynomial"),
     (rounding.storage_error, "(u_out + ", "(0.99 * u_out + ", "rounding-storage"),
-    (ExpPolynomial.scaled, "factor = 1 - ", "factor = 1 + ", "scaled-polynomial"),
-]
+    (ExpPolynomial.scaled, "factor = 1 - ", "factor = 1 + ", "scaled-ratio"),
+    (enclosure._largest_error, "[-B, B, *roots]", "[B, *roots]", "enclosure-sound"),
+    (enclosure._largest_error, "hi = error.abs_upper()", "hi = error.abs_upper() * 0.99",
+     "enclosure-sound"),
+    (degree._minimal_degree, "[1] <= eps", "[1] <= 3 * eps", "minimal-degree-table"),
+    (reference.levelled_error, "abs(signed) / total", "abs(signed) / total * 1.01",
+     "relative-error-size"),
+]  # fmt: skip
 
 
 def name(mutation):

@@ -9,6 +9,7 @@ import pytest
 import subquad
 from subquad import planner
 from subquad.methods.method import Proposal, Refusal
+from subquad.methods.polynomial import parameters_for
 from tests import oracle
 
 
@@ -263,8 +264,19 @@ def test_memory_is_a_limit(monkeypatch, rates):
     monkeypatch.setattr(planner, "memory_bytes", lambda: free.chosen.work.state_bytes)
     made = subquad.plan(**sizes)
     assert made.heads[0].chosen.method.name == "exact"
-    assert "certified, but its State needs" in str(made)
-    with pytest.raises(subquad.ToleranceError, match="certified, but its State needs"):
+    assert "certified, but the passes need" in str(made)
+    with pytest.raises(subquad.ToleranceError, match="certified, but the passes need"):
         Q, K, V = data()
         monkeypatch.setattr(planner, "memory_bytes", lambda: 8.0)
         subquad.attention(Q, K, V, tol=1e-2, method="polynomial", rates=rates)
+
+
+def test_the_memory_counted_covers_the_feature_tiles(rates):
+    """Beside the State one thread holds a tile of all monomials below the top degree."""
+    from subquad.engine import tile_size
+    from subquad.features import feature_dimension
+
+    stats = subquad.plan(n=8, d=16, logit_bound=6.0, tol=1.0, rates=rates).heads[0].stats
+    p = parameters_for(14, 6.1, "float64", 16)
+    tile = 8.0 * feature_dimension(16, 13) * tile_size(16, 14)
+    assert subquad.METHODS["polynomial"].work(stats, p).state_bytes >= tile > 2**35

@@ -177,7 +177,9 @@ def test_every_split_has_its_own_true_certificate(recipe, degree, dtype, criteri
     sides = {
         "norm": (rows.query_norms, rows.key_norms), "entry": (rows.query_entries, rows.key_entries)
     }[criterion]  # fmt: skip
-    t_q, t_k = (float(np.quantile(x, s, method="lower")) for x, s in zip(sides, shares, strict=True))
+    t_q, t_k = (
+        float(np.quantile(x, s, method="lower")) for x, s in zip(sides, shares, strict=True)
+    )
     large = [int((x > t).sum()) for x, t in zip(sides, (t_q, t_k), strict=True)]
     logit_bound = widened(product_up(1.0 if criterion == "norm" else d, t_q, t_k), dtype)
     small = parameters_for(degree, max(min(logit_bound, 60.0), LOGIT_BOUND_MIN), dtype, d)
@@ -307,3 +309,14 @@ def test_a_constant_column_comes_back_exactly(rates):
         for method in subquad.METHODS:
             result = subquad.attention(Q, K, V, tol=0.1, method=method, rates=rates)
             assert np.array_equal(result.output[:, 1], V[:, 1])
+
+
+@pytest.mark.parametrize("method", ["auto", *subquad.METHODS])
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e153, 1e250])
+def test_all_zero_queries_are_a_mean_at_any_scale(method, scale, rates):
+    """A row of zeros has norm 0; padding it against underflow must not make it large."""
+    rng = np.random.default_rng(4)
+    Q, K, V = np.zeros((9, 2)), rng.standard_normal((61, 2)), rng.standard_normal((61, 2))
+    result = subquad.attention(Q, K, V, tol=1e-9, scale=scale, method=method, rates=rates)
+    assert np.all(oracle.row_errors(result.output, Q, K, V, scale) <= result.certificate.row_bounds)
+    assert result.certificate.bound <= result.plan.heads[0].chosen.bound

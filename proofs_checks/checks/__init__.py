@@ -1,1 +1,1 @@
-"""The checks, by subject; each file lists its claims in `CLAIMS`."""
+"""The checks, by subject; each lists its claims in `LITERATURE` and `DERIVED`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from math import factorial
+from typing import Any
 
 import flint
 
@@ -77,7 +78,8 @@ def uniform_error(coefficients: Sequence[Fraction], B: float) -> tuple[flint.arb
     rest = [c - Fraction(1, factorial(k)) for k, c in enumerate(full)]
     q = flint.fmpq_poly([flint.fmpq(c.numerator, c.denominator) for c in rest])
     p = flint.arb_poly(q)
-    inner = [root.real for root, _ in q.derivative().numer().complex_roots() if root.imag == 0]
+    roots: Any = q.derivative().numer().complex_roots()  # (root, multiplicity); imag exactly 0
+    inner = [root.real for root, _ in roots if root.imag == 0]
     points = [ball(-B), ball(B), *(x for x in inner if -B < x and x < B)]
     remainder = ball(B) ** (order + 1) / factorial(order + 1) * ball(B).exp()
     largest = flint.arb(0)

@@ -78,7 +78,7 @@ def _independent_logits(limit: float) -> Finding:
                  f"{share:.3f} of the draws stay below {limit:g}")  # fmt: skip
 
 
-CLAIMS = (
+DERIVED: tuple[Claim, ...] = (
     Claim(
         id="independent-tail",
         statement="For independent 1-sub-Gaussian entries and d >= 4 ln n, all |q.k|/d are <= 3/2 "

@@ -99,7 +99,7 @@ def _expected_work(of: Callable[[float, float], float]) -> Finding:
     return holds(f"{'; '.join(shown)} of {n * n} pairs, confidence 0.9999 each")
 
 
-CLAIMS = (
+LITERATURE: tuple[Claim, ...] = (
     Claim(
         id="sb-mask-fractions",
         statement="At T = .15, .2, .25, .3, .35, .4 the masks of the efficiency experiment select "
@@ -111,6 +111,9 @@ CLAIMS = (
         twin=Twin(".545 of the rows at T = .25", partial(_masks, FRACTIONS | {"0.25": ".545"})),
         depends=("clopper-pearson",),
     ),
+)  # fmt: skip
+
+DERIVED: tuple[Claim, ...] = (
     Claim(
         id="sb-union-rows",
         statement="E|R| <= n d exp(-T^2/(2 sigma^2)) for Gaussian entries and every T >= 0: half "

@@ -119,7 +119,22 @@ def _repaired() -> Finding:
     return both(jensen_proof(), _centred(True, _count))
 
 
-CLAIMS = (
+LITERATURE: tuple[Claim, ...] = (
+    Claim(
+        id="sb-eq44",
+        statement="The normaliser of every row is at least n exp(b^2), b the smallest |entry| of "
+        "Q and K. (The step is false for signed inputs; the theorem may stand.)",
+        source=EQ44,
+        provenance="second-hand",
+        evidence="counterexample",
+        check=partial(_centred, False, _eq44),
+        twin=Twin("centred keys: at least n", _repaired, "holds"),
+        depends=("normaliser-centred",),
+        expected="refuted",
+    ),
+)  # fmt: skip
+
+DERIVED: tuple[Claim, ...] = (
     Claim(
         id="normaliser-jensen",
         statement="sum_j w_j exp(q.k_j) >= W exp(q.mean), W = sum w_j and the mean weighted; with "
@@ -153,17 +168,5 @@ CLAIMS = (
         check=partial(_smallest, Fraction(3), Fraction(1)),
         twin=Twin("it is at least 1.01 n exp(-L)",
                   partial(_smallest, Fraction(3), Fraction(101, 100))),
-    ),
-    Claim(
-        id="sb-eq44",
-        statement="The normaliser of every row is at least n exp(b^2), b the smallest |entry| of "
-        "Q and K. (The step is false for signed inputs; the theorem may stand.)",
-        source=EQ44,
-        provenance="second-hand",
-        evidence="counterexample",
-        check=partial(_centred, False, _eq44),
-        twin=Twin("centred keys: at least n", _repaired, "holds"),
-        depends=("normaliser-centred",),
-        expected="refuted",
     ),
 )  # fmt: skip

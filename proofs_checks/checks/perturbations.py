@@ -98,7 +98,7 @@ def _logit_values(bound: Bound) -> Finding:
     return holds(f"attained at {len(deltas)} perturbations, in balls, to within 1e-12")
 
 
-CLAIMS = (
+DERIVED: tuple[Claim, ...] = (
     Claim(
         id="additive-sharp",
         statement="If only E >= sum |w_j - w~_j| is known, the rows are at most 2E/D~ apart in "

@@ -115,7 +115,7 @@ def _rounding_polynomial(bound: Bound, underflow: Callable[..., float]) -> Findi
     return both(multinomial_proof(), _worst_sum(bound), _passes(bound, underflow))
 
 
-CLAIMS = (
+DERIVED: tuple[Claim, ...] = (
     Claim(
         id="rounding-polynomial",
         statement="The two passes lose at most rho = 2 sum_k |c_k| |q|^k M_k gamma_k, numerator "

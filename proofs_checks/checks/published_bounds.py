@@ -66,7 +66,7 @@ def crossing_proof() -> Finding:
     })  # fmt: skip
 
 
-CLAIMS = (
+LITERATURE: tuple[Claim, ...] = (
     Claim(
         id="as23-2eps",
         statement="With the normaliser from the approximate weights, relative error eps moves the "
@@ -78,6 +78,9 @@ CLAIMS = (
         twin=Twin("0.99 eps max|V| suffices", partial(_twice_eps, lambda eps: 0.99 * eps)),
         depends=("ratio-sharp",),
     ),
+)
+
+DERIVED: tuple[Claim, ...] = (
     Claim(
         id="output-bound-gain",
         statement="The smaller of the ratio lemma F(a, a) and of 2e/(1-e) is up to 1.78 times F "

@@ -72,7 +72,8 @@ def _dropped(constant: Fraction) -> Finding:
 def _jacobian(one_norm: Fraction, two_norm: Fraction) -> Finding:
     """Return whether |diag(p) - pp^T| is at most these from max to l1, and in l2."""
     s, M, m, mu, x = sympy.symbols("s M m mu x", real=True)
-    on, off = 2 * s * (1 - s), 2 * s * (1 - s)  # |x_i - p.x| is 2(1-s) on S, 2s off S
+    mean = 2 * s - 1  # p.x for x = 1 on S and -1 off it
+    on, off = s * (1 - mean), (1 - s) * (mean + 1)  # sums of p_i |x_i - p.x|
     steps = proved({
         "convex: corners +-1 decide; S and its complement move 4s(1-s), s = p(S)":
             zero(on + off - 4 * s * (1 - s)),
@@ -96,7 +97,20 @@ def _jacobian(one_norm: Fraction, two_norm: Fraction) -> Finding:
     return both(steps, holds("attained at p = (1/2, 1/2): 1 and 1/2"))
 
 
-CLAIMS = (
+LITERATURE: tuple[Claim, ...] = (
+    Claim(
+        id="gupta-3eps",
+        statement="Dropping the keys more than log(n/eps) below the largest logit moves the row "
+        "by less than 2 eps in l1, so the output by less than 2 eps max|V| (published: 3 eps).",
+        source="Gupta, Huang, Saha, Xu and Ye 2025, arXiv 2505.14840, Lemma 3.2",
+        provenance="second-hand",
+        evidence="symbolic",
+        check=partial(_dropped, Fraction(2)),
+        twin=Twin("1.98 eps suffices", partial(_dropped, Fraction(198, 100))),
+    ),
+)
+
+DERIVED: tuple[Claim, ...] = (
     Claim(
         id="softmax-key-shift",
         statement="Softmax attention does not change when all keys move by a common vector.",
@@ -114,16 +128,6 @@ CLAIMS = (
         evidence="symbolic",
         check=partial(_shift_queries, 1),
         twin=Twin("the weight is exp(-c.k)", partial(_shift_queries, -1)),
-    ),
-    Claim(
-        id="gupta-3eps",
-        statement="Dropping the keys more than log(n/eps) below the largest logit moves the row "
-        "by less than 2 eps in l1, so the output by less than 2 eps max|V| (published: 3 eps).",
-        source="Gupta, Huang, Saha, Xu and Ye 2025, arXiv 2505.14840, Lemma 3.2",
-        provenance="second-hand",
-        evidence="symbolic",
-        check=partial(_dropped, Fraction(2)),
-        twin=Twin("1.98 eps suffices", partial(_dropped, Fraction(198, 100))),
     ),
     Claim(
         id="softmax-jacobian",

@@ -73,7 +73,7 @@ def _entering() -> Iterator[tuple[tuple[float], Fraction]]:
         yield (1.0,), abs(Fraction(float(np.float32(x))) - Fraction(x))
 
 
-CLAIMS = (
+DERIVED: tuple[Claim, ...] = (
     Claim(
         id="exp-4-ulp",
         statement="exp of the array library is within 4 ulp in float32 (an assumption of every "

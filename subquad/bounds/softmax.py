@@ -38,7 +38,7 @@ def output_bound(relative_error: Array, ratio: Array) -> Array:
     known = (e >= 0.0) & (e < 1.0) & (a > 0.0)
     e_, a_ = xp.where(known, e, 0.5), xp.where(known, a, 1.0)
     roots = xp.sqrt(1.0 + e_) + xp.sqrt(1.0 - a_)
-    stationary = (e_ + a_) ** 2 / (a_ * roots**2)
+    stationary = (e_ + a_) / a_ * ((e_ + a_) / roots**2)  # no square that underflows
     boundary = 2.0 * e_ * (1.0 - e_ / a_) / (1.0 - e_)
     # 1 - e <= sqrt((1+e)(1-a)), squared and collected.
     bound = xp.where(a_ * (1.0 + e_) <= e_ * (3.0 - e_), stationary, boundary)

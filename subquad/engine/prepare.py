@@ -53,10 +53,13 @@ def row_measures(x, pre, centre) -> tuple[Any, Any]:
         y = x[start:stop].astype(np.float64)
         y *= pre
         y -= centre
-        # Squares below 2**-1022 vanish, so the norm of what is left may be short by 2**-500.
-        norms[start:stop] = np.sqrt(np.einsum("ij,ij->i", y, y)) * outward + 2.0**-500
+        norm = np.sqrt(np.einsum("ij,ij->i", y, y)) * outward
         np.abs(y, out=y)
         entries[start:stop] = y.max(axis=1) * outward
+        # Squares below 2**-1022 vanish, so the norm of what is left may be short by 2**-500; but
+        # a row of zeros has norm 0.
+        most = entries[start:stop] * (np.sqrt(d) * outward)
+        norms[start:stop] = np.minimum(norm + 2.0**-500, most)
 
     _over_blocks(block, n)
     return norms, entries

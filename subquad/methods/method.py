@@ -30,6 +30,8 @@ class Proposal:
     parameters: Any
     terms: tuple[Term, ...]
     work: Work
+    view: int = 0
+    """Which of the head's Frames; the planner fills it in."""
 
     @property
     def bound(self) -> float:

@@ -24,7 +24,8 @@ from subquad.bounds.rounding import (
 from subquad.bounds.softmax import normaliser_lower_bound, ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.engine import accumulate, contract, contraction_length, tile_count
+from subquad.engine import accumulate, contract, contraction_length, tile_count, tile_size
+from subquad.engine.threads import thread_count
 from subquad.exp_poly import ExpPolynomial, estimate_error, minimax
 from subquad.features import block_sizes, feature_dimension
 from subquad.frame import balancing_exponent
@@ -43,6 +44,7 @@ from subquad.stats import Stats
 LOGIT_BOUND_MAX = 64.0
 LOGIT_BOUND_MIN = 2.0**-40
 DEGREE_MAX = 160
+DEGREES_TRIED = 16
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,13 @@ class Polynomial:
         logit_bound = max(widened(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
         start = smallest_degree(logit_bound, ratio_bound_inverse(tol))
         best = None
-        for degree in range(start, start + 4):
+        for degree in range(start, start + DEGREES_TRIED):
             p = parameters_for(degree, logit_bound, dtype, stats.d)
             proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))
             if best is None or proposal.bound < best.bound:
                 best = proposal
-            if proposal.bound <= tol:
+            # Once truncation is a small part, a higher degree cannot help.
+            if proposal.bound <= tol or proposal.terms[0].value <= 1e-3 * tol:
                 break
         if best is not None:
             yield best
@@ -108,7 +111,7 @@ class Polynomial:
         elements = (stats.n + stats.m) * (stats.d + stats.d_v)
         return Work(
             0.0, float(parameters.r) * (stats.n + stats.m), float(elements), stats.d, stats.d_v,
-            parameters.dtype, 8.0 * parameters.r * (stats.d_v + 1),
+            parameters.dtype, passes_bytes(stats.d, stats.d_v, parameters),
         )  # fmt: skip
 
     def run(self, head: Head, parameters: PolynomialParameters) -> Partial:
@@ -117,6 +120,14 @@ class Polynomial:
         return polynomial_partial(
             head, (head.Q, rows.query_norms), (head.K, rows.key_norms), head.V, parameters
         )
+
+
+def passes_bytes(d: int, d_v: int, parameters: PolynomialParameters) -> float:
+    """Return the memory of the two passes: State, accumulators and table, tiles of features."""
+    state = 8.0 * parameters.r * (d_v + 8)
+    degree = parameters.degree
+    tile = 8.0 * feature_dimension(d, max(degree - 1, 0)) * tile_size(d, degree)
+    return 3.0 * state + thread_count() * tile
 
 
 def parameters_for(

@@ -40,6 +40,7 @@ from subquad.methods.polynomial import (
     PolynomialParameters,
     certify_part,
     parameters_for,
+    passes_bytes,
     polynomial_partial,
     relative_sums,
     smallest_degree,
@@ -113,8 +114,14 @@ class SupportBasis:
             if found is not None:
                 yield found
             else:
-                reason = "no threshold certifies: rounding of the exact part leaves no room"
-                yield Refusal(self, f"by {criterion}", reason, best_bound)
+                yield Refusal(self, f"by {criterion}", self._why(stats, criterion), best_bound)
+
+    def _why(self, stats: Stats, criterion: str) -> str:
+        """Return why no split certifies."""
+        if self.threshold is None:
+            return "no threshold certifies: rounding of the exact part leaves no room"
+        left = _small_logit_bound(stats, _fixed_split(stats, criterion, self.threshold))
+        return f"the given threshold leaves logits up to {left:.3g} to the polynomial"
 
     def _by_cost(
         self, stats: Stats, tol: float, criterion: str, rates: Rates
@@ -161,7 +168,8 @@ class SupportBasis:
         return Work(
             float(a) * stats.m + float(stats.n - a) * b,
             float(r) * (stats.n - a + stats.m - b), float(elements), stats.d, stats.d_v,
-            parameters.small.dtype, 8.0 * r * (stats.d_v + 1),
+            parameters.small.dtype,
+            passes_bytes(stats.d, stats.d_v, parameters.small) if r else 0.0,
         )  # fmt: skip
 
     def run(self, head: Head, parameters: SplitParameters) -> Partial:
@@ -284,24 +292,33 @@ def _all_exact(stats: Stats, criterion: str, dtype: str) -> SplitParameters:
     return SplitParameters(criterion, -1.0, -1.0, stats.n, stats.m, small)
 
 
+def _fixed_split(
+    stats: Stats, criterion: str, threshold: float, dtype: str = "float64", degree: int = 0
+) -> SplitParameters:
+    """Return the split at the caller's threshold."""
+    queries, keys, _ = _magnitudes(stats, criterion)
+    t_q = queries.lowered(threshold * stats.query_unit)
+    t_k = keys.lowered(threshold * stats.key_unit)
+    a, b = queries.count_above(t_q), keys.count_above(t_k)
+    if a < stats.n and b < stats.m:
+        return _parameters(stats, criterion, dtype, degree, t_q, t_k, a, b)
+    return replace(
+        _all_exact(stats, criterion, dtype), query_threshold=t_q, key_threshold=t_k,
+        large_queries=a, large_keys=b,
+    )  # fmt: skip
+
+
 def _fixed(
     stats: Stats, tol: float, criterion: str, dtype: str, threshold: float
 ) -> Iterator[SplitParameters]:
-    """Yield the split at the caller's threshold, at the degrees that may do."""
-    queries, keys, _ = _magnitudes(stats, criterion)
-    t_q, t_k = threshold * stats.query_unit, threshold * stats.key_unit
-    a, b = queries.count_above(t_q), keys.count_above(t_k)
-    if a == stats.n or b == stats.m:
-        yield replace(
-            _all_exact(stats, criterion, dtype), query_threshold=t_q, key_threshold=t_k,
-            large_queries=a, large_keys=b,
-        )  # fmt: skip
-        return
-    split = _parameters(stats, criterion, dtype, 0, t_q, t_k, a, b)
-    if split.small.logit_bound <= LOGIT_BOUND_MAX:
+    """Yield the splits at the caller's threshold, of the degrees that may do."""
+    split = _fixed_split(stats, criterion, threshold, dtype)
+    if split.large_queries == stats.n or split.large_keys == stats.m:
+        yield split
+    elif split.small.logit_bound <= LOGIT_BOUND_MAX:
         start = smallest_degree(split.small.logit_bound, ratio_bound_inverse(tol))
         for degree in range(start, start + 4):
-            yield _parameters(stats, criterion, dtype, degree, t_q, t_k, a, b)
+            yield _fixed_split(stats, criterion, threshold, dtype, degree)
 
 
 def _largest_logit(degree: int, eps: float) -> float:

@@ -12,7 +12,7 @@ from proofs_checks.claim import decide
 from subquad.bounds import rounding, softmax
 from subquad.exp_poly import ExpPolynomial
 from subquad.partial import Partial
-from tests.mutate import code_of, raising_code
+from tests.proofs_checks.mutate import code_of, raising_code
 
 SOURCES = sorted(Path(subquad.__file__).parent.rglob("*.py"))
 NAMED = re.compile(r"[Cc]laims? `([a-z0-9-]+)`")
@@ -34,7 +34,7 @@ USED = [
     ("rounding-polynomial", rounding.polynomial_sum_error),
     ("rounding-polynomial", rounding.polynomial_underflow),
     ("rounding-polynomial", rounding.polynomial_gammas),
-    ("scaled-polynomial", ExpPolynomial.scaled),
+    ("scaled-ratio", ExpPolynomial.scaled),
 ]
 
 

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: report test lint bench experiments clean
+.PHONY: report test lint claims bench experiments clean
 
 report: .venv/installed
 	$(BIN)/subquad report $(if $(QUICK),--quick)
@@ -13,6 +13,9 @@ test: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+claims: .venv/installed
+	$(BIN)/subquad claims
 
 bench: .venv/installed
 	$(BIN)/python -m experiments bench

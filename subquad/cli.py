@@ -1,6 +1,6 @@
-"""The command line: report, attend, plan, stats, doctor.
+"""The command line: report, attend, plan, stats, claims, doctor.
 
-Exit codes: 0 done, 2 bad input, 3 the tolerance cannot be certified.
+Exit codes: 0 done, 1 a claim is not as expected, 2 bad input, 3 the tolerance cannot be certified.
 """
 
 from __future__ import annotations
@@ -130,6 +130,21 @@ def report(
             task, description=text
         ))  # fmt: skip
     out.print(f"wrote {out_dir / 'index.html'} and {out_dir / 'report.json'}", markup=False)
+
+
+@app.command()
+def claims(
+    source: Annotated[str | None, typer.Option(help="Only claims of this source.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Only ids containing this.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write JSON.")] = None,
+    tree: Annotated[bool, typer.Option(help="Print what rests on what, run nothing.")] = False,
+) -> None:
+    """Check every claim and its falsified twin; exit 1 if one is not as expected."""
+    from proofs_checks.__main__ import main as check
+
+    pairs = (("--source", source), ("--id", id_), ("--json", json_file))
+    words = [str(word) for pair in pairs if pair[1] is not None for word in pair]
+    sys.exit(check([*words, *(["--tree"] if tree else [])]))
 
 
 @app.command()

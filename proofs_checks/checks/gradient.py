@@ -123,8 +123,8 @@ LITERATURE: tuple[Claim, ...] = (
     ),
     Claim(
         id="as24-8bn",
-        statement="|f'| <= 8 B n for every d, f = |softmax(lambda A) V|_F^2, A in [0, B] with half "
-        "of each row B, V of 0 and 1. (The sum over the d columns of V is missing.)",
+        statement="|f'| <= 8 B n for every d, f = |softmax(lambda A) V|_F^2, A in [0, B] with at "
+        "least half of each row B, V of 0 and 1. (The sum over the d columns of V is missing.)",
         source=f"{_AS24}, Lemma E.3",
         provenance="read",
         evidence="counterexample",

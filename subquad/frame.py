@@ -1,10 +1,10 @@
 """Frame: the units of one head, fixed before any Partial or State exists, so that parts agree.
 
 Softmax is invariant to a common shift of the keys; a shift of the queries is undone by key
-weights exp(scale * centre_q . k). The centres are those of the smallest balls around all rows and,
-as a second Frame, around the bulk of them (no row further than BULK times the median from the
-mean), which a few large rows cannot move. Powers of two bring every input into the middle of the
-floating-point range.
+weights exp(scale * centre_q . k). The centres are those of the smallest balls around the bulk of
+the rows (no row further than BULK times the median from the mean), which a few large rows cannot
+move, and, as a second Frame, around all rows. Powers of two bring every input into the middle of
+the floating-point range.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from subquad.arrays import Array, exponent_of, namespace, power_of_two
 from subquad.engine import prepare
 
 BULK = 3.0
+SAMPLE = 8192
 BALL_POINTS, BALL_STEPS = 256, 64
 WEIGHT_RANGE = 16.0
 """Query centring is used only where its key weights stay within exp(+-16)."""
@@ -126,13 +127,14 @@ Rows = tuple[np.ndarray, np.ndarray]
 def make_frames(Q: Array, K: Array, V: Array, scale: float) -> tuple[tuple[Frame, Measures], ...]:
     """Return the Frames of one head, with its row magnitudes in each.
 
-    The first is about the smallest balls around all rows; where a few rows lie far out, a second
-    is about the bulk of them. O((n + m)(d + d_v)) time, O(n + m) memory.
+    The first is about the smallest balls around the bulk of the rows; where a few rows lie far
+    out, a second is about those around all rows. O((n + m)(d + d_v)) time, O(n + m) memory.
     """
-    keys, queries = _balls(K), _balls(Q)
-    pre = queries[0][0].pre
+    keys, queries = _balls(K), _balls(Q, skip_if_central=True)
+    pre = _unit(Q)
     about_zero = Side(pre, np.zeros(Q.shape[1]), 1.0)
     full = about_zero, prepare.row_measures(Q, pre, about_zero.centre)
+    queries = queries or (full,)
     units = _value_units(V)
     pairs = [(queries[min(i, len(queries) - 1)], keys[min(i, len(keys) - 1)])
              for i in range(max(len(keys), len(queries)))]  # fmt: skip
@@ -175,34 +177,49 @@ def _frame(
     return frame, measures
 
 
-def _balls(x: Array) -> tuple[tuple[Side, Rows], ...]:
-    """Return the ball around all rows and, where it differs, that around the bulk of them."""
+def _balls(x: Array, skip_if_central: bool = False) -> tuple[tuple[Side, Rows], ...]:
+    """Return the ball around the bulk of the rows and, where a few lie far out, that around all.
+
+    The bulk is judged, and its ball found, on at most SAMPLE rows: any centre is a true one.
+    Empty where `skip_if_central` and the centre is next to zero.
+    """
+    pre = _unit(x)
+    sample = prepare.take_rows(x, pre, np.arange(0, x.shape[0], -(-x.shape[0] // SAMPLE)))
+    centre, radius = _bulk_ball(sample)
+    if skip_if_central and float(np.linalg.norm(centre)) <= 0.02 * radius:
+        return ()
+    about = prepare.row_measures(x, pre, centre)
+    first = Side(pre, centre, 1.0), about
+    if about[0].max() <= BULK * np.median(about[0]):
+        return (first,)
+    far = np.argsort(about[0])[-BALL_POINTS:]
+    spread = sample[:: max(1, len(sample) // BALL_POINTS)]
+    whole = _ball_centre(np.concatenate([prepare.take_rows(x, pre, far), spread]), centre)
+    about_whole = prepare.row_measures(x, pre, whole)
+    if about_whole[0].max() < about[0].max():
+        return first, (Side(pre, whole, 1.0), about_whole)
+    return (first,)
+
+
+def _unit(x: Array) -> float:
+    """Return the power of two that brings the largest entry of x into [1/2, 1)."""
     low, high = prepare.column_range(x)
-    pre = 1.0 / power_of_two(exponent_of(float(max(np.max(abs(low)), np.max(abs(high))))))
-    mean = prepare.weighted_mean(x, pre)
-    about_mean = prepare.row_measures(x, pre, mean)
-    distance = about_mean[0]
-    bulk = distance <= BULK * np.median(distance)
-    whole = _ball(x, pre, mean, about_mean, np.ones_like(bulk))
-    if bulk.all():
-        return (whole,)
-    return whole, _ball(x, pre, mean, about_mean, bulk)
+    return 1.0 / power_of_two(exponent_of(float(max(np.max(abs(low)), np.max(abs(high))))))
 
 
-def _ball(
-    x: Array, pre: float, mean: np.ndarray, about_mean: Rows, kept: np.ndarray
-) -> tuple[Side, Rows]:
-    """Return the Side of the smallest ball around the rows kept, and the measures of all rows."""
-    distance = about_mean[0]
-    order = np.flatnonzero(kept)[np.argsort(distance[kept])]
+def _bulk_ball(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return (centre, radius) of the smallest ball around the bulk of points (p, d)."""
+    mean = points.mean(axis=0)
+    distance = np.linalg.norm(points - mean, axis=1)
+    bulk = points[distance <= BULK * np.median(distance)]
+    order = np.argsort(np.linalg.norm(bulk - mean, axis=1))
     # The far rows decide the ball, and a spread of the others in case those lie all on one side.
     spread = order[:: max(1, order.size // BALL_POINTS)]
     far = np.unique(np.concatenate([order[-BALL_POINTS:], spread]))
-    centre = _ball_centre(prepare.take_rows(x, pre, far), mean)
-    about_ball = prepare.row_measures(x, pre, centre)
-    if about_ball[0][kept].max() < distance[kept].max():
-        return Side(pre, centre, 1.0), about_ball
-    return Side(pre, mean, 1.0), about_mean
+    radii = {}
+    for centre in (_ball_centre(bulk[far], mean), mean):
+        radii[float(np.linalg.norm(bulk - centre, axis=1).max())] = centre
+    return radii[min(radii)], min(radii)
 
 
 def _ball_centre(points: np.ndarray, start: np.ndarray) -> np.ndarray:

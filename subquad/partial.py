@@ -15,6 +15,7 @@ from subquad.arrays import OUTWARD, Array, namespace
 from subquad.bounds.rounding import U64
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.certificate import Term
+from subquad.engine.prepare import scatter_rows
 
 EMPTY_SHIFT = -(2**40)
 """The log_shift of a row that has seen no key: below that of any weight."""
@@ -133,10 +134,9 @@ class Partial:
 
 def join_rows(parts: list[tuple[Array, Partial]]) -> Partial:
     """Return one Partial from (row indices, Partial) pairs that cover the rows 0..n-1 once."""
-    xp = namespace(parts[0][1].normaliser)
-    place = xp.argsort(xp.concat([rows for rows, _ in parts]))
+    rows = [index for index, _ in parts]
     columns = {
-        f.name: xp.take(xp.concat([getattr(part, f.name) for _, part in parts]), place, axis=0)
+        f.name: scatter_rows(rows, [getattr(part, f.name) for _, part in parts])
         for f in fields(Partial)
     }
     return Partial(**columns)

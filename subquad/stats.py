@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from subquad.arrays import product_up
+from subquad.engine.threads import parallel_map
 from subquad.frame import Frame, Measures
 
 EXACT_RANKS = 64
@@ -141,12 +142,14 @@ class Stats:
 
 def stats_of(frame: Frame, rows: Measures, dtype: str, d: int, d_v: int) -> Stats:
     """Return the Stats of one head from its Frame and row magnitudes."""
+    query_norms, key_norms, query_entries, key_entries = parallel_map(
+        OrderStatistics.of,
+        (rows.query_norms, rows.key_norms, rows.query_entries, rows.key_entries),
+    )
     return Stats(
         n=rows.query_norms.size, m=rows.key_norms.size, d=d, d_v=d_v, dtype=dtype,
-        query_norms=OrderStatistics.of(rows.query_norms),
-        key_norms=OrderStatistics.of(rows.key_norms),
-        query_entries=OrderStatistics.of(rows.query_entries),
-        key_entries=OrderStatistics.of(rows.key_entries),
+        query_norms=query_norms, key_norms=key_norms,
+        query_entries=query_entries, key_entries=key_entries,
         full_query_norm=float(rows.full_query_norms.max()),
         key_offset=rows.key_offset,
         tilted=frame.query_tilt is not None,

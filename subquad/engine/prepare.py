@@ -77,8 +77,23 @@ def row_dots(x, pre, centre, vector) -> Any:
 
 
 def column_range(x) -> tuple[Any, Any]:
-    """Return (smallest, largest) entry of each column, float64."""
-    return x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    """Return (smallest, largest) entry of each column of x (..., n, columns), float64.
+
+    NaN where a column has one.
+    """
+    blocks = [x[start : start + ROW_BLOCK] for start in range(0, x.shape[0], ROW_BLOCK)]
+    axes = tuple(range(x.ndim - 1))
+    ends = parallel_map(lambda block: (block.min(axis=axes), block.max(axis=axes)), blocks)
+    low, high = (np.array([end[i] for end in ends], dtype=np.float64) for i in range(2))
+    return low.min(axis=0), high.max(axis=0)
+
+
+def scatter_rows(rows: list[Any], parts: list[Any]) -> Any:
+    """Return the array whose rows `rows[i]` are `parts[i]`; together they cover 0..n-1 once."""
+    out = np.empty((sum(len(index) for index in rows), *parts[0].shape[1:]), parts[0].dtype)
+    for index, part in zip(rows, parts, strict=True):
+        out[index] = part
+    return out
 
 
 def take_rows(x, pre, rows) -> Any:

@@ -1,0 +1,44 @@
+"""The README tells the truth: its code runs, and its figures are those of the committed record."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+import subquad
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_the_code_runs_and_certifies(capsys):
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", TEXT, re.S):
+        exec(compile(block, "README.md", "exec"), names)  # noqa: S102
+    printed = capsys.readouterr().out
+    assert "certified, cheapest   <- chosen" in printed
+    res, Q, K, V = (names[name] for name in ("res", "Q", "K", "V"))
+    assert res.certificate.bound <= 1e-3
+    weights = np.exp(Q @ K.T / np.sqrt(8))
+    radius = (V.max(axis=0) - V.min(axis=0)) / 2
+    exact = weights @ V / weights.sum(axis=1, keepdims=True)
+    assert np.max(np.abs(res.output - exact) / radius) <= res.certificate.bound
+    mean_error = np.max(np.abs(V.mean(axis=0) - exact) / radius)
+    assert f"off by {mean_error:.1e}" in TEXT
+
+
+def test_the_speed_table_is_the_committed_record():
+    record = json.loads((ROOT / "experiments/results/bench.json").read_text())
+    ways = record["rows"][0]["ways"]
+    ours = ways["ours, clean"]["seconds"]
+    for name in ("ours, clean", "ours, outliers", "SDPA", "NumPy softmax"):
+        seconds = ways[name]["seconds"]
+        assert f"| {seconds:.2f} s | {seconds / ours:.1f} |" in TEXT
+    assert record["date"] in TEXT
+    assert record["machine"]["processor"] in TEXT
+
+
+def test_every_method_has_a_line():
+    for name in subquad.METHODS:
+        assert f"| `{name}` |" in TEXT

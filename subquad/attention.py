@@ -13,8 +13,9 @@ from subquad.bounds.rounding import ASSUMPTIONS
 from subquad.certificate import Certificate, Term, total
 from subquad.cost import Rates, measured_rates
 from subquad.methods import METHODS
-from subquad.methods.exact import ExactParameters
+from subquad.methods.exact import ExactParameters, exact_rows
 from subquad.methods.method import Method, Proposal, storage_term
+from subquad.partial import Partial, join_rows
 from subquad.planner import HeadPlan, ToleranceError, choose, refusal_message, table
 from subquad.problem import (
     Head,
@@ -249,7 +250,7 @@ def _planned(
         raise ValueError(msg)
     name, methods = _methods(method, allow_exact)
     rates = measured_rates() if rates is None else rates
-    made = tuple(choose(views, tol, methods, rates) for views in heads)
+    made = tuple(choose(views, tol, methods, rates, fallback=allow_exact) for views in heads)
     return Plan(made, tuple(lead), tol, name, scale, rates)
 
 
@@ -284,7 +285,7 @@ def _execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
     outputs, terms = [], []
     for head, own in zip(heads, made.heads, strict=True):
         assert own.chosen is not None
-        output, parts = _run_head(head, own.chosen)
+        output, parts = _run_head(head, own.chosen, made.tol)
         outputs.append(output)
         terms.append(parts)
     xp = problem.xp
@@ -300,14 +301,31 @@ def _execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
     return Result(_stack(outputs, problem), certificate, made)
 
 
-def _run_head(head: Head, chosen: Proposal) -> tuple[Array, tuple[Term, ...]]:
-    """Return the output (n, d_v) of one head and its Terms, each (n,)."""
+def _run_head(head: Head, chosen: Proposal, tol: float) -> tuple[Array, tuple[Term, ...]]:
+    """Return the output (n, d_v) of one head and its Terms, each (n,).
+
+    Rows whose bound exceeds tol go exact where the plan announced it, and up to that share.
+    """
     head = _view(head, chosen)
-    output, terms = chosen.method.run(head, chosen.parameters).finish()
-    stored = storage_term(head.stats, chosen.work.dtype)
+    partial = chosen.method.run(head, chosen.parameters)
+    output, terms = _finished(head, partial, chosen.work.dtype)
+    if chosen.fallback > 0.0:
+        xp = namespace(output)
+        failed = ~(total(terms, terms[0].value) <= tol)  # NaN fails
+        rows = xp.nonzero(failed)[0]
+        if 0 < rows.shape[0] <= chosen.fallback * failed.shape[0]:
+            kept = xp.nonzero(~failed)[0]
+            partial = join_rows([(kept, partial.rows(kept)), (rows, exact_rows(head, rows))])
+            output, terms = _finished(head, partial, chosen.work.dtype)
+    return head.frame.restore(output, head.dtype), terms
+
+
+def _finished(head: Head, partial: Partial, dtype: str) -> tuple[Array, tuple[Term, ...]]:
+    """Return the output in units of value_radius and every Term, storage included, each (n,)."""
+    output, terms = partial.finish()
+    stored = storage_term(head.stats, dtype)
     like = namespace(output).zeros_like(terms[0].value)
-    everywhere = dataclasses.replace(stored, value=like + stored.value)
-    return head.frame.restore(output, head.dtype), (*terms, everywhere)
+    return output, (*terms, dataclasses.replace(stored, value=like + stored.value))
 
 
 def _view(head: Head, chosen: Proposal) -> Head:

@@ -63,6 +63,11 @@ class Partial:
         shift = xp.full(n, EMPTY_SHIFT, dtype=xp.int64)
         return cls(xp.zeros((n, d_v), dtype=xp.float64), zero, shift, zero, zero, zero, zero)
 
+    def rows(self, index: Array) -> Partial:
+        """Return the Partial of the rows `index`."""
+        xp = namespace(self.normaliser)
+        return Partial(*(xp.take(getattr(self, f.name), index, axis=0) for f in fields(self)))
+
     def merge(self, other: Partial) -> Partial:
         """Return the Partial over the keys of both; commutative, with `empty` as identity.
 

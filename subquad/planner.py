@@ -95,11 +95,16 @@ class HeadPlan:
 
 
 def choose(
-    views: tuple[Stats, ...], tol: float, methods: tuple[Method, ...], rates: Rates
-) -> HeadPlan:
-    """Return the HeadPlan: every offer of `methods`, the cheapest certified one chosen."""
+    views: tuple[Stats, ...], tol: float, methods: tuple[Method, ...], rates: Rates, *,
+    fallback: bool = True,
+) -> HeadPlan:  # fmt: skip
+    """Return the HeadPlan: every offer of `methods`, the cheapest certified one chosen.
+
+    Without `fallback`, offers that may send rows to the exact method are not taken.
+    """
     options = tuple(option for method in methods for option in offers(method, views, tol, rates))
-    fitting = [o for o in options if isinstance(o, Proposal) and o.bound <= tol and fits(o)]
+    fitting = [o for o in options if isinstance(o, Proposal) and o.bound <= tol and fits(o)
+               and (fallback or o.fallback == 0.0)]  # fmt: skip
     chosen = min(fitting, key=lambda o: rates.seconds(o.work), default=None)
     return HeadPlan(views, tol, rates, options, chosen)
 
@@ -180,13 +185,14 @@ def table(head: HeadPlan) -> list[str]:
             rows.append((option.method.name, option.parameters, bound, "-", "-", option.reason))
             continue
         seconds = head.seconds(option)
-        verdict = "certified"
+        sure = "certified" if option.fallback == 0.0 else "predicted, to be certified by the run"
+        verdict = sure
         if option is head.chosen:
-            verdict = "certified, cheapest   <- chosen"
+            verdict = f"{sure}, cheapest   <- chosen"
         elif not fits(option):
             verdict = _why(option)
         elif head.chosen is not None:
-            verdict = f"certified, {seconds / head.seconds(head.chosen):.2g} times the cost"
+            verdict = f"{sure}, {seconds / head.seconds(head.chosen):.2g} times the cost"
         rows.append((
             option.method.name, str(option.parameters), f"{option.bound:.1e}",
             f"{option.work.flops:.1e}", f"{seconds:.2g}", verdict,

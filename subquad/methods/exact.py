@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import array_api_compat
+import numpy as np
+
 from subquad.arrays import Array
 from subquad.bounds.rounding import exact_logit_error, exact_sum_error
 from subquad.certificate import Term
@@ -83,8 +86,6 @@ def exact_partial(
     Q: Array, K: Array, W: Array, query_norms: Array, key_norm: float
 ) -> Partial:
     """Return the exact sums of prepared Q (n, d) over prepared K (m, d), W = [V, 1]."""
-    import array_api_compat
-
     xp = array_api_compat.array_namespace(Q)
     if K.shape[0] == 0:
         return Partial.empty(Q.shape[0], W.shape[1] - 1, xp)
@@ -97,6 +98,18 @@ def exact_partial(
         numerator, normaliser, log_shift, error=none, ratio=none,
         rounding=exact_sum_error(normaliser, K.shape[0], EXACT_KEY_BLOCK, blocks, dtype),
         perturbation=exact_logit_error(logits, Q.shape[1], dtype),
+    )  # fmt: skip
+
+
+def exact_rows(head: Head, rows: Array) -> Partial:
+    """Return the exact sums of the queries `rows` over all keys, in float64."""
+    xp = array_api_compat.array_namespace(head.Q)
+    frame = head.frame
+    index = np.asarray(array_api_compat.to_device(rows, "cpu"))
+    return exact_partial(
+        frame.full_queries(xp.take(head.Q, rows, axis=0), "float64"),
+        frame.full_keys(head.K, "float64"), frame.values(head.V, None, "float64"),
+        head.rows.full_query_norms[index], float(head.rows.key_norms.max()),
     )  # fmt: skip
 
 

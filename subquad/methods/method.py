@@ -32,6 +32,9 @@ class Proposal:
     work: Work
     view: int = 0
     """Which of the head's Frames; the planner fills it in."""
+    fallback: float = 0.0
+    """Share of the rows that may go exact after the run, because `terms` are predicted and not
+    proved; 0 where the terms are proved before the run. `work` counts the predicted share."""
 
     @property
     def bound(self) -> float:

@@ -3,7 +3,7 @@
 The floors, imports going down only::
 
     7  cli                                       the command line
-    6  attention                                 attention(), plan(): check, plan, run, certify
+    6  attention  execution                      attention(), plan(): check, plan, run, certify
     5  planner                                   every method's offer, the cheapest certified one
     4  methods/  statistics                      one file, one algorithm, one theorem
     3  partial  problem  frame  stats  cost      an unfinished softmax; a checked head; its numbers
@@ -14,9 +14,10 @@ The floors, imports going down only::
 
 from typing import TYPE_CHECKING, Any
 
-from subquad.attention import Plan, Result, attention, exact_attention, plan
+from subquad.attention import attention, exact_attention, plan
 from subquad.certificate import Certificate, Term
 from subquad.cost import TYPICAL, Rates, Speed, measured_rates
+from subquad.execution import Plan, Result
 from subquad.exp_poly import minimal_degree
 from subquad.methods import METHODS
 from subquad.methods.support_basis import SupportBasis

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from itertools import groupby
-
 import numpy as np
 
-from subquad.arrays import Array, namespace
-from subquad.bounds.rounding import ASSUMPTIONS
-from subquad.certificate import Certificate, Term, total
+from subquad.arrays import Array
 from subquad.cost import Rates, measured_rates
+from subquad.execution import Plan, Result, execute, place, require, stack
 from subquad.methods import METHODS
-from subquad.methods.exact import ExactParameters, exact_rows
-from subquad.methods.method import Method, Proposal, storage_term
-from subquad.partial import Partial, join_rows
-from subquad.planner import HeadPlan, ToleranceError, choose, refusal_message, table
+from subquad.methods.exact import ExactParameters
+from subquad.methods.method import Method
+from subquad.planner import choose
 from subquad.problem import (
     Head,
     Problem,
@@ -31,81 +25,6 @@ from subquad.problem import (
 from subquad.stats import stats_without_data
 
 OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed", "devices", "rates")
-
-
-@dataclass(frozen=True)
-class Result:
-    """The output (..., n, d_v), like Q; the Certificate of its error; the Plan that made it."""
-
-    output: Array
-    certificate: Certificate
-    plan: Plan
-
-    def __repr__(self) -> str:
-        ways = " | ".join(sorted({_choice(head) for head in self.plan.heads}))
-        shape = tuple(self.output.shape)
-        return f"Result(output {shape}, bound {self.certificate.bound:.3e}, by {ways})"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be done to each head and why; prints as a table.
-
-    Attributes
-    ----------
-    heads : tuple of HeadPlan
-        In C order of the leading dimensions `lead`.
-    """
-
-    heads: tuple[HeadPlan, ...]
-    lead: tuple[int, ...]
-    tol: float
-    method: str
-    scale: float | None
-    rates: Rates
-
-    def run(self, Q: Array, K: Array, V: Array, /, *, key_mask: Array | None = None) -> Result:
-        """Return the Result of this plan on new data of the same shape, bounds proved again.
-
-        Raises ValueError for another shape, ToleranceError where the new data break a bound.
-        """
-        problem = Problem(Q, K, V, scale=self.scale, key_mask=key_mask)
-        old = (self.lead, self.heads[0].stats.n, self.heads[0].stats.d, self.heads[0].stats.d_v)
-        new = (problem.lead, problem.sizes[1], problem.sizes[3], problem.sizes[4])
-        if old != new:
-            msg = f"the plan is for (lead, n, d, d_v) = {old}, the data have {new}: plan again."
-            raise ValueError(msg)
-        heads = list(problem.heads())
-        for index, (head, own) in enumerate(zip(heads, self.heads, strict=True)):
-            _require(own, self.method, _place(index, self.lead))
-            assert own.chosen is not None
-            stats = _view(head, own.chosen).stats
-            offer = dataclasses.replace(
-                own.chosen, terms=own.chosen.method.certify(stats, own.chosen.parameters)
-            )
-            if stats.m != own.stats.m:
-                msg = (f"the plan is for {own.stats.m} keys, the data have {stats.m}"
-                       f"{_place(index, self.lead)}: plan again.")
-                raise ValueError(msg)
-            if not offer.bound <= self.tol:
-                msg = (f"the plan's {own.chosen.method.name} ({own.chosen.parameters}) proves only "
-                       f"{offer.bound:.3e} on these data{_place(index, self.lead)}, "
-                       f"tol is {self.tol:g}: plan again.")
-                raise ToleranceError(msg)
-        return _execute(problem, heads, self)
-
-    def __str__(self) -> str:
-        groups = []
-        by_choice = sorted(range(len(self.heads)), key=lambda i: _choice(self.heads[i]))
-        for choice, members in groupby(by_choice, key=lambda i: _choice(self.heads[i])):
-            indices = sorted(members, key=lambda i: self.heads[i].stats.logit_bound)
-            lines = table(self.heads[indices[len(indices) // 2]])
-            if len(self.heads) > 1:
-                spread = [self.heads[i].stats.logit_bound for i in (indices[0], indices[-1])]
-                title = f"{len(indices)} of {len(self.heads)} heads: {choice}, logit bounds "
-                lines.insert(0, title + f"{spread[0]:.3g} to {spread[1]:.3g}; the median one:")
-            groups.append("\n".join(lines))
-        return "\n\n".join([*groups, _rates_line(self.rates)])
 
 
 def attention(
@@ -161,8 +80,8 @@ def attention(
         rates=rates, scale=scale,
     )  # fmt: skip
     for index, head in enumerate(made.heads):
-        _require(head, made.method, _place(index, made.lead))
-    return _execute(problem, heads, made)
+        require(head, made.method, place(index, made.lead))
+    return execute(problem, heads, made)
 
 
 def plan(
@@ -232,7 +151,7 @@ def exact_attention(
     for head in problem.heads():
         output, _ = exact.run(head, ExactParameters("float64")).finish()
         outputs.append(head.frame.restore(output, dtype_name(Q)))
-    return _stack(outputs, problem)
+    return stack(outputs, problem)
 
 
 def _plan(problem: Problem, tol, method, **choice) -> tuple[list[Head], Plan]:
@@ -280,84 +199,3 @@ def _methods(method, allow_exact) -> tuple[str, tuple[Method, ...]]:
     return chosen.name, (chosen,)
 
 
-def _execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
-    """Run every head, certify it, and refuse to return a row above the tolerance."""
-    outputs, terms = [], []
-    for head, own in zip(heads, made.heads, strict=True):
-        assert own.chosen is not None
-        output, parts = _run_head(head, own.chosen, made.tol)
-        outputs.append(output)
-        terms.append(parts)
-    xp = problem.xp
-    joined = tuple(
-        Term(column[0].name, column[0].claim, _stack([t.value for t in column], problem))
-        for column in zip(*terms, strict=True)
-    )
-    certificate = Certificate(joined, total(joined, joined[0].value), "always", ASSUMPTIONS)
-    if not bool(xp.all(certificate.row_bounds <= made.tol)):
-        msg = (f"the run proves only {certificate.bound:.3e}, tol is {made.tol:g}: the plan's "
-               "bound was smaller, which should not happen; nothing is returned.")
-        raise ToleranceError(msg)
-    return Result(_stack(outputs, problem), certificate, made)
-
-
-def _run_head(head: Head, chosen: Proposal, tol: float) -> tuple[Array, tuple[Term, ...]]:
-    """Return the output (n, d_v) of one head and its Terms, each (n,).
-
-    Rows whose bound exceeds tol go exact where the plan announced it, and up to that share.
-    """
-    head = _view(head, chosen)
-    partial = chosen.method.run(head, chosen.parameters)
-    output, terms = _finished(head, partial, chosen.work.dtype)
-    if chosen.fallback > 0.0:
-        xp = namespace(output)
-        failed = ~(total(terms, terms[0].value) <= tol)  # NaN fails
-        rows = xp.nonzero(failed)[0]
-        if 0 < rows.shape[0] <= chosen.fallback * failed.shape[0]:
-            kept = xp.nonzero(~failed)[0]
-            partial = join_rows([(kept, partial.rows(kept)), (rows, exact_rows(head, rows))])
-            output, terms = _finished(head, partial, chosen.work.dtype)
-    return head.frame.restore(output, head.dtype), terms
-
-
-def _finished(head: Head, partial: Partial, dtype: str) -> tuple[Array, tuple[Term, ...]]:
-    """Return the output in units of value_radius and every Term, storage included, each (n,)."""
-    output, terms = partial.finish()
-    stored = storage_term(head.stats, dtype)
-    like = namespace(output).zeros_like(terms[0].value)
-    return output, (*terms, dataclasses.replace(stored, value=like + stored.value))
-
-
-def _view(head: Head, chosen: Proposal) -> Head:
-    """Return the head in the Frame it was planned in; new data may have fewer Frames."""
-    views = head.views()
-    return views[min(chosen.view, len(views) - 1)]
-
-
-def _stack(per_head: list[Array], problem: Problem) -> Array:
-    xp = problem.xp
-    return xp.reshape(xp.stack(per_head), (*problem.lead, *per_head[0].shape))
-
-
-def _require(head: HeadPlan, asked: str, where: str) -> None:
-    if head.chosen is None:
-        raise ToleranceError(refusal_message(head, asked, where))
-
-
-def _place(index: int, lead: tuple[int, ...]) -> str:
-    if not lead:
-        return ""
-    return f" in head {tuple(int(i) for i in np.unravel_index(index, lead))}"
-
-
-def _choice(head: HeadPlan) -> str:
-    if head.chosen is None:
-        return "nothing certifies"
-    return f"{head.chosen.method.name} ({head.chosen.parameters})"
-
-
-def _rates_line(rates: Rates) -> str:
-    f, g = rates.float32, rates.float64
-    return (f"rates (float32 / float64): exact {f.exact_flops:.1e} / {g.exact_flops:.1e} flop/s, "
-            f"{f.pairs:.1e} / {g.pairs:.1e} pairs/s; polynomial {f.polynomial_flops:.1e} / "
-            f"{g.polynomial_flops:.1e} flop/s, {f.features:.1e} / {g.features:.1e} features/s")

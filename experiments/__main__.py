@@ -11,7 +11,10 @@ from pathlib import Path
 from experiments.store import RESULTS, run
 from experiments.writing import text_table
 
-NAMES = ("error_vs_bound", "error_vs_threshold", "crossover", "bench")
+NAMES = (
+    "error_vs_bound", "error_vs_threshold", "crossover", "bench", "thresholds", "certificates",
+    "bridge",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

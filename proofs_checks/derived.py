@@ -1,8 +1,10 @@
 """Claims of our own: what the bounds, the methods and the statistics of subquad rest on."""
 
 from proofs_checks.checks import (
+    anisotropic,
     exp_poly,
     features,
+    fitted,
     gradient,
     hardness,
     independence,
@@ -31,9 +33,11 @@ CLAIMS: tuple[Claim, ...] = (
     *rounding.DERIVED,
     *storage.DERIVED,
     *polynomial_sums.DERIVED,
+    *anisotropic.DERIVED,
     *partials.DERIVED,
     *exp_poly.DERIVED,
     *features.DERIVED,
+    *fitted.DERIVED,
     *gradient.DERIVED,
     *hardness.DERIVED,
     *support_basis.DERIVED,

@@ -5,7 +5,7 @@ The floors, imports going down only::
     7  cli                                       the command line
     6  attention  execution                      attention(), plan(): check, plan, run, certify
     5  planner                                   every method's offer, the cheapest certified one
-    4  methods/  statistics                      one file, one algorithm, one theorem
+    4  methods/  statistics  bridge              one file, one algorithm, one theorem
     3  partial  problem  frame  stats  cost      an unfinished softmax; a checked head; its numbers
     2  bounds/  engine/                          lemmas as functions; the passes over the data
     1  features/  exp_poly/  certificate         monomials; polynomials near exp; terms and claims
@@ -15,6 +15,7 @@ The floors, imports going down only::
 from typing import TYPE_CHECKING, Any
 
 from subquad.attention import attention, exact_attention, plan
+from subquad.bridge import softmax_as_polynomials
 from subquad.certificate import Certificate, Term
 from subquad.cost import TYPICAL, Rates, Speed, measured_rates
 from subquad.execution import Plan, Result
@@ -44,6 +45,7 @@ __all__ = [
     "measured_rates",
     "minimal_degree",
     "plan",
+    "softmax_as_polynomials",
 ]
 
 

@@ -15,6 +15,7 @@ from subquad.problem import (
     Head,
     Problem,
     check_delta,
+    check_dtype,
     check_real,
     check_seed,
     check_size,
@@ -24,6 +25,7 @@ from subquad.problem import (
 )
 from subquad.stats import stats_without_data
 
+VERBS = ("name", "fit", "certify", "work", "run")
 OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed", "devices", "rates")
 
 
@@ -123,6 +125,10 @@ def plan(
                    "three arrays and no sizes, or no array and n, d, logit_bound.")
             raise TypeError(msg)
         return _plan(Problem(Q, K, V, scale=scale, key_mask=key_mask), tol, method, **choice)[1]
+    if scale is not None or key_mask is not None:
+        msg = ("plan() without data takes no `scale` or `key_mask`: "
+               "`logit_bound` includes the scale.")
+        raise TypeError(msg)
     missing = [k for k, v in sizes.items() if v is None]
     if missing:
         msg = f"plan() without data needs n, d and logit_bound; missing: {', '.join(missing)}."
@@ -133,7 +139,7 @@ def plan(
         raise ValueError(msg)
     stats = stats_without_data(
         check_size("n", n), check_size("m", n if m is None else m), check_size("d", d),
-        check_size("d_v", d if d_v is None else d_v), bound, dtype,
+        check_size("d_v", d if d_v is None else d_v), bound, check_dtype(dtype),
     )  # fmt: skip
     return _planned([(stats,)], (), tol, method, **choice)
 
@@ -168,7 +174,11 @@ def _planned(
         msg = f"`devices` is {devices!r}; running on many devices is not built yet: pass None."
         raise ValueError(msg)
     name, methods = _methods(method, allow_exact)
-    rates = measured_rates() if rates is None else rates
+    if rates is None:
+        rates = measured_rates()
+    elif not isinstance(rates, Rates):
+        msg = f"`rates` is a {type(rates).__name__}; pass None or a Rates."
+        raise TypeError(msg)
     made = tuple(choose(views, tol, methods, rates, fallback=allow_exact) for views in heads)
     return Plan(made, tuple(lead), tol, name, scale, rates)
 
@@ -187,10 +197,12 @@ def _methods(method, allow_exact) -> tuple[str, tuple[Method, ...]]:
             msg = f"`method` is {method!r}; the methods are auto, {', '.join(METHODS)}."
             raise ValueError(msg)
         chosen = METHODS[method]
-    elif all(hasattr(method, verb) for verb in ("name", "fit", "certify", "work", "run")):
+    elif not isinstance(method, type) and all(hasattr(method, verb) for verb in VERBS):
         chosen = method
     else:
-        msg = (f"`method` is a {type(method).__name__}; pass a name or an object with the verbs "
+        is_class = isinstance(method, type)
+        kind = f"the class {method.__name__}" if is_class else f"a {type(method).__name__}"
+        msg = (f"`method` is {kind}; pass a name or an object with the verbs "
                "fit, certify, work and run.")
         raise TypeError(msg)
     if chosen.name == "exact" and not allow_exact:

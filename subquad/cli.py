@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import subquad
+from subquad import problem
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=(
     "Attention with a tolerance: the output, a proof of its error, and the plan that explains it."
@@ -38,10 +41,10 @@ def main() -> None:
     try:
         app()
     except subquad.ToleranceError as error:
-        err.print(f"[bold red]tolerance not certifiable:[/] {error}", soft_wrap=True)
+        err.print(f"[bold red]tolerance not certifiable:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(3)
     except (ValueError, TypeError, OSError) as error:
-        err.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
 
 
@@ -59,6 +62,12 @@ def attend(
 ) -> None:
     """Compute certified attention for the arrays of a .npz file."""
     arrays = _load(file)
+    if out_file is not None:
+        if out_file.suffix != ".npz":
+            out_file = out_file.with_name(out_file.name + ".npz")
+        if not out_file.parent.is_dir():
+            msg = f"`--out` is {out_file}, but the folder {out_file.parent} does not exist."
+            raise ValueError(msg)
     with _busy("planning and running"):
         result = subquad.attention(
             arrays["Q"], arrays["K"], arrays["V"], tol=tol, method=method,
@@ -87,15 +96,18 @@ def plan(
     d: Annotated[int | None, typer.Option(help="Head dimension.")] = None,
     d_v: Annotated[int | None, typer.Option(help="Columns of V; d by default.")] = None,
     logit_bound: Annotated[float | None, typer.Option(help="Upper bound of |logit|.")] = None,
-    dtype: Annotated[str, typer.Option(help="float16, float32 or float64.")] = "float32",
+    dtype: Annotated[str | None, typer.Option(help="Without a file: float32 by default.")] = None,
     method: METHOD = "auto",
 ) -> None:
     """Print the plan for a file, or for sizes and a logit bound; run nothing."""
+    if file is not None and dtype is not None:
+        msg = "`--dtype` goes with sizes; with a file the dtype is that of its arrays."
+        raise ValueError(msg)
     arrays = {} if file is None else _load(file)
     with _busy("planning"):
         made = subquad.plan(
             arrays.get("Q"), arrays.get("K"), arrays.get("V"), tol=tol, method=method,
-            n=n, m=m, d=d, d_v=d_v, logit_bound=logit_bound, dtype=dtype,
+            n=n, m=m, d=d, d_v=d_v, logit_bound=logit_bound, dtype=dtype or "float32",
             scale=arrays.get("scale"), key_mask=arrays.get("key_mask"),
         )  # fmt: skip
         text = str(made)
@@ -108,6 +120,9 @@ def plan(
 def stats(file: File) -> None:
     """Print the entry statistics of the arrays of a .npz file, each estimate with its interval."""
     arrays = _load(file)
+    if "key_mask" in arrays:
+        msg = "the file has a `key_mask`, which the statistics do not take; drop those keys first."
+        raise ValueError(msg)
     with _busy("resampling"):
         text = str(subquad.entry_statistics(
             arrays["Q"], arrays["K"], arrays["V"], scale=arrays.get("scale")
@@ -206,16 +221,18 @@ def _load(file: Path) -> dict:
         raise ValueError(msg)
     try:
         with np.load(file, allow_pickle=False) as archive:
-            arrays = {k: archive[k] for k in archive.files if k in ("Q", "K", "V", *_OPTIONAL)}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+            names = archive.files
+            arrays = {k: archive[k] for k in names if k in ("Q", "K", "V", *_OPTIONAL)}
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         msg = f"`{file}` is not a readable .npz: {error}"
         raise ValueError(msg) from None
     missing = [name for name in "QKV" if name not in arrays]
+    problem.refuse_options({k: None for k in names if k in problem.NOT_BUILT}, ())
     if missing:
         msg = f"`{file}` has no array {', '.join(missing)}; it needs Q, K and V."
         raise ValueError(msg)
     if "scale" in arrays:
-        arrays["scale"] = float(arrays["scale"])
+        arrays["scale"] = problem.check_real("scale", arrays["scale"][()])
     return {k: v.astype(np.float32) if getattr(v, "dtype", None) == np.float16 else v
             for k, v in arrays.items()}  # fmt: skip
 

@@ -74,8 +74,9 @@ class Plan:
                        f"{place(index, self.lead)}: plan again.")
                 raise ValueError(msg)
             if not offer.bound <= self.tol:
-                msg = (f"the plan's {own.chosen.method.name} ({own.chosen.parameters}) proves only "
-                       f"{offer.bound:.3e} on these data{place(index, self.lead)}, "
+                reached = f"only {offer.bound:.3e}" if offer.bound < np.inf else "nothing"
+                msg = (f"the plan's {own.chosen.method.name} ({own.chosen.parameters}) proves "
+                       f"{reached} on these data{place(index, self.lead)}, "
                        f"tol is {self.tol:g}: plan again.")
                 raise ToleranceError(msg)
         return execute(problem, heads, self)

@@ -10,12 +10,13 @@ the floating-point range.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from subquad.arrays import Array, exponent_of, namespace, power_of_two
 from subquad.engine import prepare
+from subquad.engine.rotate import Rotation, measure_rotation
 
 BULK = 3.0
 SAMPLE = 8192
@@ -31,6 +32,11 @@ class Side:
     pre: float
     centre: Array
     post: float
+
+    @property
+    def affine(self) -> tuple[float, Array, float]:
+        """The three numbers, as the engine takes them."""
+        return self.pre, self.centre, self.post
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,8 @@ class Measures:
     full_query_norms: np.ndarray
     key_offset: float
     """|weighted mean of the keys| / max key norm, rounded up, at most 1."""
+    rotation: Rotation | None = None
+    """A basis in which most coordinates are small on both sides, where there is one of use."""
 
 
 Rows = tuple[np.ndarray, np.ndarray]
@@ -138,7 +146,15 @@ def make_frames(Q: Array, K: Array, V: Array, scale: float) -> tuple[tuple[Frame
     units = _value_units(V)
     pairs = [(queries[min(i, len(queries) - 1)], keys[min(i, len(keys) - 1)])
              for i in range(max(len(keys), len(queries)))]  # fmt: skip
-    return tuple(_frame(query, full, key, K, units, scale) for query, key in pairs)
+    frames = (_frame(query, full, key, K, units, scale) for query, key in pairs)
+    return tuple(_rotated(frame, rows, Q, K) for frame, rows in frames)
+
+
+def _rotated(frame: Frame, rows: Measures, Q: Array, K: Array) -> tuple[Frame, Measures]:
+    """Return the pair with the rotation measured, O(n d) and, where it is of use, O(n d^2)."""
+    norms = float(rows.query_norms.max()), float(rows.key_norms.max())
+    found = measure_rotation(Q, K, frame.query.affine, frame.key.affine, *norms)
+    return frame, replace(rows, rotation=found)
 
 
 def _frame(

@@ -77,8 +77,8 @@ class HeadPlan:
 
     def _refined(self, winner: Proposal, high: int) -> str:
         low = high // 8
-        while high > 1.1 * low:
-            middle = int((low * high) ** 0.5)
+        while high > max(low + 1, 1.1 * low):
+            middle = max(low + 1, math.isqrt(low * high))
             better = self._winner([winner.method], middle)
             if better is None:
                 low = middle
@@ -176,7 +176,8 @@ def table(head: HeadPlan) -> list[str]:
     """Return the plan of one head as lines: every method, parameters, bound, cost, why (not)."""
     s = head.stats
     size = f"n {s.n:,}  m {s.m:,}  d {s.d}  d_v {s.d_v}  {s.dtype}"
-    lines = [f"attention  {size}  logit bound {s.logit_bound:.3g}  tol {head.tol:.1e}"]
+    logits = f"logit bound {s.logit_bound:.3g} (by entries {s.entry_logit_bound:.3g})"
+    lines = [f"attention  {size}  {logits}  tol {head.tol:.1e}"]
     rows = [("method", "parameters", "bound", "flops", "seconds", "verdict")]
     for option in head.options:
         if isinstance(option, Refusal):

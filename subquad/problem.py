@@ -15,8 +15,9 @@ import numpy as np
 from subquad.arrays import Array
 from subquad.engine import prepare
 from subquad.frame import Frame, Measures, make_frames
-from subquad.stats import Stats, stats_of
+from subquad.stats import SampleOnce, Stats, stats_of
 
+LARGEST_SIZE = 2**53  # sizes enter the cost model and the bounds as float64
 DTYPES = ("float16", "float32", "float64")
 NOT_BUILT = {
     "causal": "causal masks", "is_causal": "causal masks", "mask": "masks other than `key_mask`",
@@ -64,7 +65,8 @@ class Head:
     @cached_property
     def stats(self) -> Stats:
         """What the planner may see."""
-        return stats_of(self.frame, self.rows, self.dtype, self.Q.shape[1], self.V.shape[1])
+        stats = stats_of(self.frame, self.rows, self.dtype, self.Q.shape[1], self.V.shape[1])
+        return replace(stats, sample=SampleOnce(self.Q, self.K, self.frame, self.rows))
 
 
 class Problem:
@@ -94,6 +96,9 @@ class Problem:
         if key_mask is not None:
             _check_key_mask(key_mask, K)
         self.lead = _broadcast_lead(Q, K, V, key_mask)
+        if 0 in self.lead:
+            msg = f"the leading dimensions {self.lead} hold no head; pass at least one."
+            raise ValueError(msg)
         self.Q, self.K, self.V, self.key_mask = Q, K, V, key_mask
 
     @property
@@ -124,6 +129,10 @@ def dtype_name(x: Array) -> str:
 
 def _check_arrays(Q, K, V):
     for name, x in (("Q", Q), ("K", K), ("V", V)):
+        if type(x).__name__ == "MaskedArray":
+            msg = (f"`{name}` is a masked array, whose mask would be lost; "
+                   "drop keys with `key_mask`.")
+            raise TypeError(msg)
         if not array_api_compat.is_array_api_obj(x):
             msg = f"`{name}` is a {type(x).__name__}; pass an array, numpy.asarray({name}) say."
             raise TypeError(msg)
@@ -266,10 +275,20 @@ def check_size(name: str, value) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         msg = f"`{name}` is {value!r} of type {type(value).__name__}; a size is an integer."
         raise TypeError(msg)
-    if value < 1:
-        msg = f"`{name}` is {int(value)}; a size is at least 1."
+    size = int(value)
+    if not 1 <= size <= LARGEST_SIZE:
+        msg = f"`{name}` is {size}; a size is at least 1 and at most 2**53."
         raise ValueError(msg)
-    return int(value)
+    return size
+
+
+def check_dtype(dtype) -> str:
+    """Return the dtype's name; ValueError unless float16, float32 or float64."""
+    name = getattr(dtype, "__name__", str(dtype))
+    if name not in DTYPES:
+        msg = f"`dtype` is {dtype!r}; the dtypes are {', '.join(DTYPES)}."
+        raise ValueError(msg)
+    return name
 
 
 def refuse_options(options: dict, allowed: tuple[str, ...]) -> None:

@@ -137,7 +137,7 @@ CASES = {
         "`allow_exact` is 'no'; pass True or False."),
     "unknown method": (
         lambda: attend(method="lstm"), ValueError,
-        "`method` is 'lstm'; the methods are auto, exact, polynomial, support_basis."),
+        f"`method` is 'lstm'; the methods are auto, {', '.join(subquad.METHODS)}."),
     "not a method": (
         lambda: attend(method=3), TypeError,
         "`method` is a int; pass a name or an object with the verbs fit, certify, work and run."),
@@ -160,13 +160,13 @@ CASES = {
         "`d_v` is 2.5 of type float; a size is an integer."),
     "size": (
         lambda: sizes(m=-3), ValueError,
-        "`m` is -3; a size is at least 1."),
+        "`m` is -3; a size is at least 1 and at most 2**53."),
     "criterion": (
         lambda: subquad.SupportBasis(criterion="rank"), ValueError,
         "`criterion` is 'rank'; the criteria are norm, entry."),
     "threshold": (
         lambda: subquad.SupportBasis(threshold=-0.75), ValueError,
-        "`threshold` is -0.75; a magnitude is not negative."),
+        "`threshold` is -0.75; it must be a number of at least 0."),
     "other shape for a plan": (
         lambda: subquad.plan(*arrays(), tol=0.1, rates=subquad.TYPICAL).run(*arrays(n=8, d=6)),
         ValueError,

@@ -129,7 +129,9 @@ def polynomial_underflow(
     form = FORMATS[dtype]
     reach = np.float64(max(1.0, 2.0 * d * logit_bound))
     k = np.arange(len(block_sizes), dtype=np.float64)
-    lost = np.abs(coefficients) * reach**k * (k * keys + np.asarray(block_sizes, dtype=np.float64))
+    sizes = np.asarray([float(r) for r in block_sizes])
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN refuse, as they should
+        lost = np.abs(coefficients) * reach**k * (k * keys + sizes)
     return float(8.0 * form.normal * 2.0 * form.u * lost.sum()) * OUTWARD
 
 

@@ -14,12 +14,11 @@ from subquad.bounds.rounding import FORMATS, U64, gamma, preparation_error, stor
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
+from subquad.engine.dispatch import COMPUTE_DTYPES as COMPUTE_DTYPES
 from subquad.frame import WEIGHT_RANGE
 from subquad.partial import Partial
 from subquad.problem import Head
 from subquad.stats import Stats
-
-COMPUTE_DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True)

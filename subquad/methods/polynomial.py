@@ -17,6 +17,7 @@ import numpy as np
 
 from subquad.arrays import Array
 from subquad.bounds.rounding import (
+    FORMATS,
     polynomial_gammas,
     polynomial_sum_error,
     polynomial_underflow,
@@ -24,7 +25,15 @@ from subquad.bounds.rounding import (
 from subquad.bounds.softmax import normaliser_lower_bound, ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.engine import accumulate, contract, contraction_length, tile_count, tile_size
+from subquad.engine import (
+    KEY_TILE,
+    State,
+    accumulate,
+    contract,
+    contraction_length,
+    tile_count,
+    tile_size,
+)
 from subquad.engine.threads import thread_count
 from subquad.exp_poly import ExpPolynomial, estimate_error, minimax
 from subquad.features import block_sizes, feature_dimension
@@ -44,7 +53,9 @@ from subquad.stats import Stats
 LOGIT_BOUND_MAX = 64.0
 LOGIT_BOUND_MIN = 2.0**-40
 DEGREE_MAX = 160
+"""Enough for the smallest eps at the largest logit bound."""
 DEGREES_TRIED = 16
+"""From the degree whose truncation alone would do; each step divides it by at least 2."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +85,15 @@ class Polynomial:
         """Yield the cheapest certified degree and dtype, or why there is none."""
         limit = widened(stats.logit_bound, "float32")
         if not limit <= LOGIT_BOUND_MAX:
-            reason = f"logit bound {stats.logit_bound:.3g} exceeds {LOGIT_BOUND_MAX:g}"
+            digits = 3 if limit > 65.0 else 8
+            reason = f"logit bound {limit:.{digits}g} exceeds {LOGIT_BOUND_MAX:g}"
             yield Refusal(self, "", reason)
             return
         proposals = [p for dtype in COMPUTE_DTYPES for p in self._smallest(stats, tol, dtype)]
+        if not proposals:
+            reason = f"rounding leaves no room at logit bound {stats.logit_bound:.3g}"
+            yield Refusal(self, "", reason)
+            return
         certified = [p for p in proposals if p.bound <= tol]
         if certified:
             yield min(certified, key=lambda p: rates.seconds(p.work))
@@ -89,6 +105,8 @@ class Polynomial:
     def _smallest(self, stats: Stats, tol: float, dtype: str) -> Iterator[Proposal]:
         """Yield the Proposal of the smallest degree within tol, or the best one met."""
         logit_bound = max(widened(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
+        if least_rounding(logit_bound, dtype) > tol:
+            return
         start = smallest_degree(logit_bound, ratio_bound_inverse(tol))
         best = None
         for degree in range(start, start + DEGREES_TRIED):
@@ -137,6 +155,14 @@ def parameters_for(
     return PolynomialParameters(degree, logit_bound, dtype, feature_dimension(d, degree))
 
 
+def least_rounding(logit_bound: float, dtype: str) -> float:
+    """Return about the least that rounding costs: hopeless cases need no polynomial to see it.
+
+    The absolute values of the terms sum to about exp(B) times the smallest computed weight.
+    """
+    return 2.0 * KEY_TILE * FORMATS[dtype].u * math.exp(logit_bound)
+
+
 def smallest_degree(logit_bound: float, eps: float) -> int:
     """Return the smallest degree whose estimated minimax error is at most eps (not proved)."""
     low, high = 0, 1
@@ -151,33 +177,46 @@ def smallest_degree(logit_bound: float, eps: float) -> int:
     return high
 
 
-def gammas_for(d: int, keys: int, degree: int, dtype: str) -> np.ndarray:
-    """Return the rounding of each degree of the two passes over `keys` keys."""
-    tiles = tile_count(keys, d, degree) + 8  # covers every subset of the keys as well
+def gammas_for(
+    d: int, keys: int, degree: int, dtype: str, state_degree: int | None = None
+) -> np.ndarray:
+    """Return the rounding of each degree of the two passes over `keys` keys.
+
+    `state_degree` is that of the State where only a prefix of it is contracted.
+    """
+    whole = degree if state_degree is None else state_degree
+    tiles = tile_count(keys, d, whole) + 8  # covers every subset of the keys as well
     lengths = [
-        contraction_length(k, d=d, degree=degree, tiles=tiles, dtype=dtype)
+        contraction_length(k, d=d, degree=whole, tiles=tiles, dtype=dtype)
         for k in range(degree + 1)
     ]
     return polynomial_gammas(lengths, dtype)
 
 
 def relative_sums(
-    stats: Stats, parameters: PolynomialParameters, keys: int, offset: float
-) -> tuple[float, float]:
-    """Return (rounding, lower bound of the computed sum), both per unit of key weight."""
-    b, p = parameters.logit_bound, parameters.polynomial
+    stats: Stats, parameters: PolynomialParameters, keys: int, offset: float,
+    shared: PolynomialParameters | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """Return (rounding, lower bound of the computed sum), both per unit of key weight.
+
+    `shared` is the polynomial of highest degree and largest bound that uses the same State.
+    """
+    b, p, whole = parameters.logit_bound, parameters.polynomial, shared or parameters
     powers = np.ones(p.degree + 1)  # |q|^k M_k is at most B^k times the sum of key weights
-    gammas = gammas_for(stats.d, keys, p.degree, parameters.dtype)
+    gammas = gammas_for(stats.d, keys, p.degree, parameters.dtype, whole.degree)
     rho = float(polynomial_sum_error(p.scaled(), np.asarray(b), powers, gammas))
-    rho += 2.0 * underflow_for(parameters, keys, stats.d)  # the largest key weight exceeds 1/2
+    # The largest key weight exceeds 1/2.
+    rho += 2.0 * underflow_for(parameters, keys, stats.d, whole.logit_bound)
     return rho, float(normaliser_lower_bound(1.0, b, offset)) / (1.0 + p.upper)
 
 
-def underflow_for(parameters: PolynomialParameters, keys: int, d: int) -> float:
-    """Return `polynomial_underflow` of the parameters."""
+def underflow_for(
+    parameters: PolynomialParameters, keys: int, d: int, logit_bound: float
+) -> float:
+    """Return `polynomial_underflow` of the parameters, rows balanced for `logit_bound`."""
     sizes = block_sizes(d, parameters.degree)
     return polynomial_underflow(
-        parameters.polynomial.scaled(), sizes, keys, d, parameters.logit_bound, parameters.dtype
+        parameters.polynomial.scaled(), sizes, keys, d, logit_bound, parameters.dtype
     )
 
 
@@ -195,6 +234,67 @@ def certify_part(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class KeySums:
+    """The State of some keys, for every polynomial of its degree or less, and what goes with it.
+
+    `shared` is the polynomial of highest degree and largest bound that will use it.
+    """
+
+    state: State
+    key_norm: float
+    weighted: bool
+    shared: PolynomialParameters
+
+
+def accumulate_keys(
+    head: Head, query_norm: float, keys: tuple[Array, np.ndarray], V: Array,
+    shared: PolynomialParameters,
+) -> KeySums:  # fmt: skip
+    """Return the KeySums of some keys (rows of the input, and their norms), at least one.
+
+    No query that is contracted with it may be larger than `query_norm`.
+    """
+    K, key_norms = keys
+    frame, dtype = head.frame, shared.dtype
+    weights, shift = frame.key_weights(K)
+    # Large rows elsewhere may have left these unbalanced, and powers overflow early.
+    balance = balancing_exponent(query_norm, float(key_norms.max()))
+    state = accumulate(
+        frame.keys(K, dtype, -balance), frame.values(V, weights, dtype), shared.degree,
+        key_centre=frame.key.centre, weight_shift=shift, balance=balance,
+    )  # fmt: skip
+    return KeySums(state, float(key_norms.max()), weights is not None, shared)
+
+
+def contract_queries(
+    head: Head, queries: tuple[Array, np.ndarray], sums: KeySums, parameters: PolynomialParameters
+) -> Partial:
+    """Return the sums of some queries (rows of the input, and their norms), at least one."""
+    Q, query_norms = queries
+    xp = array_api_compat.array_namespace(Q)
+    state, p, dtype = sums.state, parameters.polynomial, parameters.dtype
+    c = p.scaled()
+    numerator, by_degree = contract(head.frame.queries(Q, dtype, state.balance), state, c)
+    normaliser = by_degree @ xp.asarray(c)
+    norms = xp.asarray(widened(query_norms * 2.0**state.balance, dtype))
+    gammas = gammas_for(state.d, state.count, p.degree, dtype, state.degree)
+    moments = state.norm_moments[: p.degree + 1]
+    rounding = polynomial_sum_error(c, norms, moments, gammas)
+    rows_bound = sums.shared.logit_bound  # what the rows are balanced for
+    rounding = rounding + underflow_for(parameters, state.count, state.d, rows_bound)
+    # Outside its interval a polynomial proves nothing, whoever chose it.
+    inside = xp.asarray(widened(query_norms * sums.key_norm, dtype) <= parameters.logit_bound)
+    one = xp.ones_like(normaliser)
+    perturbation = input_error(rows_bound, state.d, dtype, sums.weighted)
+    return Partial(
+        numerator, normaliser, xp.full(Q.shape[0], state.weight_shift, dtype=xp.int64),
+        error=xp.where(inside, p.upper * (normaliser + rounding), xp.inf),
+        ratio=xp.where(inside, p.upper * one, one), rounding=rounding,
+        perturbation=perturbation * one,
+    )  # fmt: skip
+
+
 def polynomial_partial(
     head: Head,
     queries: tuple[Array, np.ndarray],
@@ -206,29 +306,8 @@ def polynomial_partial(
 
     `queries` and `keys` are rows of the input with their norms, V (m, d_v) the values of the keys.
     """
-    (Q, query_norms), (K, key_norms) = queries, keys
-    xp = array_api_compat.array_namespace(Q)
-    if K.shape[0] == 0 or Q.shape[0] == 0:
-        return Partial.empty(Q.shape[0], V.shape[1], xp)
-    frame, p, dtype = head.frame, parameters.polynomial, parameters.dtype
-    weights, shift = frame.key_weights(K)
-    # Large rows elsewhere may have left these unbalanced, and powers overflow early.
-    balance = balancing_exponent(float(query_norms.max()), float(key_norms.max()))
-    state = accumulate(
-        frame.keys(K, dtype, -balance), frame.values(V, weights, dtype), p.degree,
-        key_centre=frame.key.centre, weight_shift=shift, balance=balance,
-    )  # fmt: skip
-    c = p.scaled()
-    numerator, by_degree = contract(frame.queries(Q, dtype, balance), state, c)
-    normaliser = by_degree @ xp.asarray(c)
-    norms = xp.asarray(widened(query_norms * 2.0**balance, dtype))
-    gammas = gammas_for(Q.shape[1], K.shape[0], p.degree, dtype)
-    rounding = polynomial_sum_error(c, norms, state.norm_moments, gammas)
-    rounding = rounding + underflow_for(parameters, K.shape[0], Q.shape[1])
-    one = xp.ones_like(normaliser)
-    perturbation = input_error(parameters.logit_bound, Q.shape[1], dtype, weights is not None)
-    return Partial(
-        numerator, normaliser, xp.full(Q.shape[0], shift, dtype=xp.int64),
-        error=p.upper * (normaliser + rounding), ratio=p.upper * one, rounding=rounding,
-        perturbation=perturbation * one,
-    )  # fmt: skip
+    Q, query_norms = queries
+    if keys[0].shape[0] == 0 or Q.shape[0] == 0:
+        return Partial.empty(Q.shape[0], V.shape[1], array_api_compat.array_namespace(Q))
+    sums = accumulate_keys(head, float(query_norms.max()), keys, V, parameters)
+    return contract_queries(head, queries, sums, parameters)

@@ -18,13 +18,12 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays import product_up
-from subquad.bounds.rounding import FORMATS
 from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.engine import KEY_TILE
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
+from subquad.methods.buckets import magnitudes
 from subquad.methods.exact import exact_partial, logit_error, sum_error
 from subquad.methods.method import (
     COMPUTE_DTYPES,
@@ -39,6 +38,7 @@ from subquad.methods.polynomial import (
     LOGIT_BOUND_MIN,
     PolynomialParameters,
     certify_part,
+    least_rounding,
     parameters_for,
     passes_bytes,
     polynomial_partial,
@@ -47,7 +47,7 @@ from subquad.methods.polynomial import (
 )
 from subquad.partial import Partial, join_rows
 from subquad.problem import Head, check_real
-from subquad.stats import OrderStatistics, Stats
+from subquad.stats import Stats
 
 CRITERIA = ("norm", "entry")
 ROOM = (1.0, 0.97, 0.85, 0.5)
@@ -91,7 +91,7 @@ class SupportBasis:
             msg = f"`criterion` is {criterion!r}; the criteria are {', '.join(CRITERIA)}."
             raise ValueError(msg)
         if threshold is not None and not check_real("threshold", threshold) >= 0.0:
-            msg = f"`threshold` is {threshold:g}; a magnitude is not negative."
+            msg = f"`threshold` is {threshold:g}; it must be a number of at least 0."
             raise ValueError(msg)
         self.criteria = CRITERIA if criterion is None else (criterion,)
         self.threshold = threshold
@@ -140,10 +140,15 @@ class SupportBasis:
 
     def certify(self, stats: Stats, parameters: SplitParameters) -> tuple[Term, ...]:
         """Return the Terms of the polynomial part and of the exact part, the larger of each."""
-        small, keys = parameters.small, max(0, stats.m - parameters.large_keys)
+        # Counted anew: a plan may be certified for data other than those it was made for.
+        queries, magnitudes_k, _ = magnitudes(stats, parameters.criterion)
+        large_queries = queries.count_above(parameters.query_threshold)
+        large_keys = magnitudes_k.count_above(parameters.key_threshold)
+        parameters = replace(parameters, large_queries=large_queries, large_keys=large_keys)
+        small, keys = parameters.small, max(0, stats.m - large_keys)
         exact_sums = sum_error(stats.m, small.dtype)
         logits = logit_error(stats, small.dtype)
-        if keys == 0 or parameters.large_queries >= stats.n:
+        if keys == 0 or large_queries >= stats.n:
             return a_priori_terms(
                 stats, small.dtype, eps=0.0, perturbation=logits, sums=exact_sums, floor=1.0
             )
@@ -204,17 +209,12 @@ class SupportBasis:
 
 
 def _plausible(stats: Stats, p: SplitParameters, tol: float) -> bool:
-    """Return False where a proof is hopeless, without computing the polynomial.
-
-    The minimax error is estimated, and the sums are off by at least 2 KEY_TILE u exp(B): the
-    absolute values of the terms of the polynomial sum to about exp(B) times the smallest weight.
-    """
+    """Return False where a proof is hopeless by estimates, without computing the polynomial."""
     b = p.small.logit_bound
     if b <= LOGIT_BOUND_MIN:
         return True
     truncation = float(ratio_bound(min(0.9 * estimate_error(p.small.degree, b), 1.0)))
-    sums = 2.0 * KEY_TILE * FORMATS[p.small.dtype].u * math.exp(b)
-    return truncation + sums <= tol
+    return truncation + least_rounding(b, p.small.dtype) <= tol
 
 
 def _split(magnitudes: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
@@ -222,16 +222,9 @@ def _split(magnitudes: np.ndarray, threshold: float) -> tuple[np.ndarray, np.nda
     return np.flatnonzero(~large), np.flatnonzero(large)
 
 
-def _magnitudes(stats: Stats, criterion: str) -> tuple[OrderStatistics, OrderStatistics, float]:
-    """Return the magnitudes of queries and keys, and the factor on their product."""
-    if criterion == "norm":
-        return stats.query_norms, stats.key_norms, 1.0
-    return stats.query_entries, stats.key_entries, float(stats.d)
-
-
 def _small_logit_bound(stats: Stats, p: SplitParameters) -> float:
     """Return the largest logit of a small row and a small key."""
-    queries, keys, factor = _magnitudes(stats, p.criterion)
+    queries, keys, factor = magnitudes(stats, p.criterion)
     return product_up(
         factor, min(p.query_threshold, queries.largest), min(p.key_threshold, keys.largest)
     )
@@ -252,7 +245,7 @@ def _cheapest_splits(
     stats: Stats, eps: float, criterion: str, dtype: str, rates: Rates
 ) -> Iterator[SplitParameters]:
     """Yield, degree by degree, the pair of thresholds of least predicted cost."""
-    queries, keys, factor = _magnitudes(stats, criterion)
+    queries, keys, factor = magnitudes(stats, criterion)
     for degree in range(1, 40):
         r = feature_dimension(stats.d, degree)
         if r > stats.n + stats.m:  # dearer than exact whatever the thresholds
@@ -296,7 +289,7 @@ def _fixed_split(
     stats: Stats, criterion: str, threshold: float, dtype: str = "float64", degree: int = 0
 ) -> SplitParameters:
     """Return the split at the caller's threshold."""
-    queries, keys, _ = _magnitudes(stats, criterion)
+    queries, keys, _ = magnitudes(stats, criterion)
     t_q = queries.lowered(threshold * stats.query_unit)
     t_k = keys.lowered(threshold * stats.key_unit)
     a, b = queries.count_above(t_q), keys.count_above(t_k)

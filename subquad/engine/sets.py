@@ -1,0 +1,145 @@
+"""The two passes over any set of monomials on NumPy: O((m + n) r d_v), features r * tile at once.
+
+Rounding. u is the unit roundoff of the compute dtype, u64 = 2^-53, g the degree of the set. Every
+number of the result is a sum over (monomial s, key j) of c_s x^s y_j^s w_j, c_s = 1 / alpha!, and
+each summand passes through
+
+* g - 1 roundings in u: the monomial of the key; as many for that of the query;
+* T in u: product and sum over the keys of a tile, T = `tile_size`;
+* fewer than `tile_count` in u64: sums over tiles, then over groups, in order;
+* g in u64: c_s by divisions, and its product with the moment; 1 in u: that, stored;
+* min(r, C) in u: product and sum over a chunk of monomials, C = `sizes.FEATURE_CHUNK`;
+* ceil(r / C) in u64: sums over chunks.
+
+So with L = T + min(r, C) + 2g - 1 in u, plus tiles + chunks + g in u64, the result is off by at
+most gamma_L sum_s c_s |x^s| sum_j w_j |y_j^s| <= gamma_L exp(sum_i |x_i| max_j |y_ji|) sum_j w_j
+(`set_length`). A product that underflows loses at most eta, the smallest subnormal number, and is
+carried through the rest: with top >= 1, |x_i|, |y_i| and weights at most 1, less than
+eta top^(2g) m (2g + 4) for each monomial (`set_underflow`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from subquad.engine import sizes
+from subquad.engine.threads import for_each
+from subquad.engine.tiles import padded
+from subquad.features.anisotropic import MonomialSet
+
+
+def tile_size(r: int) -> int:
+    """Return the most tokens in a tile, called T: 512, fewer where r features of them are large."""
+    fitting = sizes.TILE_BYTES // (8 * r) // sizes.TILE_STEP * sizes.TILE_STEP
+    return max(sizes.TILE_MIN, min(fitting, sizes.KEY_TILE))
+
+
+def tile_for(tokens: int, r: int) -> int:
+    """Return the tile used for `tokens` rows: shorter where few rows must feed many cores."""
+    share = -(-tokens // (8 * sizes.TILE_STEP)) * sizes.TILE_STEP
+    return min(tile_size(r), max(share, 2 * sizes.TILE_STEP))
+
+
+def set_length(keys: int, r: int, degree: int, dtype: str) -> float:
+    """Return L: a row is within gamma_L of its sum of absolute values; in units of u of `dtype`."""
+    in_unit = 2.0**-53 / (2.0**-24 if dtype == "float32" else 2.0**-53)
+    chunks, tiles = -(-r // sizes.FEATURE_CHUNK), -(-keys // sizes.TILE_MIN) + 8
+    single = tile_size(r) + min(r, sizes.FEATURE_CHUNK) + 2 * degree
+    return single + (tiles + chunks + degree + 1) * in_unit
+
+
+def set_underflow(keys: int, r: int, degree: int, top: float, dtype: str) -> float:
+    """Return what underflowing products may add to |numerator error| + |normaliser error|."""
+    eta = 2.0**-149 if dtype == "float32" else 2.0**-1074
+    with np.errstate(over="ignore"):
+        reach = np.float64(max(top, 1.0)) ** (2 * degree)
+    return float(4.0 * reach * eta * r * keys * (2 * degree + 4))
+
+
+def set_bytes(r: int, columns: int, threads: int) -> float:
+    """Return the memory of the two passes: accumulators, table, one tile of features a thread."""
+    return 8.0 * r * (padded(columns) * (_groups(sizes.GROUPS, r, columns) + 2)
+                      + threads * tile_size(r))  # fmt: skip
+
+
+def accumulate_set(Y, W, kept: MonomialSet) -> np.ndarray:
+    """Return sum_j y_j^s w_j^T, (r, columns) float64, of keys Y (m, d) and weights W (m, columns).
+
+    Tiles are dealt in order to groups, each with its own sums, and the groups are added in order:
+    the result does not depend on the threads.
+    """
+    m, columns = W.shape
+    tile = tile_for(m, kept.r)
+    tiles = -(-m // tile)
+    groups = _groups(tiles, kept.r, columns)
+    sums = np.zeros((groups, kept.r, padded(columns)))
+
+    def setup():
+        weights = np.zeros((tile, padded(columns)), W.dtype)
+        return _SetTile(kept, tile, Y.dtype), weights, np.empty(sums.shape[1:], W.dtype)
+
+    def one_group(buffers, group: int) -> None:
+        features, weights, product = buffers
+        for t in range(tiles * group // groups, tiles * (group + 1) // groups):
+            rows = slice(t * tile, min(m, (t + 1) * tile))
+            weights[: rows.stop - rows.start, :columns] = W[rows]
+            built = features.load(Y[rows])
+            np.matmul(built, weights[: rows.stop - rows.start], out=product)
+            sums[group] += product
+
+    for_each(groups, setup, one_group)
+    total = np.zeros((kept.r, columns))
+    for part in sums:
+        total += part[:, :columns]
+    return total
+
+
+def contract_set(X, moments: np.ndarray, kept: MonomialSet) -> np.ndarray:
+    """Return sum_s x_i^s moments_s / alpha_s!, (n, columns) float64, of queries X (n, d)."""
+    n, columns = X.shape[0], moments.shape[1]
+    tile = tile_for(n, kept.r)
+    table = np.zeros((padded(columns), kept.r), X.dtype)
+    with np.errstate(all="ignore"):
+        table[:columns] = (moments * kept.coefficients()[:, None]).T
+    out = np.zeros((n, columns))
+
+    def setup():
+        return _SetTile(kept, tile, X.dtype), np.zeros((padded(columns), tile))
+
+    def one_tile(buffers, i: int) -> None:
+        rows = slice(i * tile, min(n, (i + 1) * tile))
+        built = buffers[0].load(X[rows])
+        total = buffers[1][:, : built.shape[1]]
+        total[...] = 0.0
+        for start in range(0, kept.r, sizes.FEATURE_CHUNK):
+            chunk = slice(start, start + sizes.FEATURE_CHUNK)
+            total += table[:, chunk] @ built[chunk]
+        out[rows] = total[:columns].T
+
+    for_each(-(-n // tile), setup, one_tile)
+    return out
+
+
+def _groups(tiles: int, r: int, columns: int) -> int:
+    fitting = sizes.GROUP_BYTES // (r * padded(columns) * 8)
+    return max(1, min(tiles, sizes.GROUPS, fitting))
+
+
+class _SetTile:
+    """The monomials of at most `tile` tokens, feature-major, in a buffer that a thread reuses."""
+
+    def __init__(self, kept: MonomialSet, tile: int, dtype) -> None:
+        self._kept = kept
+        self._buffer = np.empty(kept.r * tile, dtype)
+
+    def load(self, rows: np.ndarray) -> np.ndarray:
+        """Return the features (r, t) of t tokens (t, d); overwritten by the next call."""
+        x = np.ascontiguousarray(rows.T)
+        out = self._buffer[: self._kept.r * len(rows)].reshape(self._kept.r, len(rows))
+        out[0] = 1.0
+        for start, stop, variable in self._kept.runs:
+            block = out[start:stop]
+            # Only rows before `start`, so that the two do not overlap and nothing is copied.
+            np.take(out[:start], self._kept.parents[start:stop], axis=0, out=block, mode="clip")
+            np.multiply(block, x[variable], out=block)
+        return out

@@ -1,0 +1,252 @@
+"""Attention by the Taylor monomials that a steep spectrum leaves worth keeping, O((n + m) r d_v).
+
+Theorem (claim `box-taylor`): q.k = (qM).(kM^-T) for any invertible M. In a basis that balances the
+second moments most coordinates have small products b_i = max|q'_i| max|k'_i|, and keeping a set S
+of monomials leaves each weight within exp(sum b_i) - sum_S prod b_i^alpha_i / alpha_i! of the true
+one. The sums may be of either sign, so the row moves by 2 E / D~ (claim `additive-sharp`), with E
+that tail times the sum of the key weights. d = 32, B = 2, each coordinate half of the one before:
+hundreds of monomials where the degree needs 435,897.
+
+Rounding: see `subquad.engine.sets`; the sum of absolute values of a row is at most
+exp(sum_i |x_i| max_j |y_ji|) times the sum of the key weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from subquad.arrays import OUTWARD
+from subquad.bounds.rounding import FORMATS, U64, gamma
+from subquad.bounds.softmax import additive_bound, logit_perturbation_bound, normaliser_lower_bound
+from subquad.certificate import Term
+from subquad.cost import Rates, Work
+from subquad.engine import sets
+from subquad.engine.rotate import Rotation, rotated
+from subquad.engine.threads import thread_count
+from subquad.features.anisotropic import (
+    MONOMIALS_MAX,
+    Box,
+    MonomialSet,
+    best_first,
+    best_set,
+    box_tail,
+)
+from subquad.methods.method import (
+    COMPUTE_DTYPES,
+    Proposal,
+    Refusal,
+    input_error,
+    storage_term,
+    widened,
+)
+from subquad.partial import Partial
+from subquad.problem import Head
+from subquad.stats import Stats
+
+AT_LEAST = 1024
+"""Sets up to this size are tried even where exact would be faster."""
+
+_NOTHING = (math.inf, math.inf, 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class AnisotropicParameters:
+    """How many monomials r, of which box, their highest degree, the compute dtype."""
+
+    r: int
+    degree: int
+    dtype: str
+    box: Box = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.r:,} monomials, degree {self.degree}, {self.dtype}"
+
+    @property
+    def kept(self) -> MonomialSet:
+        """The monomials."""
+        return best_set(self.box, self.r)
+
+
+class Anisotropic:
+    """Taylor monomials chosen on the box of a balanced basis, one pass over each side."""
+
+    name = "anisotropic"
+
+    def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
+        """Yield the smallest certified set in the cheaper dtype, or how many it would take."""
+        if stats.rotation is None:
+            known = "the box is too large for any set" if stats.magnitudes_known else (
+                "needs the largest entry of each coordinate: give data")  # fmt: skip
+            yield Refusal(self, "", known)
+            return
+        offers = [self._smallest(stats, tol, dtype, rates) for dtype in COMPUTE_DTYPES]
+        certified = [o for o in offers if isinstance(o, Proposal) and o.bound <= tol]
+        if certified:
+            yield min(certified, key=lambda p: rates.seconds(p.work))
+            return
+        yield next(o for o in reversed(offers) if isinstance(o, Refusal))
+
+    def _smallest(self, stats: Stats, tol: float, dtype: str, rates: Rates) -> Proposal | Refusal:
+        """Return the smallest set within tol, or why there is none."""
+        box = _box(stats, dtype)
+        order, most = best_first(box), self._most(stats, dtype, rates)
+        spread, p = f"sum b {math.fsum(box):.3g}", self.parameters(stats, 1, dtype)
+        for attempt in range(8):
+            # Rounding depends on the set, and so does what it leaves to the tail.
+            wanted = _tail_within(stats, p, tol) * (1.0 - 2.0**-20)
+            if not wanted > 0.0:
+                break
+            r = max(order.grow(wanted, most), p.r + 1 + p.r // 256 if attempt > 1 else 1)
+            p = self.parameters(stats, min(r, order.taken, most), dtype)
+            if self._bound(stats, p) <= tol:
+                return Proposal(self, p, self.certify(stats, p), self.work(stats, p))
+            if order.exhausted and p.r == order.taken:
+                break
+            if r > most:
+                needed = max(order.at_least(wanted), most + 1)
+                reason = f"needs at least {needed:,} monomials at {spread}, {most:,} allowed"
+                return Refusal(self, str(p), reason, self._bound(stats, p))
+        reason = f"rounding and storage leave no room at {spread}"
+        return Refusal(self, str(p), reason, self._bound(stats, p))
+
+    def _bound(self, stats: Stats, parameters: AnisotropicParameters) -> float:
+        return sum(float(term.value) for term in self.certify(stats, parameters))
+
+    def parameters(self, stats: Stats, r: int, dtype: str) -> AnisotropicParameters:
+        """Return those of the r best monomials of a head."""
+        box = _box(stats, dtype)
+        kept = best_set(box, r)
+        return AnisotropicParameters(kept.r, kept.degree, dtype, box)
+
+    def _most(self, stats: Stats, dtype: str, rates: Rates) -> int:
+        """Return how many monomials are still faster than exact, within limits."""
+        def seconds(pairs: float, tokens: float) -> float:
+            return rates.seconds(Work(pairs, tokens, 0.0, stats.d, stats.d_v, dtype))
+
+        tokens = float(stats.n + stats.m)
+        each = seconds(0.0, tokens) - seconds(0.0, 0.0)
+        exact = seconds(float(stats.n) * stats.m, 0.0) - seconds(0.0, 0.0)
+        beats = exact / each if each > 0.0 else math.inf
+        return int(min(max(beats, AT_LEAST), MONOMIALS_MAX))
+
+    def certify(self, stats: Stats, parameters: AnisotropicParameters) -> tuple[Term, ...]:
+        """Return the a priori Terms; infinite where no basis was found."""
+        tail, sums, floor, perturbation = _a_priori(stats, parameters)
+        safe = floor - tail - 2.0 * sums  # the run divides by computed sum - rounding
+        moved = float(additive_bound(tail / safe * OUTWARD**4)) if safe > 0.0 else math.inf
+        rounded = sums * (1.0 + moved) / safe if safe > 0.0 else math.inf
+        return (
+            Term("truncation", "output-bound", moved),
+            Term("logits", "logit-perturbation", float(logit_perturbation_bound(perturbation))),
+            Term("sums", "rounding-sums", rounded * OUTWARD**4 + 2.0**-50),
+            storage_term(stats, parameters.dtype),
+        )
+
+    def work(self, stats: Stats, parameters: AnisotropicParameters) -> Work:
+        """Return r features of n queries and of m keys, and d more for the change of basis."""
+        tokens = float(stats.n + stats.m)
+        return Work(
+            0.0, (parameters.r + stats.d) * tokens, tokens * (stats.d + stats.d_v),
+            stats.d, stats.d_v, parameters.dtype,
+            sets.set_bytes(parameters.r, stats.d_v + 1, thread_count()),
+        )  # fmt: skip
+
+    def run(self, head: Head, parameters: AnisotropicParameters) -> Partial:
+        """Return the sums over all keys."""
+        frame, rotation, dtype = head.frame, head.rows.rotation, parameters.dtype
+        assert rotation is not None  # `certify` refuses
+        stats, kept = head.stats, parameters.kept
+        weights, shift = frame.key_weights(head.K)
+        X = rotated(head.Q, frame.query.affine, rotation.query_basis, dtype)
+        Y = rotated(head.K, frame.key.affine, rotation.key_basis, dtype)
+        moments = sets.accumulate_set(Y, frame.values(head.V, weights, dtype), kept)
+        sums = sets.contract_set(X, moments, kept)
+        whole = stats.m if weights is None else math.fsum(weights.tolist()) * OUTWARD
+        reach = np.abs(X).astype(np.float64) @ widened(rotation.key_reach, dtype)
+        relative, underflow = _rounding(stats, parameters)
+        one = np.ones(stats.n)
+        return Partial(
+            sums[:, :-1], sums[:, -1], np.full(stats.n, shift, dtype=np.int64),
+            error=box_tail(_box(stats, dtype), kept) * whole * OUTWARD * one, ratio=one,
+            rounding=whole * relative * _exp_up(reach, stats.d) + underflow,
+            perturbation=_perturbation(stats, rotation, dtype) * one,
+        )  # fmt: skip
+
+
+def _box(stats: Stats, dtype: str) -> Box:
+    """Return b_i: the products of the largest entries as stored in `dtype`, rounded up."""
+    rotation = stats.rotation
+    assert rotation is not None
+    b = widened(rotation.query_reach, dtype) * widened(rotation.key_reach, dtype) * OUTWARD
+    return tuple(b.tolist())
+
+
+def _a_priori(
+    stats: Stats, parameters: AnisotropicParameters
+) -> tuple[float, float, float, float]:
+    """Return (tail, rounding, lower bound of the sum of weights, error of a logit).
+
+    The first three per unit of key weight; the third is of the weights that the set stands for.
+    """
+    if stats.rotation is None:
+        return _NOTHING
+    dtype = parameters.dtype
+    box = _box(stats, dtype)
+    perturbation = _perturbation(stats, stats.rotation, dtype)
+    relative, underflow = _rounding(stats, parameters)
+    sums = relative * float(_exp_up(np.asarray(math.fsum(box) * OUTWARD), stats.d))
+    # The largest key weight exceeds 1/2; the mean over keys of x.y is within the perturbation.
+    least = float(normaliser_lower_bound(1.0, stats.logit_bound, stats.key_offset))
+    floor = least * (1.0 - perturbation) / OUTWARD if perturbation < 1.0 else 0.0
+    return box_tail(box, parameters.kept), (sums + 2.0 * underflow) * OUTWARD, floor, perturbation
+
+
+def _tail_within(stats: Stats, parameters: AnisotropicParameters, tol: float) -> float:
+    """Return about the largest tail t that leaves the bound within tol; not positive: none.
+
+    With room = tol less the other Terms, (2 t + sums (1 + room)) / (floor - 2 sums - t) <= room.
+    """
+    _, sums, floor, perturbation = _a_priori(stats, parameters)
+    room = tol - float(logit_perturbation_bound(perturbation)) - 2.0**-49
+    room -= float(storage_term(stats, parameters.dtype).value)
+    left = room * (floor - 2.0 * sums) - sums * (1.0 + room)
+    return left / (2.0 + room) if room > 0.0 and math.isfinite(sums) else -1.0
+
+
+def _rounding(stats: Stats, parameters: AnisotropicParameters) -> tuple[float, float]:
+    """Return (2 gamma_L, what underflow adds) of |numerator error| + |normaliser error|.
+
+    Two more roundings: [V, 1] times the key weights.
+    """
+    r, degree, dtype, rotation = (
+        parameters.r, parameters.degree, parameters.dtype, stats.rotation
+    )  # fmt: skip
+    assert rotation is not None
+    length = sets.set_length(stats.m, r, degree, dtype) + 2.0
+    top = widened(np.maximum(rotation.query_reach, rotation.key_reach), dtype)
+    return (
+        2.0 * float(gamma(length, FORMATS[dtype].u)),
+        sets.set_underflow(stats.m, r, degree, float(top.max()), dtype),
+    )
+
+
+def _perturbation(stats: Stats, rotation: Rotation, dtype: str) -> float:
+    """Return a bound of |x.y - q.k|, and of what the key weights are off by as one of a logit."""
+    form = FORMATS[dtype]
+    logit_bound = widened(stats.logit_bound, "float64")
+    lost = widened(rotation.query_reach + rotation.key_reach, dtype).sum()
+    underflow = (stats.d + 2) * 2.0 * form.normal * form.u * float(lost)
+    return (
+        input_error(logit_bound, stats.d, "float64", stats.tilted)
+        + logit_bound * rotation.distortion(form.u if dtype != "float64" else U64) + underflow
+    ) * OUTWARD
+
+
+def _exp_up(x: np.ndarray, d: int) -> np.ndarray:
+    """Return at least exp of a sum of d products that rounds to x >= 0."""
+    with np.errstate(over="ignore"):
+        return np.exp(x) * (1.0 + (x + 8.0) * (d + 8) * 2.0**-52) * OUTWARD

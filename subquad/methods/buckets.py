@@ -1,0 +1,176 @@
+"""Buckets of keys by magnitude and, for each, cells of queries: a division, its work, its sums.
+
+A bucket is a run of the sorted keys with one State; a cell is a run of the sorted queries with one
+degree for that bucket, a prefix of the State. Queries above a bucket's last cell attend to it
+exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from subquad.arrays import product_up
+from subquad.cost import Work
+from subquad.methods.method import widened
+from subquad.methods.polynomial import PolynomialParameters, passes_bytes, relative_sums
+from subquad.stats import OrderStatistics, Stats
+
+CALL_ELEMENTS = 2.0**17
+"""What one call more costs, in entries of the input prepared."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Queries of magnitude at most `largest` and above the cell before: how many, which degree."""
+
+    largest: float
+    queries: int
+    polynomial: PolynomialParameters
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Keys of magnitude in (smallest, largest], how many, the rows exact, cells by magnitude."""
+
+    smallest: float
+    largest: float
+    keys: int
+    exact_rows: int
+    cells: tuple[Cell, ...] = ()
+
+    @property
+    def reach(self) -> float:
+        """Queries above this attend to the bucket exactly."""
+        return self.cells[-1].largest if self.cells else -math.inf
+
+    @property
+    def shared(self) -> PolynomialParameters:
+        """The polynomial of highest degree and of largest bound over the cells; sets the State."""
+        top = max(self.cells, key=lambda cell: cell.polynomial.degree).polynomial
+        return replace(top, logit_bound=max(c.polynomial.logit_bound for c in self.cells))
+
+
+@dataclass(frozen=True)
+class BucketParameters:
+    """The buckets, from the largest keys down, by which magnitude, and the compute dtype."""
+
+    criterion: str
+    dtype: str
+    buckets: tuple[Bucket, ...]
+
+    def __str__(self) -> str:
+        small = [b for b in self.buckets if b.cells]
+        if not small:
+            return f"by {self.criterion}, every pair exact, {self.dtype}"
+        word = "bucket" if len(small) == 1 else "buckets"
+        degrees = " ".join(str(b.shared.degree) for b in small)
+        exact = sum(b.keys for b in self.buckets if not b.cells)
+        few, many = min(b.exact_rows for b in small), max(b.exact_rows for b in small)
+        rows = f"{few:,} to {many:,}" if few < many else f"{few:,}"
+        return (f"{len(small)} {word} by {self.criterion}: degrees {degrees}, exact {exact:,} "
+                f"keys; {rows} rows exact, {self.dtype}")
+
+
+def magnitudes(stats: Stats, criterion: str) -> tuple[OrderStatistics, OrderStatistics, float]:
+    """Return the magnitudes of queries and keys, and the factor on their product."""
+    if criterion == "norm":
+        return stats.query_norms, stats.key_norms, 1.0
+    return stats.query_entries, stats.key_entries, float(stats.d)
+
+
+def cell_logit_bound(stats: Stats, criterion: str, bucket: Bucket, cell: Cell) -> float:
+    """Return the largest logit of a cell, rounded up."""
+    queries, keys, factor = magnitudes(stats, criterion)
+    return product_up(
+        factor, min(cell.largest, queries.largest), min(bucket.largest, keys.largest)
+    )
+
+
+def count_work(stats: Stats, p: BucketParameters) -> Work:
+    """Return the pairs left exact, and the features of each bucket's keys and cells."""
+    pairs, tokens, memory, calls = 0.0, 0.0, 0.0, 0
+    for bucket in p.buckets:
+        pairs += float(bucket.keys) * bucket.exact_rows
+        calls += max(1, len(bucket.cells))
+        if bucket.cells and bucket.keys:
+            tokens += float(bucket.shared.r) * bucket.keys
+            tokens += sum(float(c.polynomial.r) * c.queries for c in bucket.cells)
+            memory = max(memory, passes_bytes(stats.d, stats.d_v, bucket.shared))
+    # Beyond one pass over the input: rows gathered in order; rows of each bucket merged.
+    passes = 1 if pairs == 0.0 and len(p.buckets) == 1 else 2
+    elements = float(passes * (stats.n + stats.m) * (stats.d + stats.d_v))
+    elements += merge_elements(stats) * max(0, sum(bool(b.cells) for b in p.buckets) - 1)
+    elements += CALL_ELEMENTS * max(0, calls - 2)
+    return Work(pairs, tokens, elements, stats.d, stats.d_v, p.dtype, memory)
+
+
+def merge_elements(stats: Stats) -> float:
+    """Return what one bucket more costs, in entries prepared: queries balanced, sums merged."""
+    return float(stats.n) * (stats.d + stats.d_v)
+
+
+def all_exact(stats: Stats, criterion: str, dtype: str) -> BucketParameters:
+    """Return the single bucket without a cell: it certifies wherever `exact` does."""
+    return BucketParameters(criterion, dtype, (Bucket(-1.0, math.inf, stats.m, stats.n),))
+
+
+def single(
+    stats: Stats, criterion: str, q_cut: float, k_cut: float, large: tuple[int, int],
+    small: PolynomialParameters,
+) -> BucketParameters:  # fmt: skip
+    """Return one bucket of one cell: the split of `support_basis`, or all for `polynomial`."""
+    cell = Cell(q_cut, max(0, stats.n - large[0]), small)
+    low = Bucket(-1.0, k_cut, max(0, stats.m - large[1]), large[0], (cell,))
+    top = (Bucket(k_cut, math.inf, large[1], stats.n),) if large[1] else ()
+    return BucketParameters(criterion, small.dtype, (*top, low))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One cell of one bucket as the certificate sees it."""
+
+    eps: float
+    reach: float
+    query_norm: float
+    sums: float
+    floor: float
+
+
+def parts_of(stats: Stats, p: BucketParameters) -> Iterator[Part]:
+    """Yield the cells; eps is infinite where a logit may lie outside the cell's interval."""
+    for bucket in p.buckets:
+        for cell in bucket.cells:
+            q, b = cell.polynomial, cell_logit_bound(stats, p.criterion, bucket, cell)
+            upper = q.polynomial.upper
+            if not (upper < 1.0 and widened(b, p.dtype) <= q.logit_bound):
+                yield Part(math.inf, q.logit_bound, 0.0, 0.0, 1.0)
+                continue
+            shared = bucket.shared
+            sums, floor = relative_sums(stats, q, stats.m, 1.0, shared)
+            norm = cell.largest * (1.0 if p.criterion == "norm" else math.sqrt(stats.d))
+            norm = min(norm * (1.0 + 2.0**-50), stats.query_norms.largest)
+            yield Part(upper, shared.logit_bound, norm, sums, floor)
+
+
+def polynomial_sums(stats: Stats, parts: list[Part]) -> float:
+    """Return the rounding of the polynomial parts of a row over its normaliser.
+
+    A row's rounding is at most the sum over its parts of `sums` times their key weight. Its
+    normaliser is at least, part by part, `floor` times that weight; and, by Jensen over all keys,
+    at least all the weight times exp(-|q| |mean of the keys|), less a relative eps.
+    """
+    eps = max((p.eps for p in parts), default=0.0)
+    if not parts or not eps < 1.0:
+        return 0.0
+    away = stats.key_offset * stats.key_norms.largest
+    by_part = max(p.sums / p.floor for p in parts)
+    exponents = [p.query_norm * away for p in parts]
+    if not max(exponents) < 600.0:
+        return by_part
+    whole = max(
+        p.sums * math.exp(x) * (1.0 + eps) * (1.0 + 2.0**-40)
+        for p, x in zip(parts, exponents, strict=True)
+    )
+    return min(by_part, whole)

@@ -1,0 +1,235 @@
+"""The search for cuts: which buckets and cells cost least, by dynamic programming.
+
+One target eps holds for all cells (the ratio of a merge is the largest), so the queries that
+degree g reaches in a bucket are those with |q| |k| <= B_g, B_g the largest logit bound within eps
+and k the bucket's largest key. A bucket then costs what its first key and its number of keys say,
+and the best division of the keys from any place on is the best first bucket and the best rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+
+import numpy as np
+
+from subquad.bounds.rounding import FORMATS
+from subquad.cost import Rates, Work
+from subquad.engine import KEY_TILE
+from subquad.exp_poly import estimate_error
+from subquad.features import feature_dimension
+from subquad.methods.buckets import (
+    CALL_ELEMENTS,
+    Bucket,
+    BucketParameters,
+    Cell,
+    all_exact,
+    cell_logit_bound,
+    magnitudes,
+    merge_elements,
+)
+from subquad.methods.method import widened
+from subquad.methods.polynomial import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
+from subquad.stats import OrderStatistics, Stats
+
+CUTS = 64
+"""Most places at which the search may cut the keys."""
+GRID = 16
+"""Logit bounds are rounded up to this many per octave, so that cells share polynomials."""
+MARGIN = 1.0 + 2.0**-8
+"""What the estimate of a minimax error may be short of by; a proof follows in any case."""
+_ABOVE = 1.0 + 2.0**-18  # what preparation in float32 may add to a product of norms
+
+
+@lru_cache(maxsize=4096)
+def largest_logit(degree: int, eps: float) -> float:
+    """Return about the largest B whose minimax error, estimated with a margin, is at most eps.
+
+    The error grows like B**(degree + 1), nearly: each step corrects log B by that slope.
+    """
+    eps /= MARGIN
+    b = min(1.0, eps) if degree == 0 else 0.5 * (degree + 1) * eps ** (1.0 / (degree + 1))
+    for _ in range(6):
+        b = min(max(b, LOGIT_BOUND_MIN), LOGIT_BOUND_MAX)
+        error = estimate_error(degree, b)
+        b *= (eps / error) ** (1.0 / (degree + 1)) if error > 0.0 else 2.0
+    b = min(max(b, LOGIT_BOUND_MIN), LOGIT_BOUND_MAX) * (1.0 - 2.0**-20)
+    while b > LOGIT_BOUND_MIN and not estimate_error(degree, b) <= eps:
+        b *= 0.99
+    return b
+
+
+def sum_limit(share: float, dtype: str) -> float:
+    """Return the logit bound past which the rounding of sums alone exceeds `share` of 1."""
+    room = share / (4.0 * KEY_TILE * FORMATS[dtype].u)
+    return math.log(room) if room > 1.0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Ladder:
+    """Degrees worth trying, their features, and the largest logit that each may see."""
+
+    degrees: np.ndarray
+    r: np.ndarray
+    reach: np.ndarray
+
+    @classmethod
+    def of(cls, stats: Stats, eps: float, limit: float) -> _Ladder:
+        steps = list(_steps(stats, eps, limit))
+        degrees, r, reach = zip(*steps, strict=True) if steps else ((), (), ())
+        return cls(np.array(degrees, dtype=int), np.array(r, dtype=float), np.array(reach))
+
+
+def _steps(stats: Stats, eps: float, limit: float) -> Iterator[tuple[int, int, float]]:
+    for degree in range(40):
+        r = feature_dimension(stats.d, degree)
+        if r > stats.n + stats.m:  # dearer than exact whatever the cuts
+            return
+        b = largest_logit(degree, eps)
+        if b > LOGIT_BOUND_MIN:
+            yield degree, r, min(b, limit)
+        if b >= limit:
+            return
+
+
+def cheapest_cuts(
+    stats: Stats, criterion: str, dtype: str, rates: Rates, eps: float, limit: float,
+    most: int | None = None,
+) -> BucketParameters:  # fmt: skip
+    """Return the buckets of least predicted cost with estimated errors at most eps.
+
+    `limit` is the largest logit left to a polynomial, whatever its degree; `most` the number of
+    buckets that may have one.
+    """
+    queries, keys, factor = magnitudes(stats, criterion)
+    ladder = _Ladder.of(stats, eps, limit)
+    if ladder.degrees.size == 0 or most == 0:
+        return all_exact(stats, criterion, dtype)
+    places = np.unique(np.linspace(0, keys.ranks.size - 1, CUTS).astype(int))
+    starts, heights = keys.ranks[places].astype(float), keys.values[places]
+    above = _counts_above(queries, ladder.reach[:, None] / _ABOVE, factor * heights[None, :])
+    prices = _prices(stats, dtype, rates)
+    buckets = []
+    for place, end, top in _best_cuts(stats, starts, above, ladder, prices, most):
+        last = end == places.size
+        lower = -1.0 if last else float(heights[end])
+        upper = math.inf if place == 0 else float(heights[place])
+        count = int((stats.m if last else starts[end]) - starts[place])
+        bucket = Bucket(lower, upper, count, stats.n)
+        if top >= 0:
+            bucket = _with_cells(stats, criterion, dtype, bucket, ladder, top, rates)
+        buckets.append(bucket)
+    return BucketParameters(criterion, dtype, tuple(_joined(buckets)))
+
+
+def _joined(buckets: list[Bucket]) -> Iterator[Bucket]:
+    """Yield the buckets, neighbours without a cell as one."""
+    for exact, run in groupby(buckets, key=lambda bucket: not bucket.cells):
+        same = list(run)
+        if not exact:
+            yield from same
+            continue
+        keys = sum(bucket.keys for bucket in same)
+        yield replace(same[0], smallest=same[-1].smallest, keys=keys)
+
+
+def _counts_above(queries: OrderStatistics, reach: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Return an upper bound of how many queries times `heights` exceed `reach`, elementwise."""
+    wanted = reach / np.maximum(heights, 1e-300)
+    place = np.searchsorted(-queries.values, -wanted)
+    return np.append(queries.ranks, queries.count)[place].astype(float)
+
+
+def _prices(stats: Stats, dtype: str, rates: Rates) -> tuple[float, float, float]:
+    """Return the seconds of a pair, of a feature of a token, and of one bucket more."""
+    def seconds(pairs: float, tokens: float, elements: float) -> float:
+        return rates.seconds(Work(pairs, tokens, elements, stats.d, stats.d_v, dtype))
+
+    zero = seconds(0.0, 0.0, 0.0)
+    extra = merge_elements(stats) + CALL_ELEMENTS
+    return (
+        (seconds(1e9, 0.0, 0.0) - zero) * 1e-9,
+        (seconds(0.0, 1e9, 0.0) - zero) * 1e-9,
+        (seconds(0.0, 0.0, 1e6 * extra) - zero) * 1e-6,
+    )
+
+
+def _best_cuts(
+    stats: Stats, starts: np.ndarray, above: np.ndarray, ladder: _Ladder,
+    prices: tuple[float, float, float], most: int | None,
+) -> list[tuple[int, int, int]]:  # fmt: skip
+    """Return (start, end, top step, -1 if exact) of each bucket of the best division, in order."""
+    pair, token, bucket = prices
+    before = np.vstack([np.full(starts.size, float(stats.n)), above[:-1]])
+    rows = np.cumsum(ladder.r[:, None] * (before - above), axis=0)  # features of the cells' rows
+    edges = np.append(starts, float(stats.m))
+    exactly = pair * stats.n * (stats.m - edges)  # the cost from each place on, no bucket left
+    found: list[list[tuple[int, int]]] = []
+    for _ in range(1 if most is None else most):
+        best, steps = np.zeros(starts.size + 1), [(0, 0)] * starts.size
+        rest = best if most is None else exactly
+        for i in range(starts.size - 1, -1, -1):
+            keys = edges[i + 1 :] - edges[i]
+            per_key = token * ladder.r + pair * above[:, i]
+            by_step = per_key[:, None] * keys + (token * rows[:, i])[:, None] + bucket
+            top = np.argmin(by_step, axis=0)
+            with_bucket = by_step[top, np.arange(keys.size)] + rest[i + 1 :]
+            without = pair * stats.n * keys + best[i + 1 :]
+            j = int(np.argmin(np.minimum(with_bucket, without)))
+            best[i] = min(with_bucket[j], without[j])
+            steps[i] = i + 1 + j, int(top[j]) if with_bucket[j] < without[j] else -1
+        exactly = best
+        found.append(steps)
+    return _followed(found, starts.size, most is not None)
+
+
+def _followed(
+    found: list[list[tuple[int, int]]], places: int, limited: bool
+) -> list[tuple[int, int, int]]:
+    """Return the buckets of a division from the best steps, the last layer allowing the most."""
+    place, layer, division = 0, len(found) - 1, []
+    while place < places:
+        end, top = found[layer][place] if layer >= 0 else (places, -1)
+        division.append((place, end, top))
+        place = end
+        if top >= 0 and limited:
+            layer -= 1
+    return division
+
+
+def _with_cells(
+    stats: Stats, criterion: str, dtype: str, bucket: Bucket, ladder: _Ladder, top: int,
+    rates: Rates,
+) -> Bucket:  # fmt: skip
+    """Return the bucket with its cells up to step `top`; cells not worth a call are left out."""
+    queries, keys, factor = magnitudes(stats, criterion)
+    _, token, _ = _prices(stats, dtype, rates)
+    call = CALL_ELEMENTS / getattr(rates, dtype).elements
+    height = max(factor * min(bucket.largest, keys.largest), 1e-300)
+    cells, done = [], 0
+    for step in range(top + 1):
+        reach = float(ladder.reach[step])
+        largest = queries.lowered(reach / _ABOVE / height)
+        count = stats.n - queries.count_above(largest) - done
+        dearer = (ladder.r[min(step + 1, top)] - ladder.r[step]) * token * count
+        if step < top and dearer <= call:
+            continue
+        p = parameters_for(int(ladder.degrees[step]), LOGIT_BOUND_MIN, dtype, stats.d)
+        cell = Cell(largest, count, p)
+        b = widened(cell_logit_bound(stats, criterion, bucket, cell), dtype)
+        cells.append(replace(cell, polynomial=replace(p, logit_bound=_on_grid(b, reach))))
+        done += count
+        if done == stats.n:
+            break
+    return replace(bucket, exact_rows=stats.n - done, cells=tuple(cells))
+
+
+def _on_grid(logit_bound: float, reach: float) -> float:
+    """Return logit_bound rounded up to the grid, but to no more than `reach` if it is within."""
+    if logit_bound <= LOGIT_BOUND_MIN:
+        return LOGIT_BOUND_MIN
+    up = max(logit_bound, 2.0 ** (math.ceil(GRID * math.log2(logit_bound)) / GRID))
+    return max(logit_bound, min(up, reach))

@@ -1,0 +1,53 @@
+"""The experiment on certificates: every row within its bound, the null models in the table."""
+
+import json
+
+import pytest
+
+import subquad
+from experiments import __main__, certificates, instances
+from experiments.store import run
+
+SMALL = {"n": 256, "degrees": (2, 4), "families": ("gauss(0.5), d = 8", "outliers, d = 8"),
+         "heads": instances.real_names()[:1]}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def record():
+    return run(certificates.experiment(**SMALL), rates=subquad.TYPICAL)
+
+
+def test_every_row_is_within_its_bound(record):
+    assert record["complete"]
+    assert record["derived"]["sound"] == record["derived"]["runs"] == len(record["rows"]) == 5
+    for row in record["rows"]:
+        assert row["sound"]
+        if row["fitted"]["worst"] is not None:
+            assert row["measured"]["worst"] <= row["fitted"]["worst"]
+            assert row["fitted"]["median"] <= row["fitted"]["worst"]
+
+
+def test_fitted_bounds_are_smaller_and_more_so_at_higher_degree(record):
+    two, four = (r for r in record["rows"] if r["instance"].startswith("gauss"))
+    assert (two["degree"], four["degree"]) == (2, 4)
+    assert 1.0 < two["a_priori_over_fitted"] < four["a_priori_over_fitted"]
+    assert two["a_priori"] / two["fitted"]["median"] > 5.0
+    assert two["gains"]["1048576"] > two["gains"]["65536"] > 1.0
+
+
+def test_the_table_has_the_null_models(record):
+    rows = certificates.table_rows(record)
+    assert all(len(row) == len(certificates.HEADER) for row in rows)
+    at = certificates.HEADER.index("mean(V)")
+    assert certificates.HEADER[at + 1] == "first order"
+    assert all(row[at] > 0.0 for row in rows)
+    json.dumps(record, allow_nan=False)
+
+
+def test_degrees_of_too_many_features_are_left_out():
+    cases = certificates.experiment(n=64, families=("gauss(0.3), d = 64",), heads=()).cases
+    assert list(cases) == ["gauss(0.3), d = 64, degree 2"]
+
+
+def test_it_runs_by_name():
+    assert "certificates" in __main__.NAMES

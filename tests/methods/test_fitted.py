@@ -1,0 +1,245 @@
+"""Fitted polynomials: true row bounds on any data, rows above tol exact, gains as announced."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import subquad
+from experiments import instances
+from subquad.exp_poly.fitted import fit_pair
+from subquad.methods.fitted import Fitted, _state, rows_partial
+from subquad.methods.fitting import (
+    DEGREES,
+    GROUPS,
+    LOGIT_BOUND_MAX,
+    FittedParameters,
+    group_edges,
+)
+from subquad.methods.method import Proposal, Refusal, storage_term
+from subquad.problem import Head, Problem
+from tests import oracle
+from tests.strategies import recipes
+
+
+def single_head(Q, K, V, scale=None):
+    return next(Problem(Q, K, V, scale=scale).heads())
+
+
+def parameters(head, degree, dtype="float64", level=2.0):
+    rows = head.rows
+    edges = group_edges(
+        rows.query_norms.max(), np.quantile(rows.query_norms, 0.1), rows.key_norms.max()
+    )
+    return FittedParameters(degree, edges, dtype, 1, 0.0, level)
+
+
+def row_bounds(head, p):
+    """Return the output of a forced run and each row's own bound, nothing sent elsewhere."""
+    output, terms = Fitted().run(head, p).finish()
+    return output, sum(t.value for t in (*terms, storage_term(head.stats, p.dtype))), terms
+
+
+def assert_sound(head, p):
+    output, bounds, _ = row_bounds(head, p)
+    error = np.abs(output - oracle.attention(head.Q, head.K, head.V, head.scale)).max(axis=1)
+    assert np.all((error <= bounds) | np.isinf(bounds))
+    return bounds, error
+
+
+@pytest.mark.parametrize(
+    ("degree", "dtype"), [(2, "float32"), (4, "float64"), (4, "float32"), (6, "float64")]
+)
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+@pytest.mark.parametrize("name", ["subgaussian", "heavy_tail", "outliers", "planted"])
+def test_row_bounds_are_true(name, offset, degree, dtype):
+    Q, K, V, scale = instances.FAMILIES[name](300, 4, m=500, d_v=3)
+    head = single_head(0.5 * Q + offset, K - offset, V, scale)
+    for view in head.views():
+        bounds, _ = assert_sound(view, parameters(view, degree, dtype))
+        assert (name, offset) != ("subgaussian", 0.0) or np.isfinite(bounds).all()
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(recipe=recipes(leads=(0,)), degree=st.sampled_from(DEGREES), shares=st.floats(0.0, 1.0))
+def test_drawn_problems_have_true_row_bounds(recipe, degree, shares):
+    """Any groups, any data: a bound may be infinite, never too small."""
+    data = recipe.build()
+    problem = Problem(data.Q, data.K, data.V, scale=data.scale, key_mask=data.key_mask)
+    head = next(problem.heads())
+    if head.stats.d ** min(degree, 4) > 5000:
+        return
+    p = dataclasses.replace(
+        parameters(head, degree),
+        edges=tuple(np.quantile(head.rows.query_norms, [shares / 2.0, shares], method="lower")),
+    )
+    bounds, _ = assert_sound(head, p)
+    assert np.isinf(bounds[head.rows.query_norms > p.edges[-1]]).all()
+
+
+def test_the_additive_bound_is_attained():
+    """Most keys where m is nearly 0, a few where the error is the majorant: within a factor 2."""
+    rng = np.random.default_rng(0)
+    logits = np.clip(0.1 * rng.standard_normal((8, 2000)), -1.0, 1.0)
+    pair = fit_pair(2, 1.0, np.stack([(logits**k).sum(axis=1) for k in range(3)], axis=1))
+    x = np.linspace(-1.0, 1.0, 20_001)
+    value = np.polynomial.polynomial.polyval
+    error, m = np.exp(x) - value(x, pair.polynomial), value(x, pair.majorant)
+    home = np.argmin(m)
+    far = np.argmax(np.where(np.abs(error) > 0.999 * m, m, 0.0))
+    assert m[home] < 1e-3 * m[far]
+    counts = (1950, 50)
+    x, sign = x[[home, far]], np.sign(error[far])
+    sums = np.array([np.dot(counts, x**k) for k in range(3)])
+    computed = np.array(counts) * value(x, pair.polynomial)
+    bound = 2.0 * (sums @ pair.majorant) / computed.sum()
+    true = np.array(counts) * np.exp(x)
+    V = np.array([-sign, sign])
+    measured = abs(V @ computed / computed.sum() - V @ true / true.sum())
+    assert 0.0 < measured <= bound <= 1.2 * measured
+
+
+def test_the_error_of_a_row_is_the_sum_of_the_majorant():
+    """Nothing is lost on the way: 2 m . sums / normaliser, next to nothing added for rounding."""
+    Q, K, V, scale = instances.subgaussian(200, 4, sigma=0.5)
+    head = single_head(Q, K, V, scale)
+    rows, p = np.arange(200), parameters(head, 4)
+    state, logit_bound = _state(head, p, head.rows.query_norms.max())
+    logits = head.frame.queries(Q, "float64") @ head.frame.keys(K, "float64").T
+    weights = head.frame.key_weights(K)[0]
+    weights = np.ones(200) if weights is None else weights
+    sums = np.stack([logits**k @ weights for k in range(5)], axis=1)
+    pair = fit_pair(4, logit_bound, sums)
+    partial = rows_partial(head, rows, state, pair, "float64", logit_bound)
+    assert np.allclose(partial.error, sums @ pair.majorant, rtol=1e-6)
+    true = np.abs(np.exp(logits) - np.polynomial.polynomial.polyval(logits, pair.polynomial))
+    assert np.all(true @ weights <= partial.error)
+    assert (partial.error / (true @ weights)).max() < 3.0
+    truncation = partial.finish()[1][0].value
+    assert np.allclose(truncation, 2.0 * (sums @ pair.majorant) / (sums @ pair.polynomial))
+
+
+def test_rows_above_tol_go_exact(rates):
+    Q, K, V, scale = instances.subgaussian(6000, 4, sigma=0.4)
+    Q[::500] *= 3.0
+    tol = 1e-3
+    result = subquad.attention(Q, K, V, tol=tol, scale=scale, method=Fitted(), rates=rates)
+    chosen, bounds = result.plan.heads[0].chosen, result.certificate.row_bounds
+    assert chosen.parameters.degree in DEGREES
+    truncation = result.certificate.terms[0].value
+    exact = truncation == 0.0
+    assert 0 < exact.sum() < 600
+    assert abs(exact.mean() - chosen.parameters.exact_share) < 0.01
+    assert bounds.max() <= tol
+    assert bounds.max() <= chosen.bound
+    error = oracle.row_errors(result.output, Q, K, V, scale)
+    assert np.all(error <= bounds)
+    assert error[exact].max() < 1e-12 < error[~exact].max()
+
+
+def test_far_cheaper_than_exact_where_the_split_by_norm_gains_little(rates):
+    """Gaussian, d = 64, sigma 0.3, n = 65,536, tol 1e-2: the plan, by count."""
+    Q, K, V, scale = instances.subgaussian(65_536, 64, sigma=0.3, dtype=np.float32)
+    made = subquad.plan(Q, K, V, tol=1e-2, scale=scale, method=Fitted(), rates=rates)
+    chosen = made.heads[0].chosen
+    pairs = 65_536**2 * (2 * 64 + 2 * 65 + 20)
+    assert pairs / chosen.work.flops >= 15.0
+    assert chosen.parameters.exact_share < 0.02
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d", "d_v"),
+    [(1, 1, 1, 1), (1, 50, 3, 2), (50, 1, 3, 2), (5, 5, 1, 1), (9, 61, 2, 4)],
+)
+@pytest.mark.parametrize("size", [0.0, 1e-12, 0.3, 30.0])
+def test_degenerate_shapes_and_sizes(n, m, d, d_v, size, rates):
+    rng = np.random.default_rng(1)
+    Q, K, V = size * rng.standard_normal((n, d)), rng.standard_normal((m, d)), np.ones((m, d_v))
+    V[:, 0] = rng.standard_normal(m)
+    result = subquad.attention(Q, K, V, tol=1e-6, method=Fitted(), rates=rates)
+    assert np.all(
+        oracle.row_errors(result.output, Q, K, V, 1.0 / np.sqrt(d)) <= result.certificate.row_bounds
+    )
+    head = single_head(Q, K, V)
+    for degree in DEGREES:
+        assert_sound(head, parameters(head, degree))
+
+
+def test_equal_magnitudes_make_one_group():
+    assert group_edges(1.5, 1.5, 1.0) == (1.5,)
+    assert group_edges(0.0, 0.0, 1.0) == (0.0,)
+    assert group_edges(1.0, 0.5, 0.0)[-1] == 1.0
+    edges = group_edges(2.0, 1.0, 1.0)
+    assert len(edges) == GROUPS and edges[0] == 1.0 and edges[-1] == 2.0
+    assert group_edges(100.0, 1.0, 1.0)[-1] < LOGIT_BOUND_MAX
+    assert group_edges(100.0, 50.0, 1.0) == ()
+
+
+def test_other_data_than_those_of_the_plan_are_proved_anew(rates):
+    Q, K, V, scale = instances.subgaussian(4096, 4, sigma=0.3)
+    made = subquad.plan(Q, K, V, tol=1e-2, scale=scale, method=Fitted(), rates=rates)
+    assert made.heads[0].chosen.parameters.degree in DEGREES
+    for factor in (0.5, 3.0, 60.0):
+        result = made.run(factor * Q, factor * K, V)
+        bounds = result.certificate.row_bounds
+        assert bounds.max() <= 1e-2
+        assert np.all(oracle.row_errors(result.output, factor * Q, factor * K, V, scale) <= bounds)
+
+
+def test_heads_masks_and_dtypes(rates):
+    rng = np.random.default_rng(2)
+    Q, K, V = (0.4 * rng.standard_normal((2, 300, 4)).astype(np.float32) for _ in range(3))
+    mask = rng.random((2, 300)) < 0.7
+    result = subquad.attention(Q, K, V, tol=1e-2, key_mask=mask, method=Fitted(), rates=rates)
+    for index, q, k, v in oracle.heads(Q, K, V, mask):
+        errors = oracle.row_errors(result.output[index], q, k, v, 0.5)
+        assert np.all(errors <= result.certificate.row_bounds[index])
+
+
+def test_without_data_it_says_what_it_needs(rates):
+    made = subquad.plan(n=65_536, d=8, logit_bound=0.5, tol=1e-2, method=Fitted(), rates=rates)
+    option = made.heads[0].options[0]
+    assert isinstance(option, Refusal) and "needs a sample of rows: give data" in str(made)
+
+
+def test_a_tolerance_below_the_exact_rows_is_refused(rates):
+    Q, K, V, scale = instances.subgaussian(64, 4)
+    with pytest.raises(subquad.ToleranceError, match="rows that go exact leaves no room"):
+        subquad.attention(Q, K, V, tol=1e-17, scale=scale, method=Fitted(), rates=rates)
+
+
+def test_the_plan_says_that_the_bound_is_predicted(rates):
+    Q, K, V, scale = instances.subgaussian(4096, 4, sigma=0.3)
+    made = subquad.plan(Q, K, V, tol=1e-2, scale=scale, method=Fitted(), rates=rates)
+    text = str(made)
+    assert "predicted, to be certified by the run" in text
+    assert re.search(r"degree 2, r 15, 8 groups of rows, about [0-9.]+ % of rows exact", text)
+    offer = made.heads[0].chosen
+    assert isinstance(offer, Proposal) and offer.fallback == 1.0
+    assert 0.99e-2 <= offer.bound <= 1e-2
+
+
+def test_without_the_exact_method_no_row_may_fall_back(rates):
+    Q, K, V, scale = instances.subgaussian(2048, 4, sigma=0.3)
+    with pytest.raises(subquad.ToleranceError):
+        subquad.attention(
+            Q, K, V, tol=1e-2, scale=scale, method=Fitted(), allow_exact=False, rates=rates
+        )
+
+
+def test_the_sample_lets_go_of_the_arrays():
+    Q, K, V, scale = instances.subgaussian(200, 4)
+    head = Head(Q, K, V, scale)
+    sample = head.stats.sample
+    assert sample() is sample()
+    assert sample._arguments is None
+    assert abs(sample().shares.sum() - 1.0) < 1e-12
+    logits = head.frame.queries(Q, "float64") @ head.frame.keys(K, "float64").T
+    order = np.argsort(-head.rows.query_norms)
+    weights = head.frame.key_weights(K)[0]
+    weights = np.ones(200) if weights is None else weights
+    expected = [np.average(logits[order[0]] ** k, weights=weights) for k in range(3)]
+    assert np.allclose(sample().sums[0, :3], expected)

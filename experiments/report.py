@@ -20,7 +20,9 @@ LOAD_BEARING = (
     "fitted-majorant", "box-taylor",
 )  # fmt: skip
 """The claims that certificates rest on."""
-ORDER = ("error_vs_bound", "crossover", "error_vs_threshold", "bench")
+ORDER = (
+    "error_vs_bound", "crossover", "error_vs_threshold", "bench", "thresholds", "certificates",
+)  # fmt: skip
 
 
 def write(

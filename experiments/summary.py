@@ -27,6 +27,8 @@ def findings(record: dict) -> list[dict]:
         "crossover": lambda r: [_speed(r, family) for family in r["derived"]],
         "error_vs_threshold": lambda r: [_sweep(r)],
         "bench": lambda r: [_bench_speed(r), _bench_outliers(r)],
+        "thresholds": lambda r: [_several_thresholds(r)],
+        "certificates": lambda r: [_fitted_bounds(r)],
     }
     make = makers.get(record["experiment"])
     return [asdict(finding) for finding in make(record)] if make and record["complete"] else []
@@ -179,4 +181,31 @@ def _bench_outliers(record: dict) -> Finding:
         "With 0.1 % of rows and keys 20 times larger, support_basis stays within 1.5 times.",
         f"By norm it takes {number(over)} times the clean time; `polynomial` "
         f"{'refuses' if refuses else 'still certifies'}.{told}",
+    )
+
+
+def _several_thresholds(record: dict) -> Finding:
+    """Return whether several thresholds are cheaper than one, by count."""
+    over = {name: d["several_over_single"] for name, d in record["derived"].items()}
+    gained = [name for name, ratio in over.items() if ratio > 1.05]
+    best = max(over, key=lambda name: over[name])
+    return Finding(
+        _graded(len(gained) == len(over), not gained),
+        "Several thresholds are cheaper than one, by count.",
+        f"By more than 5 % on {len(gained)} of {len(over)} instances, most on {best}: "
+        f"{number(over[best])} times.",
+    )
+
+
+def _fitted_bounds(record: dict) -> Finding:
+    """Return whether every fitted bound held, and how much smaller it is."""
+    d = record["derived"]
+    gains = ", ".join(
+        f"{name}: {number(found['median'])} in the median, {number(found['most'])} at most"
+        for name, found in d["a_priori_over_fitted"].items()
+    )
+    return Finding(
+        _graded(d["sound"] == d["runs"], d["sound"] < d["runs"]),
+        "A bound fitted to the data holds, and is smaller than the one proved before the run.",
+        f"{d['sound']} of {d['runs']} runs below their bound. Times smaller, worst row: {gains}.",
     )

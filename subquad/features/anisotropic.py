@@ -52,8 +52,9 @@ class MonomialSet:
     def evaluate(self, x: np.ndarray) -> np.ndarray:
         """Return every monomial of x (d, t), shape (r, t), by at most degree - 1 products each."""
         out = np.ones((self.r, x.shape[1]), dtype=x.dtype)
-        for start, stop, variable in self.runs:
-            out[start:stop] = out[self.parents[start:stop]] * x[variable]
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity refuses further on
+            for start, stop, variable in self.runs:
+                out[start:stop] = out[self.parents[start:stop]] * x[variable]
         return out
 
     def coefficients(self) -> np.ndarray:
@@ -192,6 +193,8 @@ def box_tail(box: Box, kept: MonomialSet) -> float:
     of degree g is off by at most 2g roundings, `fsum` by one.
     """
     worth = kept.evaluate(np.asarray(box, dtype=np.float64)[:, None])[:, 0] * kept.coefficients()
+    if not np.isfinite(worth).all() or not math.fsum(box) <= 700.0:
+        return math.inf  # a kept term past the range would make the difference meaningless
     below = math.fsum(worth.tolist()) * (1.0 - (2 * kept.degree + 8) * 2.0**-53)
     return (_exp_up(math.fsum(box)) - below) * (1.0 + 2.0**-51)
 

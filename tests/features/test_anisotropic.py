@@ -173,3 +173,10 @@ def test_threads_do_not_change_the_sums(monkeypatch):
         found.append(sets.contract_set(X, sets.accumulate_set(Y, W, kept), kept))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
+
+
+def test_a_box_past_the_range_has_an_infinite_tail():
+    """A kept term that overflows must not be subtracted: the tail would come out negative."""
+    kept = best_set((0.5, 0.4), 12)
+    assert box_tail((1e200, 0.4), kept) == math.inf
+    assert box_tail((1e3, 0.4), kept) == math.inf

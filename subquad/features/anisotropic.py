@@ -192,8 +192,12 @@ def box_tail(box: Box, kept: MonomialSet) -> float:
     over `kept`: for any set, attained at x_i y_i = b_i. The difference is rounded up: a monomial
     of degree g is off by at most 2g roundings, `fsum` by one.
     """
-    worth = kept.evaluate(np.asarray(box, dtype=np.float64)[:, None])[:, 0] * kept.coefficients()
-    if not np.isfinite(worth).all() or not math.fsum(box) <= 700.0:
+    if not max(box, default=0.0) <= 700.0 or not math.fsum(box) <= 700.0:
+        return math.inf
+    with np.errstate(all="ignore"):
+        values = kept.evaluate(np.asarray(box, dtype=np.float64)[:, None])[:, 0]
+        worth = values * kept.coefficients()
+    if not np.isfinite(worth).all():
         return math.inf  # a kept term past the range would make the difference meaningless
     below = math.fsum(worth.tolist()) * (1.0 - (2 * kept.degree + 8) * 2.0**-53)
     return (_exp_up(math.fsum(box)) - below) * (1.0 + 2.0**-51)

@@ -6,10 +6,12 @@ The floors, imports going down only::
     6  attention  execution                      attention(), plan(): check, plan, run, certify
     5  planner                                   every method's offer, the cheapest certified one
     4  methods/  statistics  bridge              one file, one algorithm, one theorem
-    3  partial  problem  frame  stats  cost      an unfinished softmax; a checked head; its numbers
+    3  partial  problem  frame  shells  sides
+    3  stats  sample  cost  arguments            an unfinished softmax; a checked head; its numbers
     2  bounds/  engine/                          lemmas as functions; the passes over the data
     1  features/  exp_poly/  certificate         monomials; polynomials near exp; terms and claims
-    0  arrays                                    namespaces and outward rounding
+    1  order                                     how many rows lie above a threshold
+    0  arrays  once                              namespaces, outward rounding; found when asked for
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from subquad.cost import TYPICAL, Rates, Speed, measured_rates
 from subquad.execution import Plan, Result
 from subquad.exp_poly import minimal_degree
 from subquad.methods import METHODS
+from subquad.methods.multi_threshold import MultiThreshold
 from subquad.methods.support_basis import SupportBasis
 from subquad.planner import ToleranceError
 
@@ -32,6 +35,7 @@ __all__ = [
     "METHODS",
     "TYPICAL",
     "Certificate",
+    "MultiThreshold",
     "Plan",
     "Rates",
     "Result",

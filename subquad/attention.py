@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from subquad.arrays import Array
-from subquad.cost import Rates, measured_rates
-from subquad.execution import Plan, Result, execute, place, require, stack
-from subquad.methods import METHODS
-from subquad.methods.exact import ExactParameters
-from subquad.methods.method import Method
-from subquad.planner import choose
-from subquad.problem import (
-    Head,
-    Problem,
+from subquad.arguments import (
     check_delta,
     check_dtype,
     check_real,
@@ -23,12 +14,22 @@ from subquad.problem import (
     dtype_name,
     refuse_options,
 )
+from subquad.arrays import Array
+from subquad.cost import Rates, measured_rates, rates_for
+from subquad.engine.convert import at_home
+from subquad.execution import Plan, Result, execute, place, require, stack
+from subquad.methods import METHODS
+from subquad.methods.exact import ExactParameters
+from subquad.methods.method import Method
+from subquad.planner import choose
+from subquad.problem import Head, Problem
 from subquad.stats import stats_without_data
 
 VERBS = ("name", "fit", "certify", "work", "run")
 OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed", "devices", "rates")
 
 
+@at_home
 def attention(
     Q: Array, K: Array, V: Array, /, *, tol: float, scale: float | None = None,
     key_mask: Array | None = None, method: str | Method = "auto", delta: float = 0.0,
@@ -43,7 +44,8 @@ def attention(
     Parameters
     ----------
     Q, K, V : array (..., n, d), (..., m, d), (..., m, d_v)
-        One array library and dtype (float16, float32 or float64); leading dimensions broadcast.
+        One array library (NumPy, CuPy, torch) and dtype (float16, float32 or float64); leading
+        dimensions broadcast. No gradient is computed.
     tol : float
         In (0, 2], in units of value_radius.
     scale : float, optional
@@ -61,7 +63,7 @@ def attention(
     devices : None
         Many GPUs: not built yet.
     rates : Rates, optional
-        The cost model; measured once per process by default (about 0.2 s).
+        The cost model; by default measured once on what holds the arrays (about 0.2 s).
 
     Returns
     -------
@@ -83,9 +85,14 @@ def attention(
     )  # fmt: skip
     for index, head in enumerate(made.heads):
         require(head, made.method, place(index, made.lead))
-    return execute(problem, heads, made)
+    result = execute(problem, heads, made)
+    for head in made.heads:
+        for stats in head.views:
+            stats.settle()  # the plan of a Result does not keep the arrays
+    return result
 
 
+@at_home
 def plan(
     Q: Array | None = None, K: Array | None = None, V: Array | None = None, /, *, tol: float,
     n: int | None = None, m: int | None = None, d: int | None = None, d_v: int | None = None,
@@ -144,6 +151,7 @@ def plan(
     return _planned([(stats,)], (), tol, method, **choice)
 
 
+@at_home
 def exact_attention(
     Q: Array, K: Array, V: Array, /, *, scale: float | None = None, key_mask: Array | None = None
 ) -> Array:
@@ -160,10 +168,11 @@ def exact_attention(
     return stack(outputs, problem)
 
 
-def _plan(problem: Problem, tol, method, **choice) -> tuple[list[Head], Plan]:
+def _plan(problem: Problem, tol, method, *, rates, **choice) -> tuple[list[Head], Plan]:
+    rates = rates_for(problem.Q) if rates is None else rates
     heads = list(problem.heads())
     views = [tuple(view.stats for view in head.views()) for head in heads]
-    return heads, _planned(views, problem.lead, tol, method, **choice)
+    return heads, _planned(views, problem.lead, tol, method, rates=rates, **choice)
 
 
 def _planned(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from subquad.problem import Problem, check_size
+from subquad.arguments import check_size
+from subquad.problem import Problem
 
 POWERS = (2, 4, 8)
 DEGREE_MAX = 64

@@ -23,7 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import subquad
-from subquad import problem
+from subquad import arguments
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=(
     "Attention with a tolerance: the output, a proof of its error, and the plan that explains it."
@@ -211,7 +211,7 @@ def _gpu() -> str:
         return "missing: no GPU (to come)"
     import cupy
 
-    return "GPU found, engine to come" if cupy.is_available() else "no usable GPU"
+    return "GPU found" if cupy.is_available() else "no usable GPU"
 
 
 def _load(file: Path) -> dict:
@@ -227,12 +227,12 @@ def _load(file: Path) -> dict:
         msg = f"`{file}` is not a readable .npz: {error}"
         raise ValueError(msg) from None
     missing = [name for name in "QKV" if name not in arrays]
-    problem.refuse_options({k: None for k in names if k in problem.NOT_BUILT}, ())
+    arguments.refuse_options({k: None for k in names if k in arguments.NOT_BUILT}, ())
     if missing:
         msg = f"`{file}` has no array {', '.join(missing)}; it needs Q, K and V."
         raise ValueError(msg)
     if "scale" in arrays:
-        arrays["scale"] = problem.check_real("scale", arrays["scale"][()])
+        arrays["scale"] = arguments.check_real("scale", arrays["scale"][()])
     return {k: v.astype(np.float32) if getattr(v, "dtype", None) == np.float16 else v
             for k, v in arrays.items()}  # fmt: skip
 

@@ -12,6 +12,7 @@ from subquad.arrays import Array, namespace
 from subquad.bounds.rounding import ASSUMPTIONS
 from subquad.certificate import Certificate, Term, total
 from subquad.cost import Rates
+from subquad.engine.convert import at_home
 from subquad.methods.exact import exact_rows
 from subquad.methods.method import Proposal, storage_term
 from subquad.partial import Partial, join_rows
@@ -50,6 +51,7 @@ class Plan:
     scale: float | None
     rates: Rates
 
+    @at_home
     def run(self, Q: Array, K: Array, V: Array, /, *, key_mask: Array | None = None) -> Result:
         """Return the Result of this plan on new data of the same shape, bounds proved again.
 
@@ -123,24 +125,24 @@ def _run_head(head: Head, chosen: Proposal, tol: float) -> tuple[Array, tuple[Te
     """
     head = _view(head, chosen)
     partial = chosen.method.run(head, chosen.parameters)
-    output, terms = _finished(head, partial, chosen.work.dtype)
+    divisor, terms = _certified(head, partial, chosen.work.dtype)
     if chosen.fallback > 0.0:
-        xp = namespace(output)
+        xp = namespace(divisor)
         failed = ~(total(terms, terms[0].value) <= tol)  # NaN fails
         rows = xp.nonzero(failed)[0]
         if 0 < rows.shape[0] <= chosen.fallback * failed.shape[0]:
             kept = xp.nonzero(~failed)[0]
             partial = join_rows([(kept, partial.rows(kept)), (rows, exact_rows(head, rows))])
-            output, terms = _finished(head, partial, chosen.work.dtype)
-    return head.frame.restore(output, head.dtype), terms
+            divisor, terms = _certified(head, partial, chosen.work.dtype)
+    return head.frame.restore(partial.numerator, head.dtype, divisor), terms
 
 
-def _finished(head: Head, partial: Partial, dtype: str) -> tuple[Array, tuple[Term, ...]]:
-    """Return the output in units of value_radius and every Term, storage included, each (n,)."""
-    output, terms = partial.finish()
+def _certified(head: Head, partial: Partial, dtype: str) -> tuple[Array, tuple[Term, ...]]:
+    """Return what the numerator is to be divided by and every Term, storage included, (n,)."""
+    divisor, terms = partial.certified()
     stored = storage_term(head.stats, dtype)
-    like = namespace(output).zeros_like(terms[0].value)
-    return output, (*terms, dataclasses.replace(stored, value=like + stored.value))
+    like = namespace(divisor).zeros_like(divisor)
+    return divisor, (*terms, dataclasses.replace(stored, value=like + stored.value))
 
 
 def _view(head: Head, chosen: Proposal) -> Head:
@@ -152,7 +154,8 @@ def _view(head: Head, chosen: Proposal) -> Head:
 def stack(per_head: list[Array], problem: Problem) -> Array:
     """Return the arrays of all heads as one, the leading dimensions in front."""
     xp = problem.xp
-    return xp.reshape(xp.stack(per_head), (*problem.lead, *per_head[0].shape))
+    joined = per_head[0] if len(per_head) == 1 else xp.stack(per_head)  # one is not copied
+    return xp.reshape(joined, (*problem.lead, *per_head[0].shape))
 
 
 def require(head: HeadPlan, asked: str, where: str) -> None:

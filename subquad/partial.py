@@ -7,7 +7,8 @@ but in `finish`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -16,9 +17,13 @@ from subquad.bounds.rounding import U64
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.certificate import Term
 from subquad.engine.prepare import scatter_rows
+from subquad.engine.threads import parallel_map
 
 EMPTY_SHIFT = -(2**40)
 """The log_shift of a row that has seen no key: below that of any weight."""
+
+ROWS_AT_ONCE = 2**13
+"""Rows whose Terms are computed at once: what they pass through stays in cache."""
 
 _LOWEST = 1074
 _POWERS = np.ldexp(1.0, -np.arange(_LOWEST + 1))  # looked up: exp2 need not be exact everywhere
@@ -91,6 +96,31 @@ class Partial:
             xp.maximum(a.perturbation, b.perturbation),
         )
 
+    def times_exp(self, logits: Array, slack: Array) -> Partial:
+        """Return the Partial with the weights of each row times exp(logits), known within `slack`.
+
+        For keys computed about another centre. The integer power of two goes into log_shift, the
+        rest into the sums, its roundings into `rounding`; `slack` bounds the error of each of
+        `logits` (n,) together with that of exp, in `perturbation`. A logit past 2**30 in size
+        leaves no finite sum.
+        """
+        xp = namespace(self.normaliser)
+        known = xp.abs(logits) < 2.0**30
+        steps = xp.round(xp.where(known, logits, 0.0) / math.log(2.0))
+        rest = xp.where(known, logits, 0.0) - steps * math.log(2.0)
+        factor = xp.where(known, xp.exp(rest), xp.nan)
+        numerator, normaliser = self.numerator * factor[..., None], self.normaliser * factor
+        largest = xp.max(xp.abs(numerator), axis=-1) + xp.abs(normaliser)
+        seen = self.log_shift != EMPTY_SHIFT
+        lost = xp.where(seen, 2.0**-1020, 0.0)  # products that underflow
+        return replace(
+            self, numerator=numerator, normaliser=normaliser,
+            log_shift=self.log_shift + xp.where(seen, xp.astype(steps, xp.int64), 0),
+            error=self.error * factor * OUTWARD + xp.where(self.error > 0.0, 2.0**-1020, 0.0),
+            rounding=(self.rounding * factor + U64 * largest) * OUTWARD + lost,
+            perturbation=xp.where(seen, self.perturbation + slack, self.perturbation),
+        )  # fmt: skip
+
     def _rescaled(self, shift: Array) -> Partial:
         """Return the same sums in units of 2**shift; what underflows is booked in `rounding`."""
         xp = namespace(self.normaliser)
@@ -121,6 +151,26 @@ class Partial:
 
         Refuses nothing: a row whose normaliser is not safely positive gets an infinite Term.
         """
+        divisor, terms = self.certified()
+        return self.numerator / divisor[..., None], terms
+
+    def certified(self) -> tuple[Array, tuple[Term, ...]]:
+        """Return what `finish` divides by, (..., n), NaN where it is not safe, and the Terms."""
+        n = self.normaliser.shape[-1]
+        if n <= ROWS_AT_ONCE or self.normaliser.ndim > 1 or namespace(self.normaliser) is not np:
+            return self._certified()
+        starts = range(0, n, ROWS_AT_ONCE)
+        parts = parallel_map(lambda i: self._some(slice(i, i + ROWS_AT_ONCE))._certified(), starts)
+        divisors, terms = zip(*parts, strict=True)
+        return np.concatenate(divisors), tuple(
+            replace(column[0], value=np.concatenate([term.value for term in column]))
+            for column in zip(*terms, strict=True)
+        )
+
+    def _some(self, rows: slice) -> Partial:
+        return Partial(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def _certified(self) -> tuple[Array, tuple[Term, ...]]:
         xp = namespace(self.normaliser)
         floor = self.normaliser - self.rounding  # a lower bound of the sum without rounding
         positive = (floor > 0.0) & xp.isfinite(self.normaliser)
@@ -129,8 +179,7 @@ class Partial:
         # |N/D| <= 1 when the computed weights are positive, else at most 1 + truncation.
         size = xp.where(self.ratio < 1.0, 1.0, 1.0 + truncation)
         sums = xp.where(positive, self.rounding * size / safe, xp.inf) * OUTWARD + 2.0 * U64
-        output = self.numerator / xp.where(positive, self.normaliser, xp.nan)[..., None]
-        return output, (
+        return xp.where(positive, self.normaliser, xp.nan), (
             Term("truncation", "output-bound", truncation),
             Term("logits", "logit-perturbation", logit_perturbation_bound(self.perturbation)),
             Term("sums", "rounding-sums", sums),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from subquad.cost import Rates
 from subquad.methods.method import Method, Proposal, Refusal
@@ -89,7 +90,7 @@ class HeadPlan:
         return f"{wins}, at these bounds{memory}"
 
     def _offers(self, methods: list[Method], n: int) -> list[Proposal]:
-        views = tuple(stats.with_length(n) for stats in self.views)
+        views = tuple(stats.known_only().with_length(n) for stats in self.views)
         found = [o for m in dict.fromkeys(methods) for o in offers(m, views, self.tol, self.rates)]
         return [o for o in found if isinstance(o, Proposal) and o.bound <= self.tol]
 
@@ -100,19 +101,50 @@ def choose(
 ) -> HeadPlan:  # fmt: skip
     """Return the HeadPlan: every offer of `methods`, the cheapest certified one chosen.
 
-    Without `fallback`, offers that may send rows to the exact method are not taken.
+    Without `fallback`, offers that may send rows to the exact method are not taken. Methods are
+    asked in the order of how long they search; what a later one may cost is told to it.
     """
-    options = tuple(option for method in methods for option in offers(method, views, tol, rates))
-    fitting = [o for o in options if isinstance(o, Proposal) and o.bound <= tol and fits(o)
-               and (fallback or o.fallback == 0.0)]  # fmt: skip
-    chosen = min(fitting, key=lambda o: rates.seconds(o.work), default=None)
+
+    def seconds(option: Proposal | Refusal) -> float:
+        if (isinstance(option, Proposal) and option.bound <= tol and fits(option)
+                and (fallback or option.fallback == 0.0)):  # fmt: skip
+            return rates.seconds(option.work)
+        return math.inf
+
+    found: list[list[Proposal | Refusal]] = [[] for _ in methods]
+    budget = math.inf
+    for i in sorted(range(len(methods)), key=lambda i: _search(methods[i])):
+        found[i] = _searched(methods[i], views, tol, rates, budget)
+        budget = min([budget, *(seconds(o) for o in found[i])])
+    options = tuple(option for of_one in found for option in of_one)
+    chosen = min(options, key=seconds, default=None)
+    if chosen is None or not seconds(chosen) < math.inf:
+        return HeadPlan(views, tol, rates, options, None)
+    assert isinstance(chosen, Proposal)
     return HeadPlan(views, tol, rates, options, chosen)
 
 
-def offers(
-    method: Method, views: tuple[Stats, ...], tol: float, rates: Rates
+def _search(method: Method) -> float:
+    """Return the seconds that a method's search takes, about."""
+    return getattr(method, "search", 0.0)
+
+
+def _searched(
+    method: Method, views: tuple[Stats, ...], tol: float, rates: Rates, budget: float
 ) -> list[Proposal | Refusal]:
-    """Return the best offer of each variant of a method over the Frames of a head."""
+    """Return its offers, or that a search takes longer than the best way so far."""
+    if budget - rates.overhead <= _search(method):
+        return [Refusal(method, "", f"not searched: the best so far takes {budget:.2g} s")]
+    return offers(method, views, tol, rates, budget)
+
+
+def offers(
+    method: Method, views: tuple[Stats, ...], tol: float, rates: Rates, budget: float = math.inf
+) -> list[Proposal | Refusal]:
+    """Return the best offer of each variant of a method over the Frames of a head.
+
+    A method that can may give up on what takes `budget` seconds or more.
+    """
 
     def rank(offer: Proposal | Refusal) -> tuple[int, float]:
         if isinstance(offer, Proposal) and offer.bound <= tol:
@@ -120,12 +152,18 @@ def offers(
         bound = offer.bound if isinstance(offer, Proposal) else offer.best_bound
         return (2, math.inf if bound is None else bound)
 
+    limit = {"budget": budget} if budget < math.inf and _takes_budget(type(method)) else {}
     by_view = [
         [replace(o, view=view) if isinstance(o, Proposal) else o
-         for o in method.fit(stats, tol, rates)]
+         for o in method.fit(stats, tol, rates, **limit)]
         for view, stats in enumerate(views)
     ]  # fmt: skip
     return [min(variant, key=rank) for variant in zip(*by_view, strict=True)]
+
+
+@lru_cache
+def _takes_budget(kind: type) -> bool:
+    return "budget" in inspect.signature(kind.fit).parameters  # type: ignore[attr-defined]
 
 
 def fits(proposal: Proposal) -> bool:
@@ -176,7 +214,7 @@ def table(head: HeadPlan) -> list[str]:
     """Return the plan of one head as lines: every method, parameters, bound, cost, why (not)."""
     s = head.stats
     size = f"n {s.n:,}  m {s.m:,}  d {s.d}  d_v {s.d_v}  {s.dtype}"
-    logits = f"logit bound {s.logit_bound:.3g} (by entries {s.entry_logit_bound:.3g})"
+    logits = f"logit bound {s.logit_bound:.3g}"
     lines = [f"attention  {size}  {logits}  tol {head.tol:.1e}"]
     rows = [("method", "parameters", "bound", "flops", "seconds", "verdict")]
     for option in head.options:

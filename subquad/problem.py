@@ -1,47 +1,66 @@
-"""Problem: checked Q, K, V, head by head; every message about the arrays lives here."""
+"""Problem: checked Q, K, V, head by head, each measured once."""
 
 from __future__ import annotations
 
-import difflib
-import math
-import numbers
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
-import array_api_compat
 import numpy as np
 
+from subquad.arguments import (
+    broadcast_lead,
+    check_arrays,
+    check_finite,
+    check_key_mask,
+    check_scale,
+    check_shapes,
+    dtype_name,
+)
 from subquad.arrays import Array
-from subquad.engine import prepare
-from subquad.frame import Frame, Measures, make_frames
-from subquad.stats import SampleOnce, Stats, stats_of
+from subquad.frame import Frame, Measures, make_frames, value_units
+from subquad.once import Once
+from subquad.sample import HeadSample
+from subquad.shells import KeyShells
+from subquad.sides import Measured, NotFiniteError, measure_keys, measure_queries
+from subquad.stats import Stats, stats_of
 
-LARGEST_SIZE = 2**53  # sizes enter the cost model and the bounds as float64
-DTYPES = ("float16", "float32", "float64")
-NOT_BUILT = {
-    "causal": "causal masks", "is_causal": "causal masks", "mask": "masks other than `key_mask`",
-    "attn_mask": "masks other than `key_mask`", "bias": "additive biases",
-    "attn_bias": "additive biases", "dropout_p": "dropout", "enable_gqa": "grouped heads",
-}  # fmt: skip
+Sides = tuple[Once[Measured], Once[Measured], Once[tuple[np.ndarray, ...]]]
+"""What is measured of queries, keys and values; heads that share an array share it."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """One head, Q (n, d), K (m, d), V (m, d_v), seen in one of its Frames."""
+    """One head, Q (n, d), K (m, d), V (m, d_v), seen in one of its Frames.
+
+    Raises NotFiniteError where something is measured of rows that are not finite.
+    """
 
     Q: Array
     K: Array
     V: Array
     scale: float
     view: int = 0
-    _shared: list = field(default_factory=list, repr=False, compare=False)
+    sides: Sides | None = None
+    _frames: Once[tuple[tuple[Frame, Measures], ...]] | None = None
+
+    def __post_init__(self) -> None:
+        sides = self.sides or (
+            Once(lambda: measure_queries(self.Q)), Once(lambda: measure_keys(self.K)),
+            Once(lambda: value_units(self.V)),
+        )  # fmt: skip
+        queries, keys, units = sides
+        found = self._frames or Once(
+            lambda: make_frames(queries(), keys(), units(), (self.Q, self.K), self.scale)
+        )
+        object.__setattr__(self, "sides", sides)
+        object.__setattr__(self, "_frames", found)
 
     @property
     def _measured(self) -> tuple[tuple[Frame, Measures], ...]:
-        if not self._shared:
-            self._shared.append(make_frames(self.Q, self.K, self.V, self.scale))
-        return self._shared[0]
+        assert self._frames is not None
+        return self._frames()
 
     def views(self) -> tuple[Head, ...]:
         """Return this head in each of its Frames; what is measured once is shared."""
@@ -65,8 +84,13 @@ class Head:
     @cached_property
     def stats(self) -> Stats:
         """What the planner may see."""
-        stats = stats_of(self.frame, self.rows, self.dtype, self.Q.shape[1], self.V.shape[1])
-        return replace(stats, sample=SampleOnce(self.Q, self.K, self.frame, self.rows))
+        assert self.sides is not None
+        queries, keys, _ = self.sides
+        sample = HeadSample(queries().sample, keys().sample, self.Q, self.frame, self.rows)
+        stats = stats_of(
+            self.frame, self.rows, self.dtype, self.Q.shape[1], self.V.shape[1], sample
+        )
+        return replace(stats, shells=KeyShells(self.K, self.frame, self.rows.key_norms))
 
 
 class Problem:
@@ -88,18 +112,32 @@ class Problem:
     """
 
     def __init__(self, Q, K, V, *, scale=None, key_mask=None) -> None:
-        self.xp = _check_arrays(Q, K, V)
-        _check_shapes(Q, K, V)
-        for name, x in (("Q", Q), ("K", K), ("V", V)):
-            _check_finite(name, x, self.xp)
+        self.xp = check_arrays(Q, K, V)
+        check_shapes(Q, K, V)
         self.scale = check_scale(scale, Q.shape[-1])
         if key_mask is not None:
-            _check_key_mask(key_mask, K)
-        self.lead = _broadcast_lead(Q, K, V, key_mask)
+            check_key_mask(key_mask, K)
+        self.lead = broadcast_lead(Q, K, V, key_mask)
         if 0 in self.lead:
             msg = f"the leading dimensions {self.lead} hold no head; pass at least one."
             raise ValueError(msg)
         self.Q, self.K, self.V, self.key_mask = Q, K, V, key_mask
+        self._known: dict[tuple, Once[Any]] = {}
+        self._heads = [self._head(index) for index in np.ndindex(*self.lead)]
+        self._measure()
+
+    def _measure(self) -> None:
+        """Measure every head; ValueError where an array is not finite, dropped keys included."""
+        arrays = (("Q", self.Q), ("K", self.K), ("V", self.V))
+        for name, x in arrays if self.key_mask is not None else ():
+            check_finite(name, x, self.xp)
+        try:
+            for head in self._heads:
+                head.views()
+        except NotFiniteError:
+            for name, x in arrays:
+                check_finite(name, x, self.xp)
+            raise
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], int, int, int, int]:
@@ -108,197 +146,29 @@ class Problem:
 
     def heads(self) -> Iterator[Head]:
         """Yield each head in C order of the leading dimensions; masked keys are dropped."""
-        for index in np.ndindex(*self.lead):
-            Q, K, V = (self._pick(x, index, 2) for x in (self.Q, self.K, self.V))
-            if self.key_mask is not None:
-                kept = self.xp.nonzero(self._pick(self.key_mask, index, 1))[0]
-                K, V = self.xp.take(K, kept, axis=0), self.xp.take(V, kept, axis=0)
-            yield Head(Q, K, V, self.scale)
+        yield from self._heads
 
-    def _pick(self, x: Array, index: tuple[int, ...], inner: int) -> Array:
-        """Return x at the broadcast leading index, its last `inner` dimensions whole."""
-        lead = x.shape[: x.ndim - inner]
-        own = index[len(index) - len(lead):]
-        return x[tuple(0 if size == 1 else i for i, size in zip(own, lead, strict=True))]
+    def _head(self, index: tuple[int, ...]) -> Head:
+        (Q, i), (K, j), (V, k) = (_pick(x, index, 2) for x in (self.Q, self.K, self.V))
+        mask: tuple[int, ...] = ()
+        if self.key_mask is not None:
+            chosen, mask = _pick(self.key_mask, index, 1)
+            kept = self.xp.nonzero(chosen)[0]
+            K, V = self.xp.take(K, kept, axis=0), self.xp.take(V, kept, axis=0)
+        return Head(Q, K, V, self.scale, sides=(
+            self._once(("Q", i), lambda: measure_queries(Q)),
+            self._once(("K", j, mask), lambda: measure_keys(K)),
+            self._once(("V", k, mask), lambda: value_units(V)),
+        ))  # fmt: skip
 
-
-def dtype_name(x: Array) -> str:
-    """Return the name of an array's dtype, "float32" say."""
-    return str(x.dtype).rsplit(".", 1)[-1]
-
-
-def _check_arrays(Q, K, V):
-    for name, x in (("Q", Q), ("K", K), ("V", V)):
-        if type(x).__name__ == "MaskedArray":
-            msg = (f"`{name}` is a masked array, whose mask would be lost; "
-                   "drop keys with `key_mask`.")
-            raise TypeError(msg)
-        if not array_api_compat.is_array_api_obj(x):
-            msg = f"`{name}` is a {type(x).__name__}; pass an array, numpy.asarray({name}) say."
-            raise TypeError(msg)
-        if not prepare.supported(x):
-            msg = (f"`{name}` is a {type(x).__module__}.{type(x).__name__}, which the engine does "
-                   "not run on yet; convert it to a NumPy array.")
-            raise TypeError(msg)
-    try:
-        xp = array_api_compat.array_namespace(Q, K, V)
-    except TypeError:
-        named = (("Q", Q), ("K", K), ("V", V))
-        kinds = ", ".join(f"`{n}` {type(x).__module__}" for n, x in named)
-        msg = f"`Q`, `K`, `V` come from different libraries ({kinds}); pass all three from one."
-        raise TypeError(msg) from None
-    for name, x in (("Q", Q), ("K", K), ("V", V)):
-        if dtype_name(x) not in DTYPES:
-            msg = f"`{name}` has dtype {x.dtype}; convert it to float16, float32 or float64."
-            raise TypeError(msg)
-    if not dtype_name(Q) == dtype_name(K) == dtype_name(V):
-        msg = (f"`Q`, `K`, `V` have dtypes {Q.dtype}, {K.dtype}, {V.dtype}; "
-               "they must share one: convert the others.")
-        raise TypeError(msg)
-    return xp
+    def _once(self, key: tuple, find: Callable[[], Any]) -> Once[Any]:
+        """Return what measures an array, the same for all heads that share it."""
+        return self._known.setdefault(key, Once(find))
 
 
-def _check_shapes(Q, K, V) -> None:
-    for name, x, form in (("Q", Q, "n, d"), ("K", K, "m, d"), ("V", V, "m, d_v")):
-        if x.ndim < 2:
-            msg = f"`{name}` has {x.ndim} dimension(s); it needs at least two, (..., {form})."
-            raise ValueError(msg)
-    if K.shape[-1] != Q.shape[-1]:
-        msg = (f"`K` has {K.shape[-1]} columns but `Q` has {Q.shape[-1]}: "
-               "both need the head dimension d.")
-        raise ValueError(msg)
-    if V.shape[-2] != K.shape[-2]:
-        msg = (f"`V` has {V.shape[-2]} rows but `K` has {K.shape[-2]}: "
-               "each key needs one value.")
-        raise ValueError(msg)
-    for size, text in (
-        (Q.shape[-2], "`Q` has no rows (n = 0); pass at least one query."),
-        (K.shape[-2], "`K` has no rows (m = 0); softmax over no keys is undefined."),
-        (Q.shape[-1], "`Q` and `K` have no columns (d = 0); the head dimension must be positive."),
-        (V.shape[-1], "`V` has no columns (d_v = 0); pass at least one value column."),
-    ):
-        if size == 0:
-            raise ValueError(text)
-
-
-def _check_finite(name: str, x: Array, xp) -> None:
-    if x.size == 0 or all(np.isfinite(end).all() for end in prepare.column_range(x)):
-        return
-    nans = int(xp.sum(xp.astype(xp.isnan(x), xp.int64)))
-    infs = int(xp.sum(xp.astype(xp.isinf(x), xp.int64)))
-    msg = f"`{name}` has {nans} NaN and {infs} infinite entries of {x.size}; all must be finite."
-    raise ValueError(msg)
-
-
-def _check_key_mask(mask, K) -> None:
-    if not array_api_compat.is_array_api_obj(mask) or "bool" not in str(mask.dtype):
-        kind = getattr(mask, "dtype", type(mask).__name__)
-        msg = f"`key_mask` is {kind}; pass a boolean array (..., m), True where a key takes part."
-        raise TypeError(msg)
-    if mask.ndim < 1 or mask.shape[-1] != K.shape[-2]:
-        msg = (f"`key_mask` has shape {tuple(mask.shape)}; its last dimension must be "
-               f"m = {K.shape[-2]}.")
-        raise ValueError(msg)
-    kept = np.asarray(array_api_compat.to_device(mask.any(axis=-1), "cpu"))
-    if not kept.all():
-        where = np.argwhere(~np.atleast_1d(kept))[0]
-        head = f" of head {tuple(int(i) for i in where)}" if mask.ndim > 1 else ""
-        msg = f"`key_mask` drops all {mask.shape[-1]} keys{head}; keep at least one."
-        raise ValueError(msg)
-
-
-def _broadcast_lead(Q, K, V, key_mask) -> tuple[int, ...]:
-    leads = [x.shape[:-2] for x in (Q, K, V)]
-    if key_mask is not None:
-        leads.append(key_mask.shape[:-1])
-    try:
-        return np.broadcast_shapes(*leads)
-    except ValueError:
-        shown = ", ".join(str(tuple(lead)) for lead in leads)
-        msg = f"the leading dimensions of `Q`, `K`, `V` (and `key_mask`) do not broadcast: {shown}."
-        raise ValueError(msg) from None
-
-
-def check_scale(scale, d: int) -> float:
-    """Return the scale as a float, 1/sqrt(d) for None; ValueError unless positive and finite."""
-    if scale is None:
-        return 1.0 / math.sqrt(d)
-    value = check_real("scale", scale)
-    if not 0.0 < value < math.inf:
-        msg = f"`scale` is {value:g}; it must be positive and finite (None gives 1/sqrt(d))."
-        raise ValueError(msg)
-    return value
-
-
-def check_tol(tol) -> float:
-    """Return tol as a float; ValueError unless 0 < tol <= 2."""
-    value = check_real("tol", tol)
-    if not 0.0 < value <= 2.0:
-        msg = (f"`tol` is {value:g}; it must be in (0, 2], in units of value_radius "
-               "(half the range of a column of V): no two outputs differ by more than 2.")
-        raise ValueError(msg)
-    return value
-
-
-def check_delta(delta) -> float:
-    """Return delta as a float; ValueError unless 0 <= delta < 1."""
-    value = check_real("delta", delta)
-    if not 0.0 <= value < 1.0:
-        msg = f"`delta` is {value:g}; a failure probability must be in [0, 1), 0 for always."
-        raise ValueError(msg)
-    return value
-
-
-def check_real(name: str, value) -> float:
-    """Return a real number as a float; TypeError for anything else, complex and bool included."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        msg = f"`{name}` is {value!r} of type {type(value).__name__}; pass a real number."
-        raise TypeError(msg)
-    return float(value)
-
-
-def check_seed(seed) -> int | None:
-    """Return the seed; TypeError unless None or an int, ValueError if negative."""
-    if seed is None:
-        return None
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        msg = f"`seed` is {seed!r} of type {type(seed).__name__}; pass None or an integer."
-        raise TypeError(msg)
-    if seed < 0:
-        msg = f"`seed` is {int(seed)}; it must not be negative."
-        raise ValueError(msg)
-    return int(seed)
-
-
-def check_size(name: str, value) -> int:
-    """Return a size as an int; TypeError unless integral, ValueError unless positive."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        msg = f"`{name}` is {value!r} of type {type(value).__name__}; a size is an integer."
-        raise TypeError(msg)
-    size = int(value)
-    if not 1 <= size <= LARGEST_SIZE:
-        msg = f"`{name}` is {size}; a size is at least 1 and at most 2**53."
-        raise ValueError(msg)
-    return size
-
-
-def check_dtype(dtype) -> str:
-    """Return the dtype's name; ValueError unless float16, float32 or float64."""
-    name = getattr(dtype, "__name__", str(dtype))
-    if name not in DTYPES:
-        msg = f"`dtype` is {dtype!r}; the dtypes are {', '.join(DTYPES)}."
-        raise ValueError(msg)
-    return name
-
-
-def refuse_options(options: dict, allowed: tuple[str, ...]) -> None:
-    """Raise TypeError for keyword arguments that nobody takes, saying which there are."""
-    for name in options:
-        if name in NOT_BUILT:
-            msg = (f"`{name}` is not supported: {NOT_BUILT[name]} are not built yet, and leaving "
-                   "them out silently would make the certificate false.")
-            raise TypeError(msg)
-        near = difflib.get_close_matches(name, allowed, 1)
-        hint = f"did you mean `{near[0]}`?" if near else f"the options are {', '.join(allowed)}."
-        msg = f"`{name}` is not an option: {hint}"
-        raise TypeError(msg)
+def _pick(x: Array, index: tuple[int, ...], inner: int) -> tuple[Array, tuple[int, ...]]:
+    """Return x at the broadcast leading index, its last `inner` dimensions whole, and its own."""
+    lead = x.shape[: x.ndim - inner]
+    index = index[len(index) - len(lead):]
+    own = tuple(0 if size == 1 else i for i, size in zip(index, lead, strict=True))
+    return x[own], own

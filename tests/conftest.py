@@ -21,6 +21,16 @@ def rates():
     return subquad.TYPICAL
 
 
+@pytest.fixture
+def cp():
+    """CuPy, for tests marked `gpu`; what it hands out next is full of NaN, not of zeros."""
+    import cupy
+
+    dirty = [cupy.full(1 << power, cupy.nan) for power in range(4, 23)]
+    del dirty
+    return cupy
+
+
 def missing_gpu() -> str | None:
     """Return why tests marked `gpu` cannot run here, None where they can."""
     if importlib.util.find_spec("cupy") is None:

@@ -3,6 +3,7 @@
 import dataclasses
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
@@ -166,3 +167,40 @@ def test_finish_is_sound_on_weights_of_known_error(seed, eps, splits):
     bound = sum(t.value for t in terms)
     assert np.all(np.abs(output - exact).max(axis=1) <= bound)
     assert np.all(bound <= 2.0 * eps + 1e-12)
+
+
+@given(a=partials(reach=40), seed=st.integers(0, 2**32 - 1), size=st.floats(0.0, 600.0))
+def test_times_exp_is_within_its_rounding(a, seed, size):
+    """The factor, seen on sums of 1, is exp of the logit; the sums are products with it, rounded.
+
+    Products in fractions, exp with 60 digits.
+    """
+    logits = size * np.random.default_rng(seed).uniform(-1.0, 1.0, 3)
+    got = a.times_exp(logits, np.full(3, 0.25))
+    one = partial(np.ones((3, D_V)), np.ones(3), 0).times_exp(logits, np.zeros(3))
+    for i in range(3):
+        f = Fraction(float(one.normaliser[i]))
+        with mpmath.workdps(60):
+            true = mpmath.exp(mpmath.mpf(float(logits[i]))) / mpmath.mpf(2) ** int(one.log_shift[i])
+            # One product and one difference with a multiple of ln 2, then exp.
+            slack = (2.0 * abs(logits[i]) + 8.0) * 2.0**-53
+            assert abs(mpmath.mpf(float(f)) / true - 1) <= slack
+        assert 0.7 <= f <= 1.42
+        pairs = [(got.numerator[i, c], a.numerator[i, c]) for c in range(D_V)]
+        first, *columns = [
+            abs(Fraction(float(x)) - Fraction(float(y)) * f)
+            for x, y in [(got.normaliser[i], a.normaliser[i]), *pairs]
+        ]
+        off = first + max(columns)
+        assert off <= Fraction(float(got.rounding[i])) - Fraction(float(a.rounding[i])) * f
+        assert Fraction(float(got.error[i])) >= Fraction(float(a.error[i])) * f
+    assert np.array_equal(got.log_shift, a.log_shift + one.log_shift)
+    assert np.array_equal(got.perturbation, a.perturbation + 0.25)
+    assert np.array_equal(got.ratio, a.ratio)
+
+
+def test_times_exp_leaves_empty_rows_and_refuses_the_boundless():
+    empty = Partial.empty(2, D_V, np).times_exp(np.array([5.0, -5.0]), np.ones(2))
+    assert same(empty, Partial.empty(2, D_V, np))
+    lost = partial([[1.0, 0.5]], [2.0], 0).times_exp(np.array([2.0**40]), np.zeros(1))
+    assert np.isinf(sum(t.value for t in lost.finish()[1])).all()

@@ -1,7 +1,9 @@
 """The plan: what it prints, what it chooses, what running it again re-checks, how it refuses."""
 
+import gc
 import math
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -23,7 +25,8 @@ def data(n=500, m=600, d=6, size=0.4, seed=0, lead=(), dtype=float):
 def table_rows(text):
     """Return the rows of a printed plan as (method, whole line)."""
     return [(line.split()[0], line) for line in text.splitlines()
-            if line.split()[:1] and line.split()[0] in subquad.METHODS]  # fmt: skip
+            if line.split()[:1] and line.split()[0] in subquad.METHODS
+            and " would win from " not in line]  # fmt: skip
 
 
 def test_every_method_is_printed_with_parameters_bound_cost_and_reason(rates):
@@ -67,6 +70,47 @@ def test_the_cheapest_certified_is_chosen(rates):
         assert head.seconds(head.chosen) == min(map(head.seconds, proposals))
 
 
+def test_what_cannot_win_says_so(rates):
+    """Searches that a way already found ends early: how much at least, or that none was made."""
+    Q, K, V = data(300_000, 300_000, d=8, size=0.1, dtype=np.float32)
+    head = subquad.plan(Q, K, V, tol=1e-2, rates=rates).heads[0]
+    assert head.chosen.method.name == "polynomial"
+    for name in ("multi_threshold", "fitted"):
+        reason = next(o for o in head.options if o.method.name == name).reason
+        least, best = re.fullmatch(r"at least (\S+) s, the best so far (\S+) s", reason).groups()
+        assert float(least) >= float(best)
+        alone = subquad.plan(Q, K, V, tol=1e-2, method=name, rates=rates).heads[0]
+        assert alone.seconds(alone.chosen) >= 0.95 * float(least)  # printed with two digits
+    small = subquad.plan(*data(), tol=1e-2, rates=rates).heads[0]
+    reasons = [o.reason for o in small.options if o.method.name == "fitted"]
+    assert reasons[0].startswith("not searched: the best so far takes")
+
+
+def test_a_method_of_the_users_is_not_told_of_a_budget(rates):
+    """`budget` goes only to methods whose `fit` takes it."""
+    from subquad.methods.exact import Exact
+
+    class Own(Exact):
+        name = "own"
+
+        def fit(self, stats, tol, rates):
+            yield from super().fit(stats, tol, rates)
+
+    stats = subquad.plan(*data(), tol=1e-2, rates=rates).heads[0].stats
+    head = planner.choose((stats,), 1e-2, (Exact(), Own()), rates)
+    assert [o.method.name for o in head.options] == ["exact", "own"]
+
+
+def test_a_result_does_not_keep_the_arrays(rates):
+    Q, K, V = data()
+    known = [weakref.ref(x) for x in (Q, K, V)]
+    result = subquad.attention(Q, K, V, tol=1e-2, method="polynomial", rates=rates)
+    del Q, K, V
+    gc.collect()
+    assert result.plan.heads[0].chosen is not None
+    assert [x() for x in known] == [None, None, None]
+
+
 def test_the_rates_decide(rates):
     slow = subquad.Speed(1e3, 1e3, 2e11, 2e9, 4e8)
     fast = subquad.Speed(1e15, 1e15, 1e3, 1e3, 4e8)
@@ -107,10 +151,12 @@ def test_a_bound_without_data_covers_data_that_keep_to_it(rates):
     Q, K, V = data(200, 300)
     V -= (V.max(axis=0) + V.min(axis=0)) / 2
     stats = subquad.plan(Q, K, V, tol=1e-2, rates=rates).heads[0].stats
-    bare = subquad.plan(n=200, m=300, d=6, d_v=3, logit_bound=stats.logit_bound, dtype="float64",
-                        tol=1e-2, rates=rates)  # fmt: skip
     for name in ("exact", "polynomial"):
-        proposal = next(o for o in bare.heads[0].options if o.method.name == name)
+        bare = subquad.plan(
+            n=200, m=300, d=6, d_v=3, logit_bound=stats.logit_bound, dtype="float64",
+            tol=1e-2, method=name, rates=rates,
+        )  # fmt: skip
+        (proposal,) = bare.heads[0].options
         own = subquad.METHODS[name].certify(stats, proposal.parameters)
         if name == "polynomial":
             assert sum(float(t.value) for t in own) <= proposal.bound

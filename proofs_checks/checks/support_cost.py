@@ -16,7 +16,8 @@ from proofs_checks.proving import both, proved, zero
 from subquad.exp_poly.balls import ball, precision
 from subquad.methods.polynomial import parameters_for
 from subquad.methods.support_basis import SplitParameters, SupportBasis
-from subquad.stats import OrderStatistics, Stats
+from subquad.order import OrderStatistics
+from subquad.stats import Stats
 
 
 def _work(counted: Callable[[Stats, SplitParameters], float]) -> Finding:

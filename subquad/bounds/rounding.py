@@ -34,6 +34,10 @@ FORMATS = {
     "float16": Format(2.0**-11, 2.0**-14),
     "float32": Format(2.0**-24, 2.0**-126),
     "float64": Format(2.0**-53, 2.0**-1022),
+    # Operands of tensor cores, stored in float32; one number, and the sum of two. CUDA code may
+    # flush what is below 2^-126 to zero: `normal` is set so that this is one subnormal.
+    "bfloat16": Format(2.0**-8, 2.0**-119),
+    "bfloat16x3": Format(2.0**-16, 2.0**-111),
 }
 U64 = FORMATS["float64"].u
 
@@ -48,12 +52,14 @@ def gamma(length: Array, u: float) -> Array:
 def preparation_error(logit_bound: Array, dtype: str) -> Array:
     """Return a bound of |q . k - q' . k'|, q' and k' as stored after centring and scaling.
 
-    Each component passes through at most two roundings in float64 and one to `dtype`. The last
-    summand covers components that underflow; it supposes |q'| and |k'| balanced, which
-    `Frame` does.
+    Each component passes through at most two roundings in float64 and one to `dtype`, by way of
+    float32 where that is narrower. The last summand covers components that underflow; it supposes
+    |q'| and |k'| balanced, which `Frame` does.
     """
     form = FORMATS[dtype]
-    return gamma(4, form.u) * logit_bound + _underflow(logit_bound, form)
+    before = FORMATS["float32"].u if form.u > FORMATS["float32"].u else U64
+    relative = gamma(2, form.u) + gamma(8, before)  # the cross terms are in the eight
+    return relative * logit_bound + _underflow(logit_bound, form)
 
 
 def exact_logit_error(logit_bound: Array, d: int, dtype: str) -> Array:

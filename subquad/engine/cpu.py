@@ -27,11 +27,14 @@ that adds, to a row and |c_k|, at most 2 eta [ |q|_1^k ((k-1) Y^(k-1) sum_j w_j 
 + (k-1) X^(k-1) sum_j w_j |k_j|_1^k + r_k (X^k + 1) ].
 """
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 
-from subquad.engine import sizes
-from subquad.engine.threads import for_each
-from subquad.engine.tiles import FeatureTile, padded
+from subquad.engine import fast, sizes
+from subquad.engine.threads import for_each, parallel_map
+from subquad.engine.tiles import FeatureTile, product
 from subquad.features import block_sizes, multinomials
 
 
@@ -43,64 +46,90 @@ def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
     are dealt to pieces as well. The result does not depend on the threads.
     """
     (m, d), columns = K.shape, W.shape[1]
-    width, blocks = padded(columns), block_sizes(d, degree)
+    blocks, build = block_sizes(d, degree), fast.builder(m, d, degree)
     tile, tiles = sizes.tile_for(m, d, degree), sizes.tile_count(m, d, degree)
-    groups, pieces = sizes.shares(tiles, d, degree, width)
-    norms = np.zeros((groups, degree + 1))
-    sums = [
-        [np.zeros((r, columns if k == 0 else width)) for k, r in enumerate(blocks)]
-        for _ in range(groups)
-    ]
+    groups, pieces = sizes.shares(tiles, d, degree, columns)
+    offsets = np.cumsum([0, *blocks])
+    # One array: where memory comes in large pages, so does this.
+    sums = np.zeros((groups, offsets[-1], columns))
 
     def setup():
-        return _KeyBuffers(d, degree, tile, columns, K.dtype)
+        return _KeyBuffers(FeatureTile(d, degree, tile, K.dtype, build), columns, K.dtype)
 
     def one_share(buffers: _KeyBuffers, i: int) -> None:
         group, piece = divmod(i, pieces)
+        totals = [sums[group, a:b] for a, b in itertools.pairwise(offsets)]
         for t in range(tiles * group // groups, tiles * (group + 1) // groups):
             rows = slice(t * tile, min(m, (t + 1) * tile))
             buffers.load(K[rows], W[rows])
             if piece == 0:
-                sums[group][0][0] += np.sum(W[rows], axis=0, dtype=np.float64)
-                _add_norms(K[rows], W[rows, -1], norms[group])
+                totals[0][0] += np.sum(W[rows], axis=0, dtype=np.float64)
                 for k in range(1, degree):
-                    buffers.add(sums[group][k], k)
+                    buffers.add(totals[k], k)
             if degree > 0:
-                buffers.add(sums[group][degree], degree, piece, pieces)
+                buffers.add(totals[degree], degree, piece, pieces)
 
     for_each(groups * pieces, setup, one_share)
-    moments = [np.zeros((r, columns)) for r in blocks]
-    for k, total in enumerate(moments):
+    total = _added(sums)
+    return [total[a:b] for a, b in itertools.pairwise(offsets)], _norm_moments(K, W, degree)
+
+
+def _added(sums: np.ndarray) -> np.ndarray:
+    """Return the sum over the groups, in order, (r, columns)."""
+    if len(sums) == 1:
+        return sums[0]
+    total = np.zeros(sums.shape[1:])  # of its own: the groups' memory is given back
+
+    def block(_: int, rows: slice) -> None:
         for part in sums:
-            total += part[k][:, :columns]
-    total_norms = norms.sum(axis=0)
-    if m:
-        total_norms = _rounded_up(total_norms, m, d)
-    return moments, total_norms
+            total[rows] += part[rows]
+
+    _over_rows([total], block)
+    return total
+
+
+def _over_rows(arrays, function: Callable[[int, slice], None]) -> None:
+    """Call function(k, rows) over blocks of rows of every array, on all threads."""
+    step = sizes.STATE_ROWS
+    parallel_map(
+        lambda item: function(*item),
+        [(k, slice(i, i + step)) for k, x in enumerate(arrays) for i in range(0, len(x), step)],
+    )
 
 
 class _KeyBuffers:
     """What one thread holds for `accumulate`."""
 
-    def __init__(self, d: int, degree: int, tile: int, columns: int, dtype) -> None:
-        self._features = FeatureTile(d, degree, tile, dtype)
-        self._weights = np.zeros((tile, padded(columns)), dtype)
-        self._product = np.empty((sizes.FEATURE_CHUNK, padded(columns)), dtype)
-        self._columns, self._length = columns, 0
+    def __init__(self, features: FeatureTile, columns: int, dtype) -> None:
+        self._features = features
+        self._weights = np.empty((0, columns), dtype)
+        self._product = np.empty((sizes.FEATURE_CHUNK, columns), dtype)
 
     def load(self, K, W) -> None:
         """Take one tile of keys and their weights."""
-        self._length = len(K)
-        self._weights[: len(W), : self._columns] = W
+        self._weights = np.ascontiguousarray(W)  # BLAS takes no other
         self._features.load(K)
 
     def add(self, total: np.ndarray, k: int, piece: int = 0, pieces: int = 1) -> None:
         """Add the degree-k moments of the tile, every `pieces`-th chunk of them, to `total`."""
-        weights = self._weights[: self._length]
         for start, stop, features in self._features.blocks(k, piece, pieces):
             out = self._product[: stop - start]
-            np.matmul(features, weights, out=out)
+            product(features, self._weights, out)
             total[start:stop] += out
+
+
+def _norm_moments(K, W, degree: int) -> np.ndarray:
+    """Return M_k = sum_j w_j |k_j|^k for k = 0..degree, at least the exact ones."""
+    m, d = K.shape
+    if m == 0:
+        return np.zeros(degree + 1)
+    norms = np.zeros((-(-m // sizes.STATE_ROWS), degree + 1))
+
+    def block(_: int, rows: slice) -> None:
+        _add_norms(K[rows], W[rows, -1], norms[rows.start // sizes.STATE_ROWS])
+
+    _over_rows([K], block)
+    return _rounded_up(norms.sum(axis=0), m, d)
 
 
 def _add_norms(K, weight, norms: np.ndarray) -> None:
@@ -129,55 +158,57 @@ def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Return (numerator (n, d_v), last column by degree (n, len(coefficients))), float64."""
     (n, d), columns, degree = Q.shape, moments[0].shape[1], len(coefficients) - 1
     numerator, by_degree = np.zeros((n, columns - 1)), np.zeros((n, degree + 1))
-    tile = sizes.tile_for(n, d, degree)
-    with np.errstate(all="ignore"):
-        tables = [_table(moments[k], d, k, Q.dtype) for k in range(1, degree + 1)]
+    tile, build = sizes.tile_for(n, d, degree), fast.builder(n, d, degree)
+    tables = _tables(moments[: degree + 1], d, Q.dtype)
 
     def setup():
-        return _QueryBuffers(d, degree, tile, columns, Q.dtype)
+        return _QueryBuffers(FeatureTile(d, degree, tile, Q.dtype, build), (tile, columns), Q.dtype)
 
     def one_tile(buffers: _QueryBuffers, i: int) -> None:
         rows = slice(i * tile, min(n, (i + 1) * tile))
-        numerator[rows] += coefficients[0] * moments[0][0, :-1]
+        out = numerator[rows]
+        out += coefficients[0] * moments[0][0, :-1]
         by_degree[rows, 0] = moments[0][0, -1]
         if degree == 0:
             return
         buffers.features.load(Q[rows])
         for k in range(1, degree + 1):
-            total = buffers.degree_sum(tables[k - 1], k)
-            by_degree[rows, k] = total[columns - 1]
-            scaled = np.multiply(total[: columns - 1], coefficients[k], out=total[: columns - 1])
-            numerator[rows] += scaled.T
+            total = buffers.degree_sum(tables[k], k)
+            by_degree[rows, k] = total[:, -1]
+            total *= coefficients[k]
+            out += total[:, :-1]
 
     for_each(-(-n // tile), setup, one_tile)
     return numerator, by_degree
 
 
-def _table(moments: np.ndarray, d: int, k: int, dtype) -> np.ndarray:
-    """Return the moments times their multinomials, transposed and padded, in the compute dtype."""
-    table = np.zeros((padded(moments.shape[1]), len(moments)), dtype)
-    table[: moments.shape[1]] = (moments * multinomials(d, k)[:, None]).T
-    return table
+def _tables(moments, d: int, dtype) -> list[np.ndarray]:
+    """Return each degree's moments times their multinomials in the compute dtype."""
+    tables = [np.empty(part.shape, dtype) for part in moments]
+
+    def block(k: int, rows: slice) -> None:
+        np.multiply(moments[k][rows], multinomials(d, k)[rows, None], out=tables[k][rows],
+                    casting="same_kind")  # fmt: skip
+
+    _over_rows(moments, block)
+    return tables
 
 
 class _QueryBuffers:
     """What one thread holds for `contract`."""
 
-    def __init__(self, d: int, degree: int, tile: int, columns: int, dtype) -> None:
-        self.features = FeatureTile(d, degree, tile, dtype)
-        self._product = np.empty(padded(columns) * tile, dtype)
-        self._total = np.empty(padded(columns) * tile)
+    def __init__(self, features: FeatureTile, shape: tuple[int, int], dtype) -> None:
+        self.features = features
+        self._product, self._total = np.empty(shape, dtype), np.empty(shape)
 
     def degree_sum(self, table: np.ndarray, k: int) -> np.ndarray:
-        """Return table @ (degree-k monomials of the tile), shape (padded columns, t), float64."""
+        """Return the degree-k monomials of the tile, transposed, @ table: (t, columns), float64."""
         total = None
         for start, stop, features in self.features.blocks(k):
-            shape = (len(table), features.shape[1])
-            size = shape[0] * shape[1]
-            out = self._product[:size].reshape(shape)
-            np.matmul(table[:, start:stop], features, out=out)
+            out = self._product[: features.shape[1]]
+            product(features.T, table[start:stop], out)
             if total is None:
-                total = self._total[:size].reshape(shape)
+                total = self._total[: len(out)]
                 total[...] = out
             else:
                 total += out

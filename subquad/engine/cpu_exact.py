@@ -1,4 +1,4 @@
-"""Sums of exp(q.k) w over all keys on NumPy: O(n m (d + d_v)), memory O(m d_v + blocks).
+"""Sums of exp(q.k) w over all keys on NumPy: O(n m (d + d_v)), memory O(m d + n d_v + blocks).
 
 Rounding, per row. u is the unit roundoff of the compute dtype, B a bound of |q.k|, c = shift ln 2.
 
@@ -10,9 +10,10 @@ Rounding, per row. u is the unit roundoff of the compute dtype, B a bound of |q.
 * exp of the library: 4 ulp is assumed. Weights below the smallest normal number lose at most that
   number, beside a largest weight of the row of at least 1/2 (up to the roundings above).
 * a product of length EXACT_KEY_BLOCK with W in the compute dtype: gamma_512 of the sum of
-  absolute values; then ceil(m / 512) additions in float64.
-* when a later block raises the shift, the sums so far are multiplied by a power of two: exact,
-  but for what falls below 2^-1074.
+  absolute values; then at most ceil(m / 512) additions in float64: those of the blocks of a group
+  of keys, then those of the other groups, each of which has a block.
+* when a later block, or another group, raises the shift, the sums so far are multiplied by a power
+  of two: exact, but for what falls below 2^-1074.
 """
 
 from math import log
@@ -20,8 +21,8 @@ from math import log
 import numpy as np
 
 from subquad.engine import sizes
-from subquad.engine.threads import for_each
-from subquad.engine.tiles import padded
+from subquad.engine.threads import for_each, parallel_map
+from subquad.engine.tiles import product
 
 LN2 = log(2.0)
 
@@ -32,59 +33,85 @@ _SHIFT_LIMIT = 2.0**50  # keeps the conversion to int64 defined, whatever the lo
 
 
 def exact_block(Q, K, W) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (numerator, normaliser, log_shift) of checked inputs; see the dispatcher."""
+    """Return (numerator, normaliser, log_shift) of checked inputs; see the dispatcher.
+
+    Blocks of rows, and where these are few also groups of keys, are dealt to the threads; both
+    are cut by the sizes alone, and groups are added in order.
+    """
     n, m, columns = len(Q), len(K), W.shape[1]
-    numerator, normaliser = np.zeros((n, columns - 1)), np.zeros(n)
-    log_shift = np.zeros(n, dtype=np.int64)
     if m == 0 or n == 0:
-        return numerator, normaliser, log_shift
+        return np.zeros((n, columns - 1)), np.zeros(n), np.zeros(n, dtype=np.int64)
     with np.errstate(all="ignore"):
         small = bool(_largest_norm(Q) * _largest_norm(K) <= UNSHIFTED_LOGITS)
-    weights = np.zeros((m, padded(columns)), W.dtype)
-    weights[:, :columns] = W
-    block = sizes.exact_row_block(n)
+    keys = _key_blocks(K, np.ascontiguousarray(W))
+    rows, groups = sizes.exact_shares(n, m)
+    sums, shifts = np.zeros((groups, n, columns)), np.zeros((groups, n), dtype=np.int64)
 
     def setup():
-        return _Buffers(min(block, n), min(sizes.EXACT_KEY_BLOCK, m), weights)
+        return _Buffers((rows, min(m, sizes.EXACT_KEY_BLOCK), columns), K.dtype)
 
-    def one_block(buffers: _Buffers, i: int) -> None:
-        rows = slice(i * block, min(n, (i + 1) * block))
-        total, log_shift[rows] = buffers.row_sums(Q[rows], K, weights, small)
-        numerator[rows], normaliser[rows] = total[:, : columns - 1], total[:, columns - 1]
+    def one_share(buffers: _Buffers, i: int) -> None:
+        block, group = divmod(i, groups)
+        part = slice(block * rows, min(n, (block + 1) * rows))
+        own = keys[len(keys) * group // groups : len(keys) * (group + 1) // groups]
+        queries = np.ascontiguousarray(Q[part])
+        shifts[group, part] = buffers.add_up(queries, own, sums[group, part], small)
 
-    for_each(-(-n // block), setup, one_block)
-    return numerator, normaliser, log_shift
+    for_each(-(-n // rows) * groups, setup, one_share)
+    total, shift = _added(sums, shifts)
+    return total[:, :-1], total[:, -1], shift
 
 
 def _largest_norm(rows) -> float:
     return float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max()))
 
 
+def _key_blocks(K, W) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (keys (d, block) contiguous, weights (block, columns)) of each block of keys."""
+    starts = range(0, len(K), sizes.EXACT_KEY_BLOCK)
+    parts = [slice(start, start + sizes.EXACT_KEY_BLOCK) for start in starts]
+    # Transposed once: BLAS would do it anew for every block of rows.
+    return parallel_map(lambda part: (np.ascontiguousarray(K[part].T), W[part]), parts)
+
+
+def _added(sums: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (sums (n, columns), log_shift (n,)) of the groups of keys, added in order."""
+    shift = shifts.max(axis=0)
+    for part, own in zip(sums, shifts, strict=True):
+        _lower(part, own - shift)
+    for part in sums[1:]:
+        sums[0] += part
+    return sums[0], shift
+
+
+def _lower(total: np.ndarray, powers: np.ndarray) -> None:
+    """Multiply the rows of `total` by 2^powers, powers <= 0."""
+    if powers.any():
+        # Past 2^-2200 nothing is left of a double.
+        with np.errstate(all="ignore"):
+            np.ldexp(total, np.maximum(powers, -2200).astype(np.int32)[:, None], out=total)
+
+
 class _Buffers:
-    """What one thread holds: a block of weights, its product with W, and the float64 sums."""
+    """What one thread holds: a block of weights, and its product with W."""
 
-    def __init__(self, rows: int, keys: int, weights: np.ndarray) -> None:
-        width = weights.shape[1]
-        self._logits = np.empty(rows * keys, weights.dtype)
-        self._product = np.empty((rows, width), weights.dtype)
-        self._total = np.empty((rows, width))
+    def __init__(self, shape: tuple[int, int, int], dtype) -> None:
+        rows, keys, columns = shape
+        self._logits, self._product = np.empty(rows * keys, dtype), np.empty((rows, columns), dtype)
 
-    def row_sums(self, Q, K, weights: np.ndarray, small: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return (sums (rows, padded columns), log_shift (rows,)) of one block of queries."""
-        rows = len(Q)
-        total, product = self._total[:rows], self._product[:rows]
-        total[...] = 0.0
+    def add_up(self, Q, keys: list, total: np.ndarray, small: bool) -> np.ndarray:
+        """Add the sums of a block of queries over `keys` to `total` (zeros); return log_shift."""
+        rows, out = len(Q), self._product[: len(Q)]
         shift = np.zeros(rows, dtype=np.int64)
-        for start in range(0, len(K), sizes.EXACT_KEY_BLOCK):
-            keys = K[start : start + sizes.EXACT_KEY_BLOCK]
-            logits = self._logits[: rows * len(keys)].reshape(rows, len(keys))
-            np.matmul(Q, keys.T, out=logits)
+        for i, (K, W) in enumerate(keys):
+            logits = self._logits[: rows * len(W)].reshape(rows, len(W))
+            product(Q, K, logits)
             if not small:
-                shift = _shifted(logits, shift, total, first=start == 0)
+                shift = _shifted(logits, shift, total, first=i == 0)
             np.exp(logits, out=logits)
-            np.matmul(logits, weights[start : start + len(keys)], out=product)
-            total += product
-        return total, shift
+            product(logits, W, out)
+            total += out
+        return shift
 
 
 def _shifted(logits, shift: np.ndarray, total: np.ndarray, *, first: bool) -> np.ndarray:
@@ -93,8 +120,6 @@ def _shifted(logits, shift: np.ndarray, total: np.ndarray, *, first: bool) -> np
     needed = np.clip(peaks, -_SHIFT_LIMIT, _SHIFT_LIMIT).astype(np.int64)
     if not first:
         needed = np.maximum(shift, needed)
-        if (needed > shift).any():
-            # Past 2^-2200 nothing is left of a double.
-            np.ldexp(total, np.maximum(shift - needed, -2200).astype(np.int32)[:, None], out=total)
+        _lower(total, shift - needed)
     np.subtract(logits, (needed * LN2).astype(logits.dtype)[:, None], out=logits)
     return needed

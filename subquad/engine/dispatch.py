@@ -3,17 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
-from subquad.engine import cpu, cpu_exact
+from subquad.engine import cpu, cpu_exact, prepare
+from subquad.engine.fused_sizes import DEGREES, OPERANDS
 from subquad.engine.state import State
 
 COMPUTE_DTYPES = ("float32", "float64")
 
 
+def stored_dtype(compute: str) -> str:
+    """Return the dtype of the arrays that a compute dtype takes: operands are split from float32.
+
+    Compute dtypes are COMPUTE_DTYPES and, on some GPUs, `fused_sizes.OPERANDS`.
+    """
+    return "float32" if compute in OPERANDS else compute
+
+
 def accumulate(
-    K: Any, W: Any, degree: int, *, key_centre: Any, weight_shift: int = 0, balance: int = 0
-) -> State:
+    K: Any, W: Any, degree: int, *, key_centre: Any, weight_shift: int = 0, balance: int = 0,
+    operands: str | None = None,
+) -> State:  # fmt: skip
     """Return the State of the keys: sums of their monomials times their weights.
 
     Parameters
@@ -25,22 +36,25 @@ def accumulate(
         the norm moments rest on it).
     degree : int
         Highest degree.
-    key_centre : array (d,)
+    key_centre : NumPy array (d,)
         Carried as metadata, as are `weight_shift` and `balance`: Q must be prepared alike.
+    operands : {"bfloat16", "bfloat16x3"}, optional
+        By the fused passes, which need float32 on a GPU that has them, and m >= 1.
 
     Raises
     ------
     ValueError
         On shapes, dtypes or a degree that do not fit.
     TypeError
-        If an array is not NumPy's.
+        If the arrays are not all NumPy's or all CuPy's.
 
     Notes
     -----
-    O(m r d_v) time, r = C(d + degree, degree). Bit-identical for any number of threads.
-    Accuracy: see `subquad.engine.cpu`.
+    O(m r d_v) time, r = C(d + degree, degree). Bit-identical for any number of threads, and on
+    every run on one GPU. Accuracy: see `subquad.engine.cpu`.
     """
-    _need_numpy(K=K, W=W, key_centre=key_centre)
+    on_gpu = _on_gpu(K=K, W=W)
+    _on_gpu(key_centre=key_centre)
     _check_keys(K, W)
     d = K.shape[1]
     if degree < 0:
@@ -49,21 +63,43 @@ def accumulate(
     if key_centre.shape != (d,):
         msg = f"`key_centre` has shape {key_centre.shape}: it needs ({d},), one entry per column."
         raise ValueError(msg)
-    moments, norms = cpu.accumulate(K, W, degree)
+    if operands is not None:
+        moments, norms = _fused_accumulate(K, W, degree, operands)
+    elif on_gpu:
+        from subquad.engine import gpu  # brings CuPy
+
+        moments, norms = gpu.accumulate(K, W, degree)
+    else:
+        moments, norms = cpu.accumulate(K, W, degree)
     return State(
         moments=tuple(moments),
         norm_moments=norms,
-        count=len(K),
+        count=K.shape[0],
         d=d,
-        key_centre=key_centre.copy(),
+        key_centre=prepare.to_host(key_centre).copy(),
         weight_shift=weight_shift,
         balance=balance,
-        dtype=K.dtype.name,
+        dtype=operands or K.dtype.name,
     )
 
 
+def _fused_accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, Any]:
+    """Return (moments by degree, norm moments on the host) of the fused key pass."""
+    if operands not in prepare.operands(K) or K.dtype.name != "float32" or K.shape[0] == 0:
+        msg = (f"`operands` is {operands!r}: {K.dtype.name} keys of shape {K.shape} on this "
+               "device have no fused passes.")  # fmt: skip
+        raise ValueError(msg)
+    from subquad.engine import gpu_fused  # brings CuPy
+
+    moments, norms = gpu_fused.accumulate(K[None], W[None], degree, operands)
+    # Sums in float64, in any order; entries below 2^-63 have a square that float32 has not.
+    raised = prepare.to_host(norms[0]) * (1.0 + (K.shape[0] + 64) * 2.0**-53 + 2.0**-50)
+    raised[1:] += raised[0] * 2.0**-50
+    return gpu_fused.split(moments[0], K.shape[1], degree), raised
+
+
 def contract(Q: Any, state: State, coefficients: Sequence[float] | Any) -> tuple[Any, Any]:
-    """Return (numerator (n, d_v), normaliser by degree (n, g + 1)), float64.
+    """Return (numerator (n, d_v), normaliser by degree (n, g + 1)), float64, where `Q` is.
 
     The numerator is sum_k c_k sum_j (q.k_j)^k v_j; column k of the second is
     sum_j w_j (q.k_j)^k, without its coefficient.
@@ -82,15 +118,15 @@ def contract(Q: Any, state: State, coefficients: Sequence[float] | Any) -> tuple
     ValueError
         On shapes, dtypes or a number of coefficients that do not fit.
     TypeError
-        If an array is not NumPy's.
+        If the arrays are not all NumPy's or all CuPy's.
 
     Notes
     -----
     O(n r d_v) time, and O(r d_v) to convert the moments. Accuracy: see `subquad.engine.cpu`.
     """
-    _need_numpy(Q=Q, moments=state.moments[0])
+    on_gpu = _on_gpu(Q=Q, moments=state.moments[0])
     _check_rows(Q, "Q", state.d)
-    if Q.dtype.name != state.dtype:
+    if Q.dtype.name != stored_dtype(state.dtype):
         msg = f"`Q` is {Q.dtype.name} but the State was computed in {state.dtype}: convert `Q`."
         raise ValueError(msg)
     c = np.asarray(coefficients, dtype=np.float64)
@@ -100,7 +136,25 @@ def contract(Q: Any, state: State, coefficients: Sequence[float] | Any) -> tuple
             f"as the State has degree {state.degree}."
         )
         raise ValueError(msg)
+    if state.dtype in OPERANDS:
+        return _fused_contract(Q, state, c)
+    if on_gpu:
+        from subquad.engine import gpu  # brings CuPy
+
+        return gpu.contract(Q, state.moments, c)
     return cpu.contract(Q, state.moments, c)
+
+
+def _fused_contract(Q: Any, state: State, c: np.ndarray) -> tuple[Any, Any]:
+    """Return what `contract` does, by the fused query pass: computed in float32."""
+    from subquad.engine import gpu_fused  # brings CuPy
+
+    least = min(DEGREES)
+    padded = np.append(c, np.zeros(max(0, least + 1 - len(c))))  # there is no pass below
+    moments = gpu_fused.joined(state.moments[: len(padded)])
+    numerator, by_degree = gpu_fused.contract(Q[None], moments, padded, state.dtype)
+    wide = (x[0].astype(np.float64) for x in (numerator, by_degree[..., : len(c)]))
+    return tuple(wide)
 
 
 def exact_block(Q: Any, K: Any, W: Any) -> tuple[Any, Any, Any]:
@@ -121,30 +175,41 @@ def exact_block(Q: Any, K: Any, W: Any) -> tuple[Any, Any, Any]:
     ValueError
         On shapes or dtypes that do not fit.
     TypeError
-        If an array is not NumPy's.
+        If the arrays are not all NumPy's or all CuPy's.
 
     Notes
     -----
     O(n m (d + d_v)) time, memory O(m d_v) and blocks. Accuracy: see `subquad.engine.cpu_exact`.
     """
-    _need_numpy(Q=Q, K=K, W=W)
+    on_gpu = _on_gpu(Q=Q, K=K, W=W)
     _check_keys(K, W)
     _check_rows(Q, "Q", K.shape[1])
     if Q.dtype != K.dtype:
         msg = f"`Q` is {Q.dtype.name} but `K` is {K.dtype.name}: both need one compute dtype."
         raise ValueError(msg)
+    if on_gpu:
+        from subquad.engine import gpu_exact  # brings CuPy
+
+        return gpu_exact.exact_block(Q, K, W)
     return cpu_exact.exact_block(Q, K, W)
 
 
-def _need_numpy(**arrays: Any) -> None:
+def _on_gpu(**arrays: Any) -> bool:
+    """Return whether the arrays are CuPy's; TypeError unless all are of one supported library."""
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
+        if not prepare.supported(array):
             kind = f"{type(array).__module__}.{type(array).__qualname__}"
-            msg = f"`{name}` is a {kind}: the passes are built for numpy.ndarray only, so far."
+            msg = f"`{name}` is a {kind}: the passes are built for numpy.ndarray and cupy.ndarray."
             raise TypeError(msg)
+    there = {name: array_api_compat.is_cupy_array(x) for name, x in arrays.items()}
+    if len(set(there.values())) > 1:
+        kinds = ", ".join(f"`{n}` {'cupy' if gpu else 'numpy'}" for n, gpu in there.items())
+        msg = f"the arrays come from different libraries ({kinds}); pass all from one."
+        raise TypeError(msg)
+    return any(there.values())
 
 
-def _check_rows(rows: np.ndarray, name: str, d: int | None = None) -> None:
+def _check_rows(rows: Any, name: str, d: int | None = None) -> None:
     if rows.ndim != 2 or rows.shape[1] < 1:
         msg = f"`{name}` has shape {rows.shape}: it needs two dimensions and at least 1 column."
         raise ValueError(msg)
@@ -156,14 +221,14 @@ def _check_rows(rows: np.ndarray, name: str, d: int | None = None) -> None:
         raise ValueError(msg)
 
 
-def _check_keys(K: np.ndarray, W: np.ndarray) -> None:
+def _check_keys(K: Any, W: Any) -> None:
     _check_rows(K, "K")
     _check_rows(W, "W")
     if W.shape[1] < 2:
         msg = f"`W` has {W.shape[1]} column: it needs d_v + 1 >= 2, the key weights last."
         raise ValueError(msg)
-    if len(W) != len(K):
-        msg = f"`W` has {len(W)} rows but `K` has {len(K)}: both need one row per key."
+    if W.shape[0] != K.shape[0]:
+        msg = f"`W` has {W.shape[0]} rows but `K` has {K.shape[0]}: both need one row per key."
         raise ValueError(msg)
     if W.dtype != K.dtype:
         msg = f"`W` is {W.dtype.name} but `K` is {K.dtype.name}: both need one compute dtype."

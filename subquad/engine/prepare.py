@@ -1,160 +1,126 @@
-"""The passes over rows before the first product: centre, scale, measure. O(n d), blocks in cache.
+"""The passes over rows before the first product: centre, scale, measure. O(n d) time.
 
-Everything is computed in float64 on a block of rows and rounded once to the compute dtype, so
-that no copy of the input in float64 is ever held.
+Everything is computed in float64 and rounded once to the compute dtype; no copy of the input in
+float64 is ever held. What is of the input's size stays in its array library and on its device;
+what is not (ranges, means, sampled rows) and the magnitudes of rows come to the host, NumPy
+float64. `pre`, `centre`, `post` and their like are floats or NumPy arrays (columns,), float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from subquad.engine.threads import parallel_map
-
-ROW_BLOCK = 2048
+from subquad.engine import cpu_prepare
 
 
-def supported(x) -> bool:
+def supported(x: Any) -> bool:
     """Return whether the passes run on arrays of this library."""
-    return array_api_compat.is_numpy_array(x)
+    return array_api_compat.is_numpy_array(x) or array_api_compat.is_cupy_array(x)
 
 
-def affine(x, pre, centre, post, dtype: str) -> Any:
-    """Return (x * pre - centre) * post rounded once to `dtype`, shape (n, columns).
+def operands(x: Any) -> tuple[str, ...]:
+    """Return the operands of the fused passes on the device of x: none but on some GPUs."""
+    if not array_api_compat.is_cupy_array(x):
+        return ()
+    from subquad.engine import gpu_fused  # brings CuPy
 
-    `pre`, `centre` and `post` are floats or arrays (columns,), float64.
-    """
-    out = np.empty(x.shape, dtype=dtype)
-
-    def block(start: int, stop: int) -> None:
-        y = x[start:stop].astype(np.float64)
-        y *= pre
-        y -= centre
-        y *= post
-        out[start:stop] = y
-
-    _over_blocks(block, x.shape[0])
-    return out
+    return gpu_fused.OPERANDS if gpu_fused.available() else ()
 
 
-def row_measures(x, pre, centre) -> tuple[Any, Any]:
-    """Return (norms, largest absolute entries) of the rows of x * pre - centre, each (n,) float64.
+def _passes(x: Any) -> ModuleType:
+    if array_api_compat.is_cupy_array(x):
+        from subquad.engine import gpu_prepare  # brings CuPy
+
+        return gpu_prepare
+    return cpu_prepare
+
+
+def to_host(x: Any) -> np.ndarray:
+    """Return an array of any supported library as a NumPy array, without a copy where it is one."""
+    return x.get() if array_api_compat.is_cupy_array(x) else np.asarray(x)
+
+
+def affine(x: Any, pre, centre, post, dtype: str) -> Any:
+    """Return (x * pre - centre) * post rounded once to `dtype`, shape (n, columns)."""
+    return _passes(x).affine(x, pre, centre, post, dtype)
+
+
+def row_measures(x: Any, pre, centre) -> tuple[np.ndarray, np.ndarray]:
+    """Return (norms, largest absolute entries) of the rows of x * pre - centre, each (n,), host.
 
     Rounded outwards: each is at least the true value.
     """
-    n, d = x.shape
-    norms, entries = np.empty(n), np.empty(n)
-    outward = 1.0 + (d + 8) * 2.0**-53
-
-    def block(start: int, stop: int) -> None:
-        y = x[start:stop].astype(np.float64)
-        y *= pre
-        y -= centre
-        norm = np.sqrt(np.einsum("ij,ij->i", y, y)) * outward
-        np.abs(y, out=y)
-        entries[start:stop] = y.max(axis=1) * outward
-        # Squares below 2**-1022 vanish, so the norm of what is left may be short by 2**-500; but
-        # a row of zeros has norm 0.
-        most = entries[start:stop] * (np.sqrt(d) * outward)
-        norms[start:stop] = np.minimum(norm + 2.0**-500, most)
-
-    _over_blocks(block, n)
-    return norms, entries
+    return _passes(x).row_measures(x, pre, centre)
 
 
-def row_dots(x, pre, centre, vector) -> Any:
+def row_dots(x: Any, pre, centre, vector) -> Any:
     """Return (x * pre - centre) @ vector, shape (n,), float64."""
-    out = np.empty(x.shape[0])
-
-    def block(start: int, stop: int) -> None:
-        out[start:stop] = (x[start:stop].astype(np.float64) * pre - centre) @ vector
-
-    _over_blocks(block, x.shape[0])
-    return out
+    return _passes(x).row_dots(x, pre, centre, vector)
 
 
-def column_range(x) -> tuple[Any, Any]:
-    """Return (smallest, largest) entry of each column of x (..., n, columns), float64.
+def column_range(x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return (smallest, largest) entry of each column of x (..., n, columns), host.
 
     NaN where a column has one.
     """
-    blocks = [x[start : start + ROW_BLOCK] for start in range(0, x.shape[0], ROW_BLOCK)]
-    axes = tuple(range(x.ndim - 1))
-    ends = parallel_map(lambda block: (block.min(axis=axes), block.max(axis=axes)), blocks)
-    low, high = (np.array([end[i] for end in ends], dtype=np.float64) for i in range(2))
-    return low.min(axis=0), high.max(axis=0)
+    return _passes(x).column_range(x)
 
 
 def scatter_rows(rows: list[Any], parts: list[Any]) -> Any:
     """Return the array whose rows `rows[i]` are `parts[i]`; together they cover 0..n-1 once."""
-    out = np.empty((sum(len(index) for index in rows), *parts[0].shape[1:]), parts[0].dtype)
-    for index, part in zip(rows, parts, strict=True):
-        out[index] = part
-    return out
+    return _passes(parts[0]).scatter_rows(rows, parts)
 
 
-def take_rows(x, pre, rows) -> Any:
-    """Return x[rows] * pre on the host, float64."""
-    return x[rows].astype(np.float64) * pre
+def take_rows(x: Any, pre, rows: np.ndarray) -> np.ndarray:
+    """Return x[rows] * pre, host."""
+    return _passes(x).take_rows(x, pre, rows)
 
 
-def weighted_mean(x, pre, weights=None) -> Any:
-    """Return the mean of the rows of x * pre, shape (columns,), float64."""
-    n = x.shape[0]
-    sums = np.zeros((-(-n // ROW_BLOCK), x.shape[1]))
+def weighted_mean(x: Any, pre, weights: Any = None) -> np.ndarray:
+    """Return the mean of the rows of x * pre, shape (columns,), host.
 
-    def block(start: int, stop: int) -> None:
-        y = x[start:stop].astype(np.float64) * pre
-        w = np.ones(stop - start) if weights is None else weights[start:stop]
-        sums[start // ROW_BLOCK] = w @ y
-
-    _over_blocks(block, n)
-    return sums.sum(axis=0) / (n if weights is None else weights.sum())
+    `weights` is an array (n,) float64 of the library of `x`, or None for ones.
+    """
+    return _passes(x).weighted_mean(x, pre, weights)
 
 
-def _over_blocks(block: Callable[[int, int], None], n: int) -> None:
-    starts = range(0, n, ROW_BLOCK)
-    parallel_map(lambda start: block(start, min(n, start + ROW_BLOCK)), starts)
-
-
-def weighted_values(v, pre, centre, post, weights, dtype: str) -> Any:
+def weighted_values(v: Any, pre, centre, post, weights: Any, dtype: str) -> Any:
     """Return [x, 1] * weights with x = (v * pre - centre) * post in [-1, 1], shape (m, d_v + 1).
 
     Clipping to [-1, 1] only removes rounding: the exact values lie there. `weights` is an array
-    (m,) float64 or None for ones.
+    (m,) float64 of the library of `v`, or None for ones.
     """
-    m, d_v = v.shape
-    out = np.empty((m, d_v + 1), dtype=dtype)
-
-    def block(start: int, stop: int) -> None:
-        y = v[start:stop].astype(np.float64)
-        y *= pre
-        y -= centre
-        y *= post
-        np.clip(y, -1.0, 1.0, out=y)
-        w = 1.0 if weights is None else weights[start:stop, None]
-        out[start:stop, :d_v] = y * w
-        out[start:stop, d_v:] = w
-
-    _over_blocks(block, m)
-    return out
+    return _passes(v).weighted_values(v, pre, centre, post, weights, dtype)
 
 
-def restored_values(x, pre, centre, radius, low, high, dtype: str) -> Any:
+def restored_values(
+    x: Any, pre, centre, radius, low, high, dtype: str, divisor: Any = None
+) -> Any:
     """Return (centre + radius * x) / pre within [low, high], rounded to `dtype`, shape (n, d_v).
 
-    The exact output is a mean of values, so clipping to their range only removes error.
+    `x` is divided by `divisor` (n,) first, where that is given. The exact output is a mean of
+    values, so clipping to their range only removes error.
     """
-    out = np.empty(x.shape, dtype=dtype)
+    return _passes(x).restored_values(x, pre, centre, radius, low, high, dtype, divisor)
 
-    def block(start: int, stop: int) -> None:
-        y = x[start:stop] * radius
-        y += centre
-        y /= pre
-        out[start:stop] = np.clip(y, low, high, out=y)
 
-    _over_blocks(block, x.shape[0])
-    return out
+def rotated(x: Any, pre, centre, post, basis: np.ndarray, dtype: str) -> Any:
+    """Return ((x * pre - centre) * post) @ basis, (n, d): float64, rounded once to `dtype`."""
+    return _passes(x).rotated(x, pre, centre, post, basis, dtype)
+
+
+def rotated_reach(x: Any, pre, centre, post, basis: np.ndarray) -> np.ndarray:
+    """Return the largest |entry| of each column of `rotated`, as computed in float64, host."""
+    return _passes(x).rotated_reach(x, pre, centre, post, basis)
+
+
+def survey(x: Any, pre, centre) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return (norms, mean, how far off the mean may be) of the rows of x * pre - centre, host.
+
+    The norms (n,) are rounded up; float32 or float64, whichever they are numbers of.
+    """
+    return _passes(x).survey(x, pre, centre)

@@ -15,7 +15,7 @@ import numpy as np
 
 from subquad.arrays import OUTWARD
 from subquad.engine import prepare
-from subquad.engine.threads import parallel_map, single_threaded_blas
+from subquad.engine.threads import single_threaded_blas
 from subquad.features.anisotropic import MONOMIALS_MAX, BestFirst
 
 SAMPLE = 4096
@@ -84,7 +84,7 @@ def measure_rotation(
 def _from_sample(Q: Any, K: Any, query: Affine, key: Affine) -> tuple[Any, Any, Any] | None:
     """Return the better basis of both sides and their second moments; None where hopeless."""
     q, k = (
-        prepare.affine(x[:: -(-x.shape[0] // SAMPLE)], *side, "float64")
+        prepare.to_host(prepare.affine(x[:: -(-x.shape[0] // SAMPLE)], *side, "float64"))
         for x, side in ((Q, query), (K, key))
     )
     with single_threaded_blas():  # matrices too small for threads to be worth their start
@@ -102,32 +102,16 @@ def _from_sample(Q: Any, K: Any, query: Affine, key: Affine) -> tuple[Any, Any, 
 
 def rotated(x: Any, side: Affine, basis: np.ndarray, dtype: str) -> Any:
     """Return ((x * pre - centre) * post) @ basis, (n, d): float64, rounded once to `dtype`."""
-    out = np.empty(x.shape, dtype=dtype)
-
-    def block(start: int) -> None:
-        rows = slice(start, start + prepare.ROW_BLOCK)
-        out[rows] = _prepared(x[rows], side) @ basis
-
-    parallel_map(block, range(0, x.shape[0], prepare.ROW_BLOCK))
-    return out
-
-
-def _prepared(x: Any, side: Affine) -> np.ndarray:
-    pre, centre, post = side
-    return (x.astype(np.float64) * pre - centre) * post
+    return prepare.rotated(x, *side, basis, dtype)
 
 
 def _reach(x: Any, side: Affine, basis: np.ndarray, norm: float) -> np.ndarray:
     """Return the largest |entry| of each column of the rotated rows, for any order of the sums."""
-    def block(start: int) -> np.ndarray:
-        rows = x[start : start + prepare.ROW_BLOCK]
-        return np.abs(_prepared(rows, side) @ basis).max(axis=0)
-
-    found = parallel_map(block, range(0, x.shape[0], prepare.ROW_BLOCK))
+    found = prepare.rotated_reach(x, *side, basis)
     # Two computations of one entry differ by at most 2 gamma_d |q| |A_i|, and what underflows.
     d = len(basis)
     slack = 2.0 * (d + 2) * U64 * norm * np.linalg.norm(basis, axis=0) + 4 * d * ETA
-    return (np.max(found, axis=0) + slack * OUTWARD) * OUTWARD
+    return (found + slack * OUTWARD) * OUTWARD
 
 
 def _bases(query: np.ndarray, key: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

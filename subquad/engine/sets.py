@@ -20,12 +20,18 @@ eta top^(2g) m (2g + 4) for each monomial (`set_underflow`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import array_api_compat
 import numpy as np
 
 from subquad.engine import sizes
 from subquad.engine.threads import for_each
-from subquad.engine.tiles import padded
+from subquad.engine.tiles import padded, product
 from subquad.features.anisotropic import MonomialSet
+
+SHORT_RUN, STEP_ROWS = 64, 128
+"""Rows up to which runs of one variable are built together; most rows built at once."""
 
 
 def tile_size(r: int) -> int:
@@ -70,22 +76,27 @@ def accumulate_set(Y, W, kept: MonomialSet) -> np.ndarray:
     """
     m, columns = W.shape
     tile = tile_for(m, kept.r)
+    if array_api_compat.is_cupy_array(Y):
+        from subquad.engine import gpu_sets  # brings CuPy
+
+        return gpu_sets.accumulate_set(Y, W, kept, tile)
     tiles = -(-m // tile)
     groups = _groups(tiles, kept.r, columns)
     sums = np.zeros((groups, kept.r, padded(columns)))
 
     def setup():
         weights = np.zeros((tile, padded(columns)), W.dtype)
-        return _SetTile(kept, tile, Y.dtype), weights, np.empty(sums.shape[1:], W.dtype)
+        out = np.empty((sizes.FEATURE_CHUNK, padded(columns)), W.dtype)
+        return _SetTile(kept, tile, Y.dtype), weights, out
 
     def one_group(buffers, group: int) -> None:
-        features, weights, product = buffers
+        features, weights, out = buffers
         for t in range(tiles * group // groups, tiles * (group + 1) // groups):
             rows = slice(t * tile, min(m, (t + 1) * tile))
             weights[: rows.stop - rows.start, :columns] = W[rows]
-            built = features.load(Y[rows])
-            np.matmul(built, weights[: rows.stop - rows.start], out=product)
-            sums[group] += product
+            for start, stop, built in features.blocks(Y[rows]):
+                product(built, weights[: rows.stop - rows.start], out[: stop - start])
+                sums[group, start:stop] += out[: stop - start]
 
     for_each(groups, setup, one_group)
     total = np.zeros((kept.r, columns))
@@ -96,50 +107,105 @@ def accumulate_set(Y, W, kept: MonomialSet) -> np.ndarray:
 
 def contract_set(X, moments: np.ndarray, kept: MonomialSet) -> np.ndarray:
     """Return sum_s x_i^s moments_s / alpha_s!, (n, columns) float64, of queries X (n, d)."""
+    if array_api_compat.is_cupy_array(X):
+        from subquad.engine import gpu_sets  # brings CuPy
+
+        return gpu_sets.contract_set(X, moments, kept)
     n, columns = X.shape[0], moments.shape[1]
     tile = tile_for(n, kept.r)
-    table = np.zeros((padded(columns), kept.r), X.dtype)
+    table = np.zeros((kept.r, padded(columns)), X.dtype)
     with np.errstate(all="ignore"):
-        table[:columns] = (moments * kept.coefficients()[:, None]).T
+        table[:, :columns] = moments * kept.coefficients()[:, None]
     out = np.zeros((n, columns))
 
     def setup():
-        return _SetTile(kept, tile, X.dtype), np.zeros((padded(columns), tile))
+        part = np.empty((tile, padded(columns)), X.dtype)
+        return _SetTile(kept, tile, X.dtype), part, np.empty(part.shape)
 
     def one_tile(buffers, i: int) -> None:
         rows = slice(i * tile, min(n, (i + 1) * tile))
-        built = buffers[0].load(X[rows])
-        total = buffers[1][:, : built.shape[1]]
+        part, total = (buffer[: rows.stop - rows.start] for buffer in buffers[1:])
         total[...] = 0.0
-        for start in range(0, kept.r, sizes.FEATURE_CHUNK):
-            chunk = slice(start, start + sizes.FEATURE_CHUNK)
-            total += table[:, chunk] @ built[chunk]
-        out[rows] = total[:columns].T
+        for start, stop, built in buffers[0].blocks(X[rows]):
+            product(built.T, table[start:stop], part)
+            total += part
+        out[rows] = total[:, :columns]
 
     for_each(-(-n // tile), setup, one_tile)
     return out
 
 
 def _groups(tiles: int, r: int, columns: int) -> int:
-    fitting = sizes.GROUP_BYTES // (r * padded(columns) * 8)
+    fitting = sizes.SET_BYTES // (r * padded(columns) * 8)
     return max(1, min(tiles, sizes.GROUPS, fitting))
 
 
 class _SetTile:
-    """The monomials of at most `tile` tokens, feature-major, in a buffer that a thread reuses."""
+    """The monomials of at most `tile` tokens, feature-major, in buffers that a thread reuses."""
 
     def __init__(self, kept: MonomialSet, tile: int, dtype) -> None:
-        self._kept = kept
-        self._buffer = np.empty(kept.r * tile, dtype)
+        self._kept, self._steps = kept, list(_steps(kept))
+        d = int(kept.variables.max(initial=0)) + 1
+        self._rows, self._factors = np.empty(kept.r * tile, dtype), np.empty((d, tile), dtype)
+        self._gathered = np.empty(STEP_ROWS * tile, dtype)
+        self._length = 0
+        self._views: list[tuple[int, int, list[tuple]]] = []
 
-    def load(self, rows: np.ndarray) -> np.ndarray:
-        """Return the features (r, t) of t tokens (t, d); overwritten by the next call."""
-        x = np.ascontiguousarray(rows.T)
-        out = self._buffer[: self._kept.r * len(rows)].reshape(self._kept.r, len(rows))
-        out[0] = 1.0
-        for start, stop, variable in self._kept.runs:
-            block = out[start:stop]
-            # Only rows before `start`, so that the two do not overlap and nothing is copied.
-            np.take(out[:start], self._kept.parents[start:stop], axis=0, out=block, mode="clip")
-            np.multiply(block, x[variable], out=block)
-        return out
+    def blocks(self, tokens: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Yield (start, stop, features (stop - start, t)) of t tokens (t, d), chunk by chunk.
+
+        A chunk is used while it is still in cache; what is yielded stays until the next call.
+        """
+        if len(tokens) != self._length:
+            self._view(len(tokens))
+        np.copyto(self._x, tokens.T[: len(self._x)])
+        self._out[0] = 1.0
+        for start, stop, steps in self._views:
+            for before, parents, block, factor, variables in steps:
+                np.take(before, parents, axis=0, out=block, mode="clip")
+                if variables is not None:
+                    np.take(self._x, variables, axis=0, out=factor, mode="clip")
+                np.multiply(block, factor, out=block)
+            yield start, stop, self._out[start:stop]
+
+    def _view(self, t: int) -> None:
+        """Cut the buffers for t tokens; each slice beside another thread is a chance to wait."""
+        kept, r = self._kept, self._kept.r
+        self._length, self._out = t, self._rows[: r * t].reshape(r, t)
+        self._x = self._factors.reshape(-1)[: len(self._factors) * t].reshape(-1, t)
+        self._views = []
+        for chunk in range(0, r, sizes.FEATURE_CHUNK):
+            end, steps = min(r, chunk + sizes.FEATURE_CHUNK), []  # a step may reach beyond
+            for start, stop, variable in self._steps:
+                if chunk <= start < end:
+                    gathered = self._gathered[: (stop - start) * t].reshape(-1, t)
+                    alone = variable is not None
+                    steps.append((
+                        self._out[:start], kept.parents[start:stop], self._out[start:stop],
+                        self._x[variable] if alone else gathered,
+                        None if alone else kept.variables[start:stop],
+                    ))  # fmt: skip
+            self._views.append((chunk, end, steps))
+
+
+def _steps(kept: MonomialSet) -> Iterator[tuple[int, int, int | None]]:
+    """Yield (start, stop, variable) of rows that are built at once; None: of several variables.
+
+    Parents come before `start`, as those of one degree all do. Short runs of one variable go
+    together: a gathered factor for each row costs less than a call for each run.
+    """
+    degrees = np.zeros(kept.r, dtype=np.int64)
+    runs: list[tuple[int, int, int | None]] = []
+    for start, stop, variable in kept.runs:
+        degrees[start:stop] = degrees[kept.parents[start]] + 1
+        last = runs[-1] if runs else (0, 0, None)
+        short = stop - last[0] <= SHORT_RUN and degrees[last[0]] == degrees[start]
+        if runs and short:
+            runs[-1] = last[0], stop, None
+        else:
+            runs.append((start, stop, variable))
+    for start, stop, one in runs:
+        while start < stop:
+            end = min(stop, start + STEP_ROWS)
+            yield start, end, one
+            start = end

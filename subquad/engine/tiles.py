@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from subquad.engine import sizes
-from subquad.engine.recipe import chunks
+from subquad.engine.fast import Build
+from subquad.engine.recipe import Chunk, chunks
 from subquad.features import block_sizes
 
 
@@ -14,28 +15,48 @@ def padded(columns: int) -> int:
     return -(-columns // 8) * 8
 
 
+def product(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+    """Write left @ right to `out`, block by block of rows in one call; see `sizes.product_rows`."""
+    rows, (inner, columns) = len(left), right.shape
+    each = sizes.product_rows(inner, columns) or max(rows, 1)
+    whole = rows // each * each
+    if whole:
+        shape = whole // each, each
+        blocks = left[:whole].reshape(*shape, inner)
+        np.matmul(blocks, right, out=out[:whole].reshape(*shape, columns))
+    if whole < rows:
+        np.matmul(left[whole:], right, out=out[whole:])
+
+
 class FeatureTile:
     """Monomials of at most `tile` tokens: degrees below the top stored, the top in chunks.
 
     Features are rows and tokens columns, so that x_a times a suffix of the block before is one
-    contiguous multiplication. Holds (C(d+g-1, g-1) + FEATURE_CHUNK) * tile numbers.
+    contiguous multiplication. Holds (C(d+g-1, g-1) + FEATURE_CHUNK) * tile numbers. `build` is a
+    compiled builder or None.
     """
 
-    def __init__(self, d: int, degree: int, tile: int, dtype: np.dtype) -> None:
+    def __init__(
+        self, d: int, degree: int, tile: int, dtype: np.dtype, build: Build | None = None
+    ) -> None:
         self._d, self._degree, self._size = d, degree, sizes.FEATURE_CHUNK
         rows = block_sizes(d, max(degree - 1, 1))
         self._stored = [np.empty((r, tile), dtype) for r in rows[1:]]
         top = min(self._size, block_sizes(d, degree)[degree])
         self._top = np.empty((top if degree > 1 else 0, tile), dtype)
         self._length = 0
+        self._compiled = build
+        self._views: dict[tuple[int, int], list] = {}
 
     def load(self, rows: np.ndarray) -> None:
         """Take t <= tile tokens, shape (t, d), and build every degree but the top."""
-        self._length = len(rows)
+        if len(rows) != self._length:
+            self._length = len(rows)
+            self._views.clear()
         self._stored[0][:, : self._length] = rows.T
         for k in range(2, self._degree):
             for chunk in chunks(self._d, k, self._size):
-                self._build(chunk.products, k, self._stored[k - 1][chunk.start : chunk.stop])
+                self._build(chunk, k, self._stored[k - 1][chunk.start : chunk.stop])
 
     def blocks(
         self, k: int, piece: int = 0, pieces: int = 1
@@ -50,13 +71,24 @@ class FeatureTile:
                 features = self._stored[k - 1][chunk.start : chunk.stop]
             else:
                 features = self._top[: chunk.stop - chunk.start]
-                self._build(chunk.products, k, features)
+                self._build(chunk, k, features)
             yield chunk.start, chunk.stop, features[:, : self._length]
 
-    def _build(self, products, k: int, out: np.ndarray) -> None:
-        t = self._length
-        x, before = self._stored[0], self._stored[k - 2]
-        for first, last, a, source in products:
-            np.multiply(
-                x[a, :t], before[source : source + last - first, :t], out=out[first:last, :t]
-            )
+    def _build(self, chunk: Chunk, k: int, out: np.ndarray) -> None:
+        if self._compiled is not None:
+            before = self._stored[k - 2]
+            self._compiled(self._stored[0], before, chunk.table, out, self._length)
+            return
+        key = k, chunk.start
+        if key not in self._views:
+            # Made once: beside another thread, each slice is a chance to wait for the interpreter.
+            self._views[key] = self._products(chunk, k, out)
+        for factor, other, target in self._views[key]:
+            np.multiply(factor, other, out=target)
+
+    def _products(self, chunk: Chunk, k: int, out: np.ndarray) -> list:
+        t, x, before = self._length, self._stored[0], self._stored[k - 2]
+        return [
+            (x[a, :t], before[source : source + last - first, :t], out[first:last, :t])
+            for first, last, a, source in chunk.products
+        ]

@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from subquad.arrays import product_up
+from subquad.bounds.rounding import exact_logit_error
 from subquad.cost import Work
 from subquad.methods.method import widened
 from subquad.methods.polynomial import PolynomialParameters, passes_bytes, relative_sums
-from subquad.stats import OrderStatistics, Stats
+from subquad.order import OrderStatistics
+from subquad.shells import Shell
+from subquad.stats import Stats
 
-CALL_ELEMENTS = 2.0**17
+CALL_ELEMENTS = 2.0**20
 """What one call more costs, in entries of the input prepared."""
 
 
@@ -32,13 +35,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Keys of magnitude in (smallest, largest], how many, the rows exact, cells by magnitude."""
+    """Keys of magnitude in (smallest, largest], how many, the rows exact, cells by magnitude.
+
+    With `own`, the polynomials are about the centre of these very keys, which `KeyShells` finds.
+    With `wide`, the rows exact are so in float64: their logits are too large for the other dtype.
+    """
 
     smallest: float
     largest: float
     keys: int
     exact_rows: int
     cells: tuple[Cell, ...] = ()
+    own: bool = False
+    wide: bool = False
 
     @property
     def reach(self) -> float:
@@ -69,8 +78,19 @@ class BucketParameters:
         exact = sum(b.keys for b in self.buckets if not b.cells)
         few, many = min(b.exact_rows for b in small), max(b.exact_rows for b in small)
         rows = f"{few:,} to {many:,}" if few < many else f"{few:,}"
-        return (f"{len(small)} {word} by {self.criterion}: degrees {degrees}, exact {exact:,} "
-                f"keys; {rows} rows exact, {self.dtype}")
+        own = sum(b.own for b in small)
+        centres = f" ({own} about its own centre)" if own == 1 else (
+            f" ({own} about their own centres)" if own else "")  # fmt: skip
+        return (f"{len(small)} {word} by {self.criterion}{centres}: degrees {degrees}, "
+                f"exact {exact:,} keys; {rows} rows exact, {self._dtypes()}")
+
+    def _dtypes(self) -> str:
+        wide = any(bucket.wide for bucket in self.buckets)
+        return f"{self.dtype}, the largest in float64" if wide else self.dtype
+
+    def exact_dtype(self, bucket: Bucket) -> str:
+        """Return the dtype of the rows that attend to a bucket exactly."""
+        return "float64" if bucket.wide else self.dtype
 
 
 def magnitudes(stats: Stats, criterion: str) -> tuple[OrderStatistics, OrderStatistics, float]:
@@ -80,30 +100,52 @@ def magnitudes(stats: Stats, criterion: str) -> tuple[OrderStatistics, OrderStat
     return stats.query_entries, stats.key_entries, float(stats.d)
 
 
+def shell_of(stats: Stats, bucket: Bucket) -> Shell | None:
+    """Return the ball of a bucket that has its own centre; None where it is not known."""
+    return None if stats.shells is None else stats.shells.between(bucket.smallest, bucket.largest)
+
+
+def bucket_height(stats: Stats, criterion: str, bucket: Bucket) -> float:
+    """Return the largest magnitude of the bucket's keys, about its own centre where it has one."""
+    if not bucket.own:
+        return min(bucket.largest, magnitudes(stats, criterion)[1].largest)
+    shell = shell_of(stats, bucket) if criterion == "norm" else None
+    return math.inf if shell is None else shell.radius
+
+
 def cell_logit_bound(stats: Stats, criterion: str, bucket: Bucket, cell: Cell) -> float:
-    """Return the largest logit of a cell, rounded up."""
-    queries, keys, factor = magnitudes(stats, criterion)
-    return product_up(
-        factor, min(cell.largest, queries.largest), min(bucket.largest, keys.largest)
-    )
+    """Return the largest logit of a cell about the bucket's centre, rounded up."""
+    queries, _, factor = magnitudes(stats, criterion)
+    height = bucket_height(stats, criterion, bucket)
+    return product_up(factor, min(cell.largest, queries.largest), height)
+
+
+def exact_error(stats: Stats, criterion: str, largest: float, dtype: str) -> float:
+    """Return the largest error of a logit, exact in `dtype`, of keys of magnitude `largest`."""
+    norm = product_up(largest, 1.0 if criterion == "norm" else math.sqrt(stats.d))
+    b = product_up(stats.full_query_norm, min(norm, stats.key_norms.largest))
+    return float(exact_logit_error(widened(b, dtype), stats.d, dtype))
 
 
 def count_work(stats: Stats, p: BucketParameters) -> Work:
     """Return the pairs left exact, and the features of each bucket's keys and cells."""
-    pairs, tokens, memory, calls = 0.0, 0.0, 0.0, 0
+    pairs, tokens, memory, calls = {False: 0.0, True: 0.0}, 0.0, 0.0, 0
     for bucket in p.buckets:
-        pairs += float(bucket.keys) * bucket.exact_rows
+        pairs[bucket.wide] += float(bucket.keys) * bucket.exact_rows
         calls += max(1, len(bucket.cells))
         if bucket.cells and bucket.keys:
             tokens += float(bucket.shared.r) * bucket.keys
             tokens += sum(float(c.polynomial.r) * c.queries for c in bucket.cells)
             memory = max(memory, passes_bytes(stats.d, stats.d_v, bucket.shared))
     # Beyond one pass over the input: rows gathered in order; rows of each bucket merged.
-    passes = 1 if pairs == 0.0 and len(p.buckets) == 1 else 2
+    passes = 1 if not any(pairs.values()) and len(p.buckets) == 1 else 2
     elements = float(passes * (stats.n + stats.m) * (stats.d + stats.d_v))
-    elements += merge_elements(stats) * max(0, sum(bool(b.cells) for b in p.buckets) - 1)
+    merged = sum(bool(b.cells) for b in p.buckets) - 1 + sum(b.own for b in p.buckets)
+    elements += merge_elements(stats) * max(0, merged)
     elements += CALL_ELEMENTS * max(0, calls - 2)
-    return Work(pairs, tokens, elements, stats.d, stats.d_v, p.dtype, memory)
+    return Work(
+        pairs[False], tokens, elements, stats.d, stats.d_v, p.dtype, memory, wide_pairs=pairs[True]
+    )
 
 
 def merge_elements(stats: Stats) -> float:
@@ -136,6 +178,8 @@ class Part:
     query_norm: float
     sums: float
     floor: float
+    moved: float | None = None
+    """Largest |q.(own centre - centre of the Frame)|, None where they are the same."""
 
 
 def parts_of(stats: Stats, p: BucketParameters) -> Iterator[Part]:
@@ -147,26 +191,29 @@ def parts_of(stats: Stats, p: BucketParameters) -> Iterator[Part]:
             if not (upper < 1.0 and widened(b, p.dtype) <= q.logit_bound):
                 yield Part(math.inf, q.logit_bound, 0.0, 0.0, 1.0)
                 continue
-            shared = bucket.shared
-            sums, floor = relative_sums(stats, q, stats.m, 1.0, shared)
+            shared, shell = bucket.shared, shell_of(stats, bucket) if bucket.own else None
+            offset = 1.0 if shell is None else shell.offset
+            sums, floor = relative_sums(stats, q, stats.m, offset, shared)
             norm = cell.largest * (1.0 if p.criterion == "norm" else math.sqrt(stats.d))
             norm = min(norm * (1.0 + 2.0**-50), stats.query_norms.largest)
-            yield Part(upper, shared.logit_bound, norm, sums, floor)
+            moved = None if shell is None else product_up(norm, shell.away)
+            yield Part(upper, shared.logit_bound, norm, sums, floor, moved)
 
 
 def polynomial_sums(stats: Stats, parts: list[Part]) -> float:
     """Return the rounding of the polynomial parts of a row over its normaliser.
 
-    A row's rounding is at most the sum over its parts of `sums` times their key weight. Its
-    normaliser is at least, part by part, `floor` times that weight; and, by Jensen over all keys,
-    at least all the weight times exp(-|q| |mean of the keys|), less a relative eps.
+    A row's rounding is at most the sum over its parts of `sums` times their key weight, times
+    exp(`moved`) where their centre is their own. Its normaliser is at least, part by part, `floor`
+    times that weight, likewise; and, by Jensen over all keys, at least all the weight times
+    exp(-|q| |mean of the keys|), less a relative eps.
     """
     eps = max((p.eps for p in parts), default=0.0)
     if not parts or not eps < 1.0:
         return 0.0
     away = stats.key_offset * stats.key_norms.largest
     by_part = max(p.sums / p.floor for p in parts)
-    exponents = [p.query_norm * away for p in parts]
+    exponents = [p.query_norm * away + (p.moved or 0.0) for p in parts]
     if not max(exponents) < 600.0:
         return by_part
     whole = max(

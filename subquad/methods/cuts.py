@@ -27,13 +27,16 @@ from subquad.methods.buckets import (
     BucketParameters,
     Cell,
     all_exact,
+    bucket_height,
     cell_logit_bound,
+    exact_error,
     magnitudes,
     merge_elements,
 )
 from subquad.methods.method import widened
 from subquad.methods.polynomial import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
-from subquad.stats import OrderStatistics, Stats
+from subquad.order import OrderStatistics
+from subquad.stats import Stats
 
 CUTS = 64
 """Most places at which the search may cut the keys."""
@@ -41,6 +44,8 @@ GRID = 16
 """Logit bounds are rounded up to this many per octave, so that cells share polynomials."""
 MARGIN = 1.0 + 2.0**-8
 """What the estimate of a minimax error may be short of by; a proof follows in any case."""
+OWN_CENTRE = 0.97
+"""Share of the common radius that a bucket's own must be below to be worth a centre of its own."""
 _ABOVE = 1.0 + 2.0**-18  # what preparation in float32 may add to a product of norms
 
 
@@ -95,39 +100,94 @@ def _steps(stats: Stats, eps: float, limit: float) -> Iterator[tuple[int, int, f
             return
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where keys may be cut, largest first: bucket (i, j) holds those of places i to j.
+
+    `edges[i]` is the largest magnitude from place i on, `starts[i]` the number of keys before;
+    `heights[i, j]` bounds the magnitude within the bucket, about its own centre where `own`;
+    both have one column where j makes no difference.
+    """
+
+    edges: np.ndarray
+    starts: np.ndarray
+    heights: np.ndarray
+    own: np.ndarray
+
+    @classmethod
+    def of(cls, stats: Stats, criterion: str) -> _Places:
+        """Return places spread over the known ranks, one centre for all."""
+        keys = magnitudes(stats, criterion)[1]
+        at = np.unique(np.linspace(0, keys.ranks.size - 1, CUTS).astype(int))
+        edges = keys.values[at]
+        none = np.zeros((at.size, 1), dtype=bool)
+        return cls(edges, keys.ranks[at].astype(float), edges[:, None], none)
+
+    @classmethod
+    def shells(cls, stats: Stats) -> _Places:
+        """Return the places of the table of shells, own centres where they are of use."""
+        assert stats.shells is not None
+        table = stats.shells()
+        edges = np.array(table.edges[:-1])
+        edges[0] = stats.key_norms.largest
+        starts = [0.0, *(float(stats.key_norms.count_above(e)) for e in edges[1:])]
+        size = edges.size
+        heights, own = np.ones((size, size)), np.zeros((size, size), dtype=bool)
+        for i, j in zip(*np.triu_indices(size), strict=True):
+            radius = table.shells[table.edges[j + 1], table.edges[i]].radius
+            own[i, j] = radius < OWN_CENTRE * edges[i]
+            heights[i, j] = radius if own[i, j] else edges[i]
+        return cls(edges, np.array(starts), heights, own)
+
+
 def cheapest_cuts(
     stats: Stats, criterion: str, dtype: str, rates: Rates, eps: float, limit: float,
-    most: int | None = None,
+    most: int | None = None, own: bool = False, slack: float = math.inf,
 ) -> BucketParameters:  # fmt: skip
     """Return the buckets of least predicted cost with estimated errors at most eps.
 
     `limit` is the largest logit left to a polynomial, whatever its degree; `most` the number of
-    buckets that may have one.
+    buckets that may have one. With `own`, by norm, they may have their own centres. Where exact
+    logits in `dtype` err by more than `slack`, they are left to float64.
     """
-    queries, keys, factor = magnitudes(stats, criterion)
+    queries, _, factor = magnitudes(stats, criterion)
     ladder = _Ladder.of(stats, eps, limit)
     if ladder.degrees.size == 0 or most == 0:
         return all_exact(stats, criterion, dtype)
-    places = np.unique(np.linspace(0, keys.ranks.size - 1, CUTS).astype(int))
-    starts, heights = keys.ranks[places].astype(float), keys.values[places]
-    above = _counts_above(queries, ladder.reach[:, None] / _ABOVE, factor * heights[None, :])
+    places = _Places.shells(stats) if own else _Places.of(stats, criterion)
+    reach = ladder.reach[:, None, None] / _ABOVE
+    above = _counts_above(queries, reach, factor * places.heights[None, :, :])
+    above = np.broadcast_to(above, (*above.shape[:2], places.starts.size))
     prices = _prices(stats, dtype, rates)
+    errors = np.array([exact_error(stats, criterion, float(x), dtype) for x in places.edges])
+    wide = ~(errors <= slack) & (dtype != "float64")
+    priced = np.where(wide, _prices(stats, "float64", rates)[0], prices[0]), *prices[1:]
     buckets = []
-    for place, end, top in _best_cuts(stats, starts, above, ladder, prices, most):
-        last = end == places.size
-        lower = -1.0 if last else float(heights[end])
-        upper = math.inf if place == 0 else float(heights[place])
-        count = int((stats.m if last else starts[end]) - starts[place])
-        bucket = Bucket(lower, upper, count, stats.n)
+    for place, end, top in _best_cuts(stats, places.starts, above, ladder, priced, most):
         if top >= 0:
-            bucket = _with_cells(stats, criterion, dtype, bucket, ladder, top, rates)
-        buckets.append(bucket)
+            bucket = _bucket(stats, places, place, end, bool(wide[place]))
+            bucket = replace(bucket, own=bool(places.own[place, min(end, places.own.shape[1]) - 1]))
+            buckets.append(_with_cells(stats, criterion, dtype, bucket, ladder, top, rates))
+            continue
+        middle = place + int(wide[place:end].sum())  # the larger, the wider
+        for start, stop in ((place, middle), (middle, end)):
+            if start < stop:
+                buckets.append(_bucket(stats, places, start, stop, bool(wide[start])))
     return BucketParameters(criterion, dtype, tuple(_joined(buckets)))
+
+
+def _bucket(stats: Stats, places: _Places, place: int, end: int, wide: bool) -> Bucket:
+    """Return the bucket of places `place` to `end`, without a cell."""
+    last = end == places.starts.size
+    lower = -1.0 if last else float(places.edges[end])
+    upper = math.inf if place == 0 else float(places.edges[place])
+    count = int((stats.m if last else places.starts[end]) - places.starts[place])
+    return Bucket(lower, upper, count, stats.n, wide=wide)
 
 
 def _joined(buckets: list[Bucket]) -> Iterator[Bucket]:
     """Yield the buckets, neighbours without a cell as one."""
-    for exact, run in groupby(buckets, key=lambda bucket: not bucket.cells):
+    for (exact, _), run in groupby(buckets, key=lambda bucket: (not bucket.cells, bucket.wide)):
         same = list(run)
         if not exact:
             yield from same
@@ -159,25 +219,26 @@ def _prices(stats: Stats, dtype: str, rates: Rates) -> tuple[float, float, float
 
 def _best_cuts(
     stats: Stats, starts: np.ndarray, above: np.ndarray, ladder: _Ladder,
-    prices: tuple[float, float, float], most: int | None,
+    prices: tuple[np.ndarray, float, float], most: int | None,
 ) -> list[tuple[int, int, int]]:  # fmt: skip
     """Return (start, end, top step, -1 if exact) of each bucket of the best division, in order."""
-    pair, token, bucket = prices
-    before = np.vstack([np.full(starts.size, float(stats.n)), above[:-1]])
-    rows = np.cumsum(ladder.r[:, None] * (before - above), axis=0)  # features of the cells' rows
+    pairs, token, bucket = prices
+    before = np.concatenate([np.full_like(above[:1], float(stats.n)), above[:-1]])
+    rows = np.cumsum(ladder.r[:, None, None] * (before - above), axis=0)  # features of cells' rows
     edges = np.append(starts, float(stats.m))
-    exactly = pair * stats.n * (stats.m - edges)  # the cost from each place on, no bucket left
-    found: list[list[tuple[int, int]]] = []
+    whole = pairs * stats.n * np.diff(edges)
+    exactly = np.append(np.cumsum(whole[::-1])[::-1], 0.0)  # from each place on, no bucket left
+    exactly_all, found = exactly, []
     for _ in range(1 if most is None else most):
         best, steps = np.zeros(starts.size + 1), [(0, 0)] * starts.size
         rest = best if most is None else exactly
         for i in range(starts.size - 1, -1, -1):
             keys = edges[i + 1 :] - edges[i]
-            per_key = token * ladder.r + pair * above[:, i]
-            by_step = per_key[:, None] * keys + (token * rows[:, i])[:, None] + bucket
+            per_key = token * ladder.r[:, None] + pairs[i] * above[:, i, i:]
+            by_step = per_key * keys + token * rows[:, i, i:] + bucket
             top = np.argmin(by_step, axis=0)
             with_bucket = by_step[top, np.arange(keys.size)] + rest[i + 1 :]
-            without = pair * stats.n * keys + best[i + 1 :]
+            without = exactly_all[i] - exactly_all[i + 1 :] + best[i + 1 :]
             j = int(np.argmin(np.minimum(with_bucket, without)))
             best[i] = min(with_bucket[j], without[j])
             steps[i] = i + 1 + j, int(top[j]) if with_bucket[j] < without[j] else -1
@@ -205,10 +266,11 @@ def _with_cells(
     rates: Rates,
 ) -> Bucket:  # fmt: skip
     """Return the bucket with its cells up to step `top`; cells not worth a call are left out."""
-    queries, keys, factor = magnitudes(stats, criterion)
+    queries = magnitudes(stats, criterion)[0]
     _, token, _ = _prices(stats, dtype, rates)
     call = CALL_ELEMENTS / getattr(rates, dtype).elements
-    height = max(factor * min(bucket.largest, keys.largest), 1e-300)
+    factor = magnitudes(stats, criterion)[2]
+    height = max(factor * bucket_height(stats, criterion, bucket), 1e-300)
     cells, done = [], 0
     for step in range(top + 1):
         reach = float(ladder.reach[step])

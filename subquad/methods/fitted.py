@@ -4,82 +4,115 @@ Theorem (ours, claim `fitted-majorant`): if m(x) >= |exp(x) - p(x)| on [-B, B], 
 of a row err by at most E = sum_j w_j m(x_ij), a dot product of m's coefficients with the row's sums
 by degree, which the State gives; then the output moves by at most 2E/D~ (claim `additive-sharp`),
 positive weights or not. One State of an even degree; queries in groups by norm,
-each with its own B and its own pair (p, m), chosen by a linear program on some of its rows. Rows
-whose bound exceeds the tolerance are left to the exact method. Sibling: `polynomial`.
+each with its own B and its own pair (p, m), chosen by a linear program on some of its rows. The
+largest keys, where they are few and far out, are summed exactly beside, and E and B are over the
+others. Rows whose bound exceeds the tolerance are left to the exact method. Sibling: `polynomial`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import OUTWARD, Array
-from subquad.bounds.rounding import polynomial_sum_error, polynomial_underflow
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.engine import State, accumulate, contract
-from subquad.exp_poly.fitted import FittedPair, fit_pair
-from subquad.features import block_sizes, feature_dimension
-from subquad.frame import balancing_exponent
+from subquad.features import feature_dimension
 from subquad.methods.exact import logit_error, sum_error
+from subquad.methods.fitted_sums import grouped, large_keys, nothing, small_keys
 from subquad.methods.fitting import (
     DEGREES,
     LOGIT_BOUND_MAX,
     FittedParameters,
+    blank_parameters,
+    key_cuts,
     predicted,
-    reach,
 )
 from subquad.methods.method import (
+    COMPUTE_DTYPES,
     Proposal,
     Refusal,
     a_priori_terms,
-    input_error,
+    beaten,
     storage_term,
-    widened,
 )
-from subquad.methods.polynomial import (
-    PolynomialParameters,
-    gammas_for,
-    passes_bytes,
-)
+from subquad.methods.polynomial import PolynomialParameters, passes_bytes
 from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 from subquad.stats import Stats
-
-ROWS_FITTED = 48
 
 
 class Fitted:
     """Polynomials and majorants fitted to the data, rows above tol exact."""
 
     name = "fitted"
+    search = 1e-2
 
-    def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
-        """Yield the cheapest degree and dtype by predicted share of exact rows, or why not."""
+    def fit(
+        self, stats: Stats, tol: float, rates: Rates, budget: float = math.inf
+    ) -> Iterator[Proposal | Refusal]:
+        """Yield the cheapest degree, dtype and cut by predicted share of exact rows, or why not.
+
+        Where the sample promises no saving and nobody else has an offer, that every row goes
+        exact: dearer than `exact`, certified all the same.
+        """
         if stats.sample is None:
             yield Refusal(self, "", "needs a sample of rows: give data")
             return
-        exact = FittedParameters(0, (), "float64", 0, 1.0, tol)
-        least = _others(stats, exact)
+        cuts = key_cuts(stats.key_norms)
+        blanks = [p for p in (blank_parameters(stats, DEGREES[0], tol, c) for c in cuts) if p.edges]
+        if not blanks:
+            reason = (f"nine queries in ten may reach logits past {LOGIT_BOUND_MAX:g}: every row "
+                      "would go exact")  # fmt: skip
+            yield Refusal(self, "", reason)
+            return
+        least = _others(stats, blanks[0])
         if not least < tol:
             yield Refusal(self, "", "rounding of the rows that go exact leaves no room", least)
             return
-        offers = [self._proposal(stats, exact)]
-        for degree in DEGREES:
-            best = min(rates.seconds(o.work) for o in offers if o.bound <= tol)
-            blank = FittedParameters(
-                degree, (), "float32", feature_dimension(stats.d, degree), 0.0, tol
-            )
-            if rates.seconds(self.work(stats, blank)) >= best:
-                break  # the features alone cost more, and more at every higher degree
-            offers += [self._proposal(stats, p) for p in predicted(stats, degree, tol)]
-        yield min((o for o in offers if o.bound <= tol), key=lambda o: rates.seconds(o.work))
+        yield self._best(stats, tol, rates, budget, blanks)
 
-    def _proposal(self, stats: Stats, p: FittedParameters) -> Proposal:
-        return Proposal(self, p, self.certify(stats, p), self.work(stats, p), fallback=1.0)
+    def _best(
+        self, stats: Stats, tol: float, rates: Rates, budget: float, blanks: list[FittedParameters]
+    ) -> Proposal | Refusal:
+        """Return the cheapest offer, or that none can be had within the budget."""
+        faster = (replace(p, dtype=COMPUTE_DTYPES[0]) for p in blanks)  # blanks are of float64
+        alone = min(self._seconds(stats, p, rates, 0.0) for p in faster)
+        if alone >= budget:
+            return beaten(self, f"degree {DEGREES[0]}", alone, budget)
+        offers = [
+            Proposal(self, p, self.certify(stats, p), self.work(stats, p), fallback=1.0)
+            for p in self._offers(stats, tol, rates, budget, blanks)
+        ]
+        best = min((o for o in offers if o.bound <= tol), key=lambda o: rates.seconds(o.work))
+        if budget < math.inf and best.parameters.exact_share >= 1.0:
+            return Refusal(self, "", "no degree saves: every row would go exact")
+        return best
+
+    def _offers(
+        self, stats: Stats, tol: float, rates: Rates, budget: float, blanks: list[FittedParameters]
+    ) -> Iterator[FittedParameters]:
+        """Yield what is worth comparing, the shares predicted; first, that every row goes exact."""
+        yield blanks[0]
+        best = min(budget, rates.seconds(Work(
+            0.0, 0.0, 0.0, stats.d, stats.d_v, "float64", wide_pairs=float(stats.n) * stats.m
+        )))  # fmt: skip
+        for degree in DEGREES:
+            for p in blanks:
+                r = feature_dimension(stats.d, degree)
+                p = replace(p, degree=degree, r=r, dtype=COMPUTE_DTYPES[0])
+                if self._seconds(stats, p, rates, 0.0) >= best:
+                    continue  # its features and its large keys alone cost more
+                for offer in predicted(stats, degree, tol, (p.key_cut, p.large_keys)):
+                    best = min(best, self._seconds(stats, offer, rates, offer.exact_share))
+                    yield offer
+
+    def _seconds(self, stats: Stats, p: FittedParameters, rates: Rates, share: float) -> float:
+        """Return the predicted seconds with a share of the rows gone exact."""
+        return rates.seconds(self.work(stats, replace(p, exact_share=share)))
 
     def certify(self, stats: Stats, parameters: FittedParameters) -> tuple[Term, ...]:
         """Return the Terms of a row at the level above which rows go exact; not proved before.
@@ -94,114 +127,35 @@ class Fitted:
         return Term("truncation", "output-bound", room), logits, sums, storage
 
     def work(self, stats: Stats, parameters: FittedParameters) -> Work:
-        """Return r features of all queries and keys, and the pairs of the rows predicted exact."""
-        elements = (2 * stats.n + stats.m) * (stats.d + stats.d_v)
-        passes = PolynomialParameters(
-            parameters.degree, LOGIT_BOUND_MAX, parameters.dtype, parameters.r
-        )
+        """Return r features of queries and small keys, the pairs of large keys and exact rows."""
+        p, large = parameters, parameters.large_keys
+        sides = 2 * stats.n + stats.m + (stats.n + stats.m if large else 0)  # gathered apart
+        passes = PolynomialParameters(p.degree, LOGIT_BOUND_MAX, p.dtype, p.r)
         return Work(
-            parameters.exact_share * float(stats.n) * stats.m,
-            float(parameters.r) * (stats.n + stats.m), float(elements), stats.d, stats.d_v,
-            parameters.dtype, passes_bytes(stats.d, stats.d_v, passes) if passes.degree else 0.0,
+            float(stats.n) * large, float(p.r) * (stats.n + stats.m - large),
+            float(sides * (stats.d + stats.d_v)), stats.d, stats.d_v, p.dtype,
+            passes_bytes(stats.d, stats.d_v, passes),
+            wide_pairs=p.exact_share * float(stats.n) * stats.m,
         )  # fmt: skip
 
     def run(self, head: Head, parameters: FittedParameters) -> Partial:
         """Return the sums over all keys; a row that no group takes has no finite bound."""
-        norms, count = head.rows.query_norms, len(parameters.edges)
-        group = np.searchsorted(np.asarray(parameters.edges), norms)  # the least edge >= norm
-        # On other data than those of the plan the keys may be larger.
-        group[norms * float(head.rows.key_norms.max()) > LOGIT_BOUND_MAX] = count
-        members = [np.flatnonzero(group == i) for i in range(count)]
-        members = [rows for rows in members if rows.size]
-        if not members or parameters.degree == 0:
-            return _nothing(head, norms.size)
-        state, logit_bound = _state(head, parameters, max(norms[m].max() for m in members))
-        pairs = _pairs(head, parameters, state, members)
+        norms, sizes = head.rows.query_norms, head.rows.key_norms
+        small, large = (np.flatnonzero(x) for x in
+                        (sizes <= parameters.key_cut, sizes > parameters.key_cut))  # fmt: skip
+        groups = grouped(norms, parameters.edges, float(sizes[small].max(initial=0.0)))
+        if small.size == 0 or not groups:
+            return nothing(head, norms.size)
         xp = array_api_compat.array_namespace(head.Q)
-        parts = [
-            (xp.asarray(rows), rows_partial(head, rows, state, pair, parameters.dtype, logit_bound))
-            for rows, pair in zip(members, pairs, strict=True)
-        ]
-        beyond = np.flatnonzero(group == count)
+        taken = np.concatenate(groups)
+        parts = [(xp.asarray(taken), small_keys(head, parameters, groups, small))]
+        if large.size:
+            beside = large_keys(head, taken, large, parameters.dtype)
+            parts = [(xp.asarray(taken), parts[0][1].merge(beside))]
+        beyond = np.setdiff1d(np.arange(norms.size), taken)
         if beyond.size:
-            parts.append((xp.asarray(beyond), _nothing(head, beyond.size)))
+            parts.append((xp.asarray(beyond), nothing(head, beyond.size)))
         return join_rows(parts)
-
-
-def rows_partial(
-    head: Head, rows: np.ndarray, state: State, pair: FittedPair, dtype: str, logit_bound: float
-) -> Partial:
-    """Return the sums of the queries `rows` by a pair that is proved for their logits.
-
-    `logit_bound` bounds those of all queries that the State was balanced for.
-    """
-    Q = head.Q
-    xp = array_api_compat.array_namespace(Q)
-    p, m = pair.polynomial, pair.majorant
-    queries = head.frame.queries(xp.take(Q, xp.asarray(rows), axis=0), dtype, state.balance)
-    numerator, by_degree = contract(queries, state, p)
-    norms = xp.asarray(widened(head.rows.query_norms[rows] * 2.0**state.balance, dtype))
-    gammas = gammas_for(state.d, state.count, pair.degree, dtype)
-    sizes = block_sizes(state.d, pair.degree)
-
-    def lost(c: np.ndarray) -> Array:
-        rho = polynomial_sum_error(c, norms, state.norm_moments, gammas)
-        return rho + polynomial_underflow(c, sizes, state.count, state.d, logit_bound, dtype)
-
-    # Half of `lost` is of the numerator: the majorant is summed in the normaliser alone.
-    error = xp.clip(by_degree @ xp.asarray(m), 0.0, None) + lost(m) / 2.0
-    one = xp.ones(rows.size, dtype=xp.float64)
-    perturbation = input_error(logit_bound, state.d, dtype, head.frame.query_tilt is not None)
-    return Partial(
-        numerator, by_degree @ xp.asarray(p),
-        xp.full(rows.size, state.weight_shift, dtype=xp.int64),
-        error=error * OUTWARD, ratio=one, rounding=lost(p), perturbation=perturbation * one,
-    )  # fmt: skip
-
-
-def _state(head: Head, parameters: FittedParameters, query_norm: float) -> tuple[State, float]:
-    """Return the State of all keys, and the largest logit of queries up to `query_norm`."""
-    frame, dtype, key_norm = head.frame, parameters.dtype, float(head.rows.key_norms.max())
-    weights, shift = frame.key_weights(head.K)
-    balance = balancing_exponent(float(query_norm), key_norm)
-    state = accumulate(
-        frame.keys(head.K, dtype, -balance), frame.values(head.V, weights, dtype),
-        parameters.degree, key_centre=frame.key.centre, weight_shift=shift, balance=balance,
-    )  # fmt: skip
-    return state, reach(query_norm, key_norm, dtype)
-
-
-def _pairs(
-    head: Head, parameters: FittedParameters, state: State, members: list[np.ndarray]
-) -> list[FittedPair]:
-    """Return the pair of each group, fitted to the sums of some of its rows."""
-    xp = array_api_compat.array_namespace(head.Q)
-    norms, dtype = head.rows.query_norms, parameters.dtype
-    chosen = [rows[_spread(norms[rows])] for rows in members]
-    taken = xp.take(head.Q, xp.asarray(np.concatenate(chosen)), axis=0)
-    ones = np.ones(parameters.degree + 1)
-    _, by_degree = contract(head.frame.queries(taken, dtype, state.balance), state, ones)
-    sums = np.asarray(array_api_compat.to_device(by_degree, "cpu"))
-    parts = np.split(sums, np.cumsum([rows.size for rows in chosen])[:-1])
-    key_norm = float(head.rows.key_norms.max())
-    return [
-        fit_pair(parameters.degree, reach(float(norms[rows].max()), key_norm, dtype), part)
-        for rows, part in zip(members, parts, strict=True)
-    ]
-
-
-def _spread(norms: np.ndarray) -> np.ndarray:
-    """Return the indices of a third by largest norm and of others spread over the norms."""
-    order = np.argsort(-norms)
-    top = ROWS_FITTED // 3
-    rest = np.linspace(0, order.size - 1, ROWS_FITTED - top).astype(np.int64)
-    return order[np.union1d(np.arange(min(top, order.size)), rest)]
-
-
-def _nothing(head: Head, n: int) -> Partial:
-    """Return n rows without any sum: `finish` gives them no finite bound."""
-    xp = array_api_compat.array_namespace(head.Q)
-    return Partial.empty(n, head.V.shape[1], xp)
 
 
 def _exact_terms(stats: Stats, parameters: FittedParameters) -> tuple[Term, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,22 +17,29 @@ from subquad.bounds.rounding import polynomial_sum_error
 from subquad.bounds.softmax import logit_perturbation_bound
 from subquad.exp_poly.fitted import FittedPair, fit_pair
 from subquad.features import feature_dimension
+from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.method import COMPUTE_DTYPES, input_error, storage_term, widened
 from subquad.methods.polynomial import LOGIT_BOUND_MIN, gammas_for
-from subquad.stats import RowSample, Stats
+from subquad.order import OrderStatistics
+from subquad.sample import RowSample
+from subquad.stats import Stats
 
 DEGREES = (2, 4, 6, 8)
 GROUPS = 8
 LOGIT_BOUND_MAX = 16.0
 """Queries that may reach further go exact: no degree of DEGREES is of use there."""
+LARGE_SHARES = (2.0**-10, 2.0**-7, 2.0**-5)
+"""About which shares of the keys, the largest, may be left to the exact part."""
+NEARLY = 1.1
+"""Keys this many times smaller, or less, are as large as any."""
 
 
 @dataclass(frozen=True)
 class FittedParameters:
-    """Degree of the State (0: none, every row exact), largest norm of each group of queries.
+    """Degree of the State, largest norm of each group of queries.
 
-    `exact_share` is the predicted share of rows that go exact, `level` the bound above which they
-    do; `run` needs neither.
+    Keys of norm above `key_cut`, `large_keys` of them, are exact. `exact_share` is the predicted
+    share of rows that go exact, `level` the bound above which they do; `run` needs neither.
     """
 
     degree: int
@@ -41,33 +48,66 @@ class FittedParameters:
     r: int
     exact_share: float
     level: float
+    key_cut: float = math.inf
+    large_keys: int = 0
 
     def __str__(self) -> str:
-        if self.degree == 0:
-            return f"every row exact, {self.dtype}"
-        share = f"about {100.0 * self.exact_share:.2g} % of rows exact"
         groups = f"{len(self.edges)} group{'s' if len(self.edges) > 1 else ''} of rows"
-        return f"degree {self.degree}, r {self.r:,}, {groups}, {share}, {self.dtype}"
+        share = "every row exact" if self.exact_share >= 1.0 else (
+            f"about {100.0 * self.exact_share:.2g} % of rows exact")  # fmt: skip
+        large = f"{self.large_keys:,} keys exact, " if self.large_keys else ""
+        return f"degree {self.degree}, r {self.r:,}, {groups}, {large}{share}, {self.dtype}"
 
 
-def predicted(stats: Stats, degree: int, tol: float) -> Iterator[FittedParameters]:
+def key_cuts(keys: OrderStatistics) -> list[tuple[float, int]]:
+    """Return (largest norm left to the polynomial, keys above it): none above, then more.
+
+    A cut is moved up over keys of nearly the same norm, so it lies under a gap where there is one.
+    """
+    cuts = [(math.inf, 0)]
+    for share in LARGE_SHARES:
+        place = min(int(np.searchsorted(keys.ranks, share * keys.count)), keys.ranks.size - 1)
+        place = int(np.searchsorted(-keys.values, -NEARLY * keys.values[place]))
+        cut = float(keys.values[place]), int(keys.ranks[place])
+        if cut[1] > cuts[-1][1]:
+            cuts.append(cut)
+    return cuts
+
+
+def blank_parameters(
+    stats: Stats, degree: int, tol: float, cut: tuple[float, int]
+) -> FittedParameters:
+    """Return the parameters of a degree and a cut, every row gone exact, in float64."""
+    low = np.searchsorted(stats.query_norms.ranks, 0.9 * (stats.n - 1))
+    edges = group_edges(
+        stats.query_norms.largest, float(stats.query_norms.values[low]),
+        min(cut[0], stats.key_norms.largest),
+    )  # fmt: skip
+    r = feature_dimension(stats.d, degree)
+    return FittedParameters(degree, edges, "float64", r, 1.0, tol, *cut)
+
+
+def predicted(
+    stats: Stats, degree: int, tol: float, cut: tuple[float, int] = (math.inf, 0)
+) -> Iterator[FittedParameters]:
     """Yield the parameters of a degree in each dtype, the share of exact rows predicted."""
     assert stats.sample is not None
-    sample, key_norm = stats.sample(), stats.key_norms.largest
-    edges = group_edges(sample.norms[0], sample.low_norm, key_norm)
-    if not edges:
+    blank = blank_parameters(stats, degree, tol, cut)
+    if not blank.edges:
         return
-    group = np.searchsorted(np.asarray(edges), sample.norms)
-    found = sample.known.get((degree, edges))
+    sample, key_norm = stats.sample(cut[0]), min(cut[0], stats.key_norms.largest)
+    group = np.searchsorted(np.asarray(blank.edges), sample.norms)
+    found = sample.known.get((degree, blank.edges))
     if found is None:
-        found = sample.known[degree, edges] = _trial_pairs(sample, degree, edges, group, key_norm)
+        found = _trial_pairs(sample, degree, blank.edges, group, key_norm)
+        sample.known[degree, blank.edges] = found
     for dtype in COMPUTE_DTYPES:
-        share = float(sample.shares[group == len(edges)].sum())
+        kept = 0.0
+        beside = (logit_error(stats, dtype), sum_error(stats.m, dtype)) if cut[1] else (0.0, 0.0)
         for i, pair in found.items():
-            bounds = _trial_bounds(stats, sample, group == i, pair, dtype)
-            share += float(sample.shares[group == i][~(bounds <= tol)].sum())
-        r = feature_dimension(stats.d, degree)
-        yield FittedParameters(degree, edges, dtype, r, min(share, 1.0), tol)
+            bounds = _trial_bounds(stats, sample, group == i, pair, dtype, beside)
+            kept += float(sample.shares[group == i][bounds <= tol].sum())
+        yield replace(blank, dtype=dtype, exact_share=max(0.0, 1.0 - kept))
 
 
 def group_edges(largest: float, low: float, key_norm: float) -> tuple[float, ...]:
@@ -100,9 +140,14 @@ def _trial_pairs(
 
 
 def _trial_bounds(
-    stats: Stats, sample: RowSample, rows: np.ndarray, pair: FittedPair, dtype: str
-) -> np.ndarray:
-    """Return the bounds predicted for some sampled rows, all Terms together."""
+    stats: Stats, sample: RowSample, rows: np.ndarray, pair: FittedPair, dtype: str,
+    beside: tuple[float, float],
+) -> np.ndarray:  # fmt: skip
+    """Return the bounds predicted for some sampled rows, all Terms together.
+
+    What the large keys add to the normaliser is left out; `beside` is what they add to the error
+    of a logit and, relative to the normaliser, of the sums.
+    """
     size, b = pair.degree + 1, pair.logit_bound
     sums, moments = sample.sums[rows, :size], sample.norm_moments[:size]
     gammas = gammas_for(stats.d, stats.m, pair.degree, dtype)
@@ -113,8 +158,8 @@ def _trial_bounds(
         )
     normaliser = sums @ pair.polynomial
     safe = np.where(normaliser > rho, normaliser - rho, np.nan)
-    perturbation = input_error(b, stats.d, dtype, stats.tilted)
-    bounds = (2.0 * (sums @ pair.majorant + extra / 2.0) + rho) / safe
+    perturbation = max(input_error(b, stats.d, dtype, stats.tilted), beside[0])
+    bounds = (2.0 * (sums @ pair.majorant + extra / 2.0) + rho) / safe + beside[1]
     bounds += float(logit_perturbation_bound(perturbation))
     return bounds + float(storage_term(stats, dtype).value)
 

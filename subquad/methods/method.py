@@ -7,7 +7,7 @@ A method file holds one algorithm and its theorem. `fit` and `certify` see Stats
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 from subquad.bounds.rounding import FORMATS, U64, gamma, preparation_error, storage_error
@@ -52,7 +52,12 @@ class Refusal:
 
 
 class Method(Protocol):
-    """One algorithm. `name` is what the user calls it."""
+    """One algorithm. `name` is what the user calls it.
+
+    A method whose `fit` takes `budget` as well may give up where it cannot cost less than that
+    many seconds, with a Refusal that says so (`beaten`). One that has `search` (seconds, about,
+    that its `fit` takes at most sizes) is not asked where a way already found takes less.
+    """
 
     name: str
 
@@ -71,6 +76,18 @@ class Method(Protocol):
     def run(self, head: Head, parameters: Any) -> Partial:
         """Return the Partial over all keys, in units of the head's key centre."""
         ...
+
+
+def beaten(method: Method, parameters: str, seconds: float, budget: float) -> Refusal:
+    """Return the Refusal of a method that would cost at least `seconds`, `budget` or more."""
+    reason = f"at least {seconds:.2g} s, the best so far {budget:.2g} s"
+    return Refusal(method, parameters, reason)
+
+
+def cheapest_dtypes(rates: Rates) -> tuple[str, ...]:
+    """Return the compute dtypes in which some work may cost least, were rounding nothing."""
+    pairs = zip(astuple(rates.float64), astuple(rates.float32), strict=True)
+    return COMPUTE_DTYPES[:1] if all(wide <= single for wide, single in pairs) else COMPUTE_DTYPES
 
 
 def storage_term(stats: Stats, dtype: str) -> Term:

@@ -6,9 +6,10 @@ support, claim `support-split-parts`; degrees by row and the certificate ours, c
 of the two largest norms (or d times that of the two largest entries), so one polynomial of that
 cell is within eps. Parts merge as Partials; the largest eps bounds the output. Nothing is supposed
 of the distribution: at the worst every pair is exact. O(sum over buckets of r d_v (keys + rows of
-its cells) + d pairs left exact) time. All buckets share the centre of the head's Frame: a centre
-for each would multiply the rows of its Partial by exp(q . (c_b - c)). Siblings: `polynomial`,
-`support_basis`, both in its search space.
+its cells) + d pairs left exact) time. By norm, a bucket may have its own centre c_b: |k - c_b| is
+then the smaller one, and the rows of its Partial are multiplied by exp(q . (c_b - c)); the query
+centre and the key weights stay those of the head's Frame, one for all buckets. Siblings:
+`polynomial`, `support_basis`, both in its search space.
 """
 
 from __future__ import annotations
@@ -16,47 +17,47 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import array_api_compat
-import numpy as np
 
-from subquad.arrays import Array
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.engine import UNSHIFTED_LOGITS
+from subquad.methods.bucket_sums import Sorted, bucket_partial, centre_error
 from subquad.methods.buckets import (
-    Bucket,
     BucketParameters,
     all_exact,
     count_work,
+    exact_error,
     magnitudes,
     parts_of,
     polynomial_sums,
     single,
 )
 from subquad.methods.cuts import cheapest_cuts, sum_limit
-from subquad.methods.exact import exact_partial, logit_error, sum_error
+from subquad.methods.exact import sum_error
 from subquad.methods.method import (
     COMPUTE_DTYPES,
     Proposal,
     Refusal,
     a_priori_terms,
+    beaten,
+    cheapest_dtypes,
     input_error,
 )
-from subquad.methods.polynomial import (
-    Polynomial,
-    accumulate_keys,
-    contract_queries,
-)
+from subquad.methods.polynomial import LOGIT_BOUND_MAX, Polynomial
 from subquad.methods.support_basis import CRITERIA, SupportBasis
 from subquad.partial import Partial, join_rows
 from subquad.problem import Head
+from subquad.shells import TABLE_ROWS
 from subquad.stats import Stats
 
 ROOM = (0.999, 0.97, 0.85, 0.5)
 """Shares of the tolerance tried for truncation; the rest is left to rounding."""
+
+
+PATIENCE = 10.0
+"""Own centres are looked for where the best division without takes so many times the search."""
 
 
 class MultiThreshold:
@@ -73,6 +74,7 @@ class MultiThreshold:
     """
 
     name = "multi_threshold"
+    search = 1.5e-2
 
     def __init__(self, *, criterion: str = "norm", buckets: int | None = None) -> None:
         if criterion not in CRITERIA:
@@ -85,12 +87,19 @@ class MultiThreshold:
             raise ValueError(msg)
         self.criterion, self.buckets = criterion, buckets
 
-    def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
+    def fit(
+        self, stats: Stats, tol: float, rates: Rates, budget: float = math.inf
+    ) -> Iterator[Proposal | Refusal]:
         """Yield the cheapest certified division into buckets, or why there is none."""
         if not stats.magnitudes_known:
             reason = "needs the rows' magnitudes: give data"
             yield Refusal(self, f"by {self.criterion}", reason)
             return
+        if budget < PATIENCE * _table_seconds(stats, rates):  # no own centres are looked for
+            least = self._least(stats, tol, rates)
+            if least >= budget:
+                yield beaten(self, f"by {self.criterion}", least, budget)
+                return
         best_bound = math.inf
         divisions = self._divisions(stats, tol, rates)
         for p in sorted(divisions, key=lambda p: rates.seconds(self.work(stats, p))):
@@ -102,20 +111,31 @@ class MultiThreshold:
         reason = "no division certifies: rounding of the exact part leaves no room"
         yield Refusal(self, f"by {self.criterion}", reason, best_bound)
 
+    def _least(self, stats: Stats, tol: float, rates: Rates) -> float:
+        """Return the seconds of the cheapest division were rounding nothing, by estimates."""
+        eps = ratio_bound_inverse(tol)
+        divisions = [
+            cheapest_cuts(stats, self.criterion, dtype, rates, eps, LOGIT_BOUND_MAX, self.buckets)
+            for dtype in cheapest_dtypes(rates)
+        ]
+        return min(rates.seconds(self.work(stats, p)) for p in divisions)
+
     def _divisions(
         self, stats: Stats, tol: float, rates: Rates
     ) -> Iterator[BucketParameters]:
         """Yield the divisions worth proving, the single-threshold ones among them."""
+        found = [self._cuts(stats, tol, rates, dtype, room, own=False)
+                 for dtype in COMPUTE_DTYPES for room in ROOM]  # fmt: skip
+        yield from found
         for dtype in COMPUTE_DTYPES:
-            for room in ROOM:
-                eps = ratio_bound_inverse(room * tol)
-                limit = sum_limit((1.0 - room) * tol, dtype)
-                yield cheapest_cuts(
-                    stats, self.criterion, dtype, rates, eps, limit, self.buckets
-                )
             yield all_exact(stats, self.criterion, dtype)
         if self.buckets == 0:
             return
+        least = min(rates.seconds(self.work(stats, p)) for p in found)
+        if self.criterion == "norm" and least >= PATIENCE * _table_seconds(stats, rates):
+            for dtype in COMPUTE_DTYPES:
+                for room in ROOM:
+                    yield self._cuts(stats, tol, rates, dtype, room, own=True)
         for offer in SupportBasis(criterion=self.criterion).fit(stats, tol, rates):
             if isinstance(offer, Proposal) and offer.work.feature_tokens > 0.0:
                 p = offer.parameters
@@ -129,19 +149,32 @@ class MultiThreshold:
                     stats, self.criterion, math.inf, math.inf, (0, 0), offer.parameters
                 )
 
+    def _cuts(
+        self, stats: Stats, tol: float, rates: Rates, dtype: str, room: float, own: bool
+    ) -> BucketParameters:
+        """Return the best cuts with a share `room` of tol left to truncation."""
+        eps, rest = ratio_bound_inverse(room * tol), (1.0 - room) * tol
+        return cheapest_cuts(
+            stats, self.criterion, dtype, rates, eps, sum_limit(rest, dtype), self.buckets, own,
+            slack=rest / 2.0,
+        )  # fmt: skip
+
     def certify(self, stats: Stats, parameters: BucketParameters) -> tuple[Term, ...]:
         """Return the Terms: the largest eps and logit error of a part, the sums of a worst row."""
         dtype, parts = parameters.dtype, list(parts_of(stats, parameters))
-        reached = min((b.reach for b in parameters.buckets), default=-math.inf)
-        exact = reached < magnitudes(stats, parameters.criterion)[0].largest
-        sums = sum_error(stats.m, dtype) if exact else 0.0
-        errors = [input_error(p.reach, stats.d, dtype, stats.tilted) for p in parts]
-        if exact:
-            errors.append(logit_error(stats, dtype))
+        largest = magnitudes(stats, parameters.criterion)[0].largest
+        exact = [(b, parameters.exact_dtype(b)) for b in parameters.buckets if b.reach < largest]
+        sums = max((sum_error(stats.m, wide) for _, wide in exact), default=0.0)
+        errors = [
+            input_error(p.reach, stats.d, dtype, stats.tilted)
+            + (0.0 if p.moved is None else float(centre_error(p.moved, stats.d)))
+            for p in parts
+        ]
+        errors += [exact_error(stats, parameters.criterion, b.largest, x) for b, x in exact]
         sums += polynomial_sums(stats, parts) * math.exp(max(errors))
         return a_priori_terms(
             stats, dtype, eps=max((p.eps for p in parts), default=0.0), perturbation=max(errors),
-            sums=sums + 2.0**-51 * (len(parameters.buckets) - 1), floor=1.0,
+            sums=sums + 2.0**-51 * (2 * len(parameters.buckets) - 1), floor=1.0,
         )  # fmt: skip
 
     def work(self, stats: Stats, parameters: BucketParameters) -> Work:
@@ -152,69 +185,21 @@ class MultiThreshold:
         """Return the sums over all keys, bucket by bucket, the rows back in their places."""
         rows = head.rows
         by_norm = parameters.criterion == "norm"
-        sides = _Sorted.of(
+        sides = Sorted.of(
             head, rows.query_norms if by_norm else rows.query_entries,
             rows.key_norms if by_norm else rows.key_entries,
         )  # fmt: skip
         xp = array_api_compat.array_namespace(head.Q)
         total = Partial.empty(head.Q.shape[0], head.V.shape[1], xp)
         for bucket in parameters.buckets:
-            total = total.merge(_bucket_partial(head, sides, bucket, parameters.dtype))
+            total = total.merge(
+                bucket_partial(head, sides, bucket, parameters.exact_dtype(bucket))
+            )
         return join_rows([(xp.asarray(sides.query_order), total)])
 
 
-@dataclass(frozen=True)
-class _Sorted:
-    """Rows of a head in ascending order of magnitude."""
-
-    query_order: np.ndarray
-    query_sizes: np.ndarray
-    key_order: np.ndarray
-    key_sizes: np.ndarray
-    Q: Array
-
-    @classmethod
-    def of(cls, head: Head, queries: np.ndarray, keys: np.ndarray) -> _Sorted:
-        xp = array_api_compat.array_namespace(head.Q)
-        q, k = np.argsort(queries, kind="stable"), np.argsort(keys, kind="stable")
-        return cls(q, queries[q], k, keys[k], xp.take(head.Q, xp.asarray(q), axis=0))
-
-
-def _bucket_partial(head: Head, sides: _Sorted, bucket: Bucket, dtype: str) -> Partial:
-    """Return the sums of all queries, in ascending order, over the keys of one bucket."""
-    xp = array_api_compat.array_namespace(head.Q)
-    low, high = np.searchsorted(sides.key_sizes, (bucket.smallest, bucket.largest), side="right")
-    index, n = sides.key_order[low:high], sides.query_order.size
-    if index.size == 0:
-        return Partial.empty(n, head.V.shape[1], xp)
-    K, V = (xp.take(x, xp.asarray(index), axis=0) for x in (head.K, head.V))
-    key_norms, query_norms = head.rows.key_norms[index], head.rows.query_norms[sides.query_order]
-    ends = [int(np.searchsorted(sides.query_sizes, c.largest, side="right")) for c in bucket.cells]
-    small, start, parts = max(ends, default=0), 0, []
-    if small > 0:
-        largest = float(query_norms[:small].max())
-        sums = accumulate_keys(head, largest, (K, key_norms), V, bucket.shared)
-        for end, cell in zip(ends, bucket.cells, strict=True):
-            if end > start:
-                queries = sides.Q[start:end], query_norms[start:end]
-                part = contract_queries(head, queries, sums, cell.polynomial)
-                parts.append((xp.arange(start, end), part))
-                start = end
-    for rows in _exact_runs(head, sides, small, float(key_norms.max())):
-        frame, full_norms = head.frame, head.rows.full_query_norms[sides.query_order[rows]]
-        part = exact_partial(
-            frame.full_queries(sides.Q[rows], dtype), frame.full_keys(K, dtype),
-            frame.values(V, None, dtype), full_norms, float(key_norms.max()),
-        )  # fmt: skip
-        parts.append((xp.arange(rows.start, rows.stop), part))
-    return join_rows(parts)
-
-
-def _exact_runs(head: Head, sides: _Sorted, start: int, key_norm: float) -> Iterator[slice]:
-    """Yield the rows from `start` on, first those whose logits the exact path need not shift."""
-    norms = head.rows.full_query_norms[sides.query_order[start:]]
-    low = np.maximum.accumulate(norms) * key_norm < 0.99 * UNSHIFTED_LOGITS
-    middle, n = start + int(low.sum()), sides.query_order.size
-    for run in (slice(start, middle), slice(middle, n)):
-        if run.stop > run.start:
-            yield run
+def _table_seconds(stats: Stats, rates: Rates) -> float:
+    """Return about how long it takes to measure the shells of keys, infinity where it cannot be."""
+    if stats.shells is None or not stats.shells.at_hand:
+        return math.inf
+    return 0.1 + TABLE_ROWS * stats.m * stats.d / rates.float64.elements

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import array_api_compat
 import numpy as np
@@ -43,11 +43,13 @@ from subquad.methods.method import (
     Proposal,
     Refusal,
     a_priori_terms,
+    beaten,
     input_error,
     widened,
 )
 from subquad.partial import Partial
 from subquad.problem import Head
+from subquad.sides import Side
 from subquad.stats import Stats
 
 LOGIT_BOUND_MAX = 64.0
@@ -81,7 +83,9 @@ class Polynomial:
 
     name = "polynomial"
 
-    def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
+    def fit(
+        self, stats: Stats, tol: float, rates: Rates, budget: float = math.inf
+    ) -> Iterator[Proposal | Refusal]:
         """Yield the cheapest certified degree and dtype, or why there is none."""
         limit = widened(stats.logit_bound, "float32")
         if not limit <= LOGIT_BOUND_MAX:
@@ -89,7 +93,22 @@ class Polynomial:
             reason = f"logit bound {limit:.{digits}g} exceeds {LOGIT_BOUND_MAX:g}"
             yield Refusal(self, "", reason)
             return
-        proposals = [p for dtype in COMPUTE_DTYPES for p in self._smallest(stats, tol, dtype)]
+        proposals: list[Proposal] = []
+        too_dear: list[tuple[float, str]] = []
+        for dtype in COMPUTE_DTYPES:
+            start = self._start(stats, tol, dtype)
+            if start is None:
+                continue
+            seconds = rates.seconds(self.work(stats, start))
+            if seconds >= budget:
+                too_dear.append((seconds, str(start)))
+                continue
+            proposals.append(self._smallest(stats, tol, start))
+            if proposals[-1].bound <= tol:
+                budget = min(budget, rates.seconds(proposals[-1].work))
+        if too_dear and not any(p.bound <= tol for p in proposals):
+            yield beaten(self, min(too_dear)[1], min(too_dear)[0], budget)
+            return
         if not proposals:
             reason = f"rounding leaves no room at logit bound {stats.logit_bound:.3g}"
             yield Refusal(self, "", reason)
@@ -102,23 +121,27 @@ class Polynomial:
         reason = f"rounding and storage leave no room at logit bound {stats.logit_bound:.3g}"
         yield Refusal(self, str(best.parameters), reason, best.bound)
 
-    def _smallest(self, stats: Stats, tol: float, dtype: str) -> Iterator[Proposal]:
-        """Yield the Proposal of the smallest degree within tol, or the best one met."""
+    def _start(self, stats: Stats, tol: float, dtype: str) -> PolynomialParameters | None:
+        """Return the least degree that may do, by estimates; None where rounding alone is more."""
         logit_bound = max(widened(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
         if least_rounding(logit_bound, dtype) > tol:
-            return
-        start = smallest_degree(logit_bound, ratio_bound_inverse(tol))
+            return None
+        degree = smallest_degree(logit_bound, ratio_bound_inverse(tol))
+        return parameters_for(degree, logit_bound, dtype, stats.d)
+
+    def _smallest(self, stats: Stats, tol: float, start: PolynomialParameters) -> Proposal:
+        """Return the Proposal of the smallest degree within tol, or the best one met."""
         best = None
-        for degree in range(start, start + DEGREES_TRIED):
-            p = parameters_for(degree, logit_bound, dtype, stats.d)
+        for degree in range(start.degree, start.degree + DEGREES_TRIED):
+            p = parameters_for(degree, start.logit_bound, start.dtype, stats.d)
             proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))
             if best is None or proposal.bound < best.bound:
                 best = proposal
             # Once truncation is a small part, a higher degree cannot help.
             if proposal.bound <= tol or proposal.terms[0].value <= 1e-3 * tol:
                 break
-        if best is not None:
-            yield best
+        assert best is not None
+        return best
 
     def certify(self, stats: Stats, parameters: PolynomialParameters) -> tuple[Term, ...]:
         """Return the Terms; infinite where a logit may lie outside the polynomial's interval."""
@@ -249,15 +272,17 @@ class KeySums:
 
 def accumulate_keys(
     head: Head, query_norm: float, keys: tuple[Array, np.ndarray], V: Array,
-    shared: PolynomialParameters,
+    shared: PolynomialParameters, side: Side | None = None,
 ) -> KeySums:  # fmt: skip
     """Return the KeySums of some keys (rows of the input, and their norms), at least one.
 
-    No query that is contracted with it may be larger than `query_norm`.
+    No query that is contracted with it may be larger than `query_norm`. The norms are about the
+    centre of `side`, by default that of the Frame; the sums are in units of that centre.
     """
     K, key_norms = keys
-    frame, dtype = head.frame, shared.dtype
-    weights, shift = frame.key_weights(K)
+    weights, shift = head.frame.key_weights(K)  # those of the Frame, whatever the centre
+    frame = head.frame if side is None else replace(head.frame, key=side)
+    dtype = shared.dtype
     # Large rows elsewhere may have left these unbalanced, and powers overflow early.
     balance = balancing_exponent(query_norm, float(key_norms.max()))
     state = accumulate(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import array_api_compat
 import numpy as np
 
+from subquad.arguments import check_real
 from subquad.arrays import product_up
 from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
 from subquad.certificate import Term
@@ -30,6 +31,8 @@ from subquad.methods.method import (
     Proposal,
     Refusal,
     a_priori_terms,
+    beaten,
+    cheapest_dtypes,
     input_error,
     widened,
 )
@@ -46,7 +49,7 @@ from subquad.methods.polynomial import (
     smallest_degree,
 )
 from subquad.partial import Partial, join_rows
-from subquad.problem import Head, check_real
+from subquad.problem import Head
 from subquad.stats import Stats
 
 CRITERIA = ("norm", "entry")
@@ -85,6 +88,7 @@ class SupportBasis:
     """
 
     name = "support_basis"
+    search = 2e-3
 
     def __init__(self, *, criterion: str | None = None, threshold: float | None = None) -> None:
         if criterion is not None and criterion not in CRITERIA:
@@ -96,25 +100,44 @@ class SupportBasis:
         self.criteria = CRITERIA if criterion is None else (criterion,)
         self.threshold = threshold
 
-    def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
+    def fit(
+        self, stats: Stats, tol: float, rates: Rates, budget: float = math.inf
+    ) -> Iterator[Proposal | Refusal]:
         """Yield, for each criterion, the cheapest certified split or why there is none."""
         for criterion in self.criteria:
             if not stats.magnitudes_known:
                 yield Refusal(self, f"by {criterion}", "needs the rows' magnitudes: give data")
-                continue
-            best_bound, found = math.inf, None
-            for p in self._by_cost(stats, tol, criterion, rates):
-                if not _plausible(stats, p, tol):
-                    continue
-                proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))
-                best_bound = min(best_bound, proposal.bound)
-                if proposal.bound <= tol:
-                    found = proposal
-                    break
-            if found is not None:
-                yield found
+            elif criterion == "entry" and "norm" in self.criteria and budget < math.inf:
+                # The thresholds times sqrt(d) bound norms: no more rows, the same logits.
+                yield Refusal(self, "by entry", "costs at least as much as by norm")
             else:
-                yield Refusal(self, f"by {criterion}", self._why(stats, criterion), best_bound)
+                yield self._best(stats, tol, criterion, rates, budget)
+
+    def _best(
+        self, stats: Stats, tol: float, criterion: str, rates: Rates, budget: float
+    ) -> Proposal | Refusal:
+        """Return the cheapest certified split by one criterion, or why there is none."""
+        if budget < math.inf and self.threshold is None:
+            least = self._least(stats, tol, criterion, rates)
+            if least >= budget:
+                return beaten(self, f"by {criterion}", least, budget)
+        best_bound = math.inf
+        for p in self._by_cost(stats, tol, criterion, rates):
+            if not _plausible(stats, p, tol):
+                continue
+            proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))
+            best_bound = min(best_bound, proposal.bound)
+            if proposal.bound <= tol:
+                return proposal
+        return Refusal(self, f"by {criterion}", self._why(stats, criterion), best_bound)
+
+    def _least(self, stats: Stats, tol: float, criterion: str, rates: Rates) -> float:
+        """Return the seconds of the cheapest split were rounding nothing, by estimates."""
+        eps = ratio_bound_inverse(tol)
+        return min(
+            (rates.seconds(self.work(stats, p)) for dtype in cheapest_dtypes(rates)
+             for p in _cheapest_splits(stats, eps, criterion, dtype, rates)), default=math.inf
+        )  # fmt: skip
 
     def _why(self, stats: Stats, criterion: str) -> str:
         """Return why no split certifies."""

@@ -27,10 +27,17 @@ DTYPES = ("float32", "float64")
 
 
 def test_formats_are_those_of_the_machine():
-    for name, form in FORMATS.items():
-        info = np.finfo(name)
+    for name in ("float16", "float32", "float64"):
+        info, form = np.finfo(name), FORMATS[name]
         assert form.u == float(info.eps) / 2
         assert form.normal == float(info.smallest_normal)
+
+
+def test_operands_are_of_eight_bits_each_and_lose_what_float32_flushes():
+    assert FORMATS["bfloat16"].u == 2.0**-8
+    assert FORMATS["bfloat16x3"].u == FORMATS["bfloat16"].u ** 2
+    for name in ("bfloat16", "bfloat16x3"):  # the smallest subnormal, as the bounds count it
+        assert 2.0 * FORMATS[name].u * FORMATS[name].normal == FORMATS["float32"].normal
 
 
 @given(length=st.integers(0, 2**23), dtype=st.sampled_from(DTYPES))

@@ -1,12 +1,14 @@
 """The exact path against extended precision, within the accounting of its docstring."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subquad import engine
-from subquad.engine import naive, sizes
+from subquad.engine import cpu_exact, naive, sizes
 
 BITS = {"float32": 24, "float64": 53}
 
@@ -72,11 +74,41 @@ def test_several_real_blocks(logit, dtype):
 def test_the_shift_grows_by_exact_powers_of_two(monkeypatch):
     # Keys in ascending order: every block raises the shift. W = 1, so sums are of weights alone.
     monkeypatch.setattr(sizes, "EXACT_KEY_BLOCK", 1)
+    monkeypatch.setattr(sizes, "GROUPS", 1)
     K = np.log(2.0) * np.arange(-40.0, 41.0, 20.0)[:, None]
     W = np.ones((len(K), 2))
     _, normaliser, shift = engine.exact_block(np.array([[1.0], [-1.0]]) * 4, K, W)
     assert shift.tolist() == [160, 160]
     np.testing.assert_allclose(normaliser, sum(2.0 ** (-80 * i) for i in range(5)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("logit", [5.0, 100.0])
+def test_few_rows_and_many_keys_are_cut_by_keys(dtype, logit):
+    assert sizes.exact_shares(7, 4000) == (7, 8)
+    case = problem(4, 7, 4000, 5, 3, logit, dtype)
+    assert_within_bound(*case, engine.exact_block(*case))
+
+
+def test_groups_of_keys_meet_at_the_largest_shift(monkeypatch):
+    # Keys ascend for one row and descend for the other: the largest weight in the last, first group
+    monkeypatch.setattr(sizes, "EXACT_KEY_BLOCK", 1)
+    K = np.log(2.0) * np.arange(-40.0, 41.0, 20.0)[:, None]
+    assert sizes.exact_shares(2, len(K))[1] == len(K)
+    W = np.ones((len(K), 2))
+    numerator, normaliser, shift = engine.exact_block(np.array([[1.0], [-1.0]]) * 4, K, W)
+    assert shift.tolist() == [160, 160]
+    np.testing.assert_allclose(normaliser, sum(2.0 ** (-80 * i) for i in range(5)), rtol=1e-13)
+    assert np.array_equal(numerator[:, 0], normaliser)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_group_of_keys_left_out_is_caught(dtype):
+    case = problem(4, 7, 4000, 5, 3, 5.0, dtype)
+    with mock.patch.object(cpu_exact, "_added", lambda sums, shifts: (sums[1:].sum(0), shifts[0])):
+        result = engine.exact_block(*case)
+    with pytest.raises(AssertionError):
+        assert_within_bound(*case, result)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

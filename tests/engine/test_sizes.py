@@ -31,7 +31,8 @@ def test_known_sizes():
     assert sizes.shares(128, 64, 2, 72) == (16, 1)
     assert sizes.shares(5, 64, 2, 72) == (5, 1)
     assert sizes.shares(0, 64, 2, 72) == (0, 1)
-    assert sizes.shares(128, 64, 3, 72) == (9, 1)
+    assert sizes.shares(128, 64, 3, 72) == (2, 8)
+    assert sizes.shares(128, 16, 4, 17) == (16, 1)
     assert sizes.shares(128, 64, 4, 72) == (1, 16)
     L = sizes.contraction_length(2, d=64, degree=2, tiles=128, dtype="float32")
     assert L == 512 + 512 + 3 + (128 + 5 + 5) / 2**29
@@ -60,6 +61,23 @@ def test_chunks_tile_the_block_and_multiply_right(d, k, size):
 def test_chunk_sizes_are_even():
     lengths = [c.stop - c.start for c in chunks(64, 2, 512)]
     assert lengths == [416] * 5
+
+
+@pytest.mark.parametrize("rows", [0, 1, 67, 300, 5000, 10**6])
+@pytest.mark.parametrize("keys", [1, 67, 513, 65_536])
+def test_shares_of_the_exact_path(rows, keys):
+    block, groups = sizes.exact_shares(rows, keys)
+    assert block * min(keys, sizes.EXACT_KEY_BLOCK) <= sizes.EXACT_ROW_BLOCK * sizes.EXACT_KEY_BLOCK
+    assert 1 <= groups <= -(-keys // sizes.EXACT_KEY_BLOCK)
+    if rows >= 16 * sizes.GROUPS or keys >= sizes.EXACT_KEY_BLOCK * sizes.GROUPS and rows:
+        assert -(-rows // block) * groups >= sizes.GROUPS
+
+
+@pytest.mark.parametrize(("inner", "columns", "rows"), [
+    (512, 65, 16), (416, 65, 32), (512, 17, 112), (64, 512, 16), (512, 129, 12), (512, 512, None),
+])  # fmt: skip
+def test_rows_of_one_product(inner, columns, rows):
+    assert sizes.product_rows(inner, columns) == rows
 
 
 def test_patched_sizes_reach_the_lengths():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from proofs_checks.checks import anisotropic as checks
 from subquad.engine import sets
+from subquad.engine.sizes import FEATURE_CHUNK
 from subquad.features import feature_dimension
 from subquad.features.anisotropic import BestFirst, best_set, box_tail
 
@@ -147,7 +148,10 @@ def test_nothing_to_keep():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("n", "m", "r"), [(5, 7, 30), (1, 1, 1), (700, 1300, 200), (3, 600, 2)])
+@pytest.mark.parametrize(
+    ("n", "m", "r"),
+    [(5, 7, 30), (1, 1, 1), (700, 1300, 200), (3, 600, 2), (130, 200, 1300), (4, 12_000, 30)],
+)
 def test_the_passes_are_within_their_rounding(n, m, r, dtype):
     """Against features in longdouble, all materialised; the bound is that of the docstring."""
     rng = np.random.default_rng(n + m)
@@ -162,6 +166,33 @@ def test_the_passes_are_within_their_rounding(n, m, r, dtype):
     bound = sets.set_length(m, r, kept.degree, dtype) * u * reach
     assert sums.shape == (n, 4)
     assert np.all(np.abs(sums - weights @ wide[2]) <= bound)
+
+
+@pytest.mark.parametrize("box", [SPECTRUM, (0.9,) * 9, (1.5,), tuple(0.97**i for i in range(40))])
+@pytest.mark.parametrize("r", [1, 2, 60, 1100])
+def test_tiles_hold_the_monomials_to_the_bit(box, r):
+    """Whatever is built at once, and whatever tile came before: the products of `evaluate`."""
+    kept, rng = best_set(box, r), np.random.default_rng(r)
+    tile = sets._SetTile(kept, 12, np.float32)
+    for t in (12, 5, 5, 1, 12):
+        x = rng.uniform(-2.0, 2.0, (t, len(box))).astype(np.float32)
+        with np.errstate(over="ignore", under="ignore"):  # as in `for_each`
+            chunks = list(tile.blocks(x))
+        assert [c[0] for c in chunks] == list(range(0, kept.r, FEATURE_CHUNK))
+        assert np.array_equal(np.concatenate([c[2] for c in chunks]), kept.evaluate(x.T))
+
+
+def test_steps_are_few_and_long_runs_are_not_gathered():
+    kept = best_set(tuple(2.0 * 0.49 * 0.5**i for i in range(32)), 469)
+    steps = list(sets._steps(kept))
+    assert [a for a, _, _ in steps] == [1, *(b for _, b, _ in steps[:-1])]
+    assert steps[-1][1] == kept.r
+    assert len(steps) < len(kept.runs) / 2
+    for start, stop, variable in steps:
+        assert kept.parents[start:stop].max() < start
+        assert variable is None or np.all(kept.variables[start:stop] == variable)
+    flat = best_set((0.9,) * 9, 1100)
+    assert any(v is not None for _, _, v in sets._steps(flat))
 
 
 def test_threads_do_not_change_the_sums(monkeypatch):

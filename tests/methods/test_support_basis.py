@@ -8,7 +8,7 @@ import pytest
 
 import subquad
 from subquad import SupportBasis
-from subquad.methods.method import Proposal, Refusal
+from subquad.methods.method import Refusal
 from subquad.methods.support_basis import CRITERIA
 from subquad.problem import Problem
 from tests import oracle
@@ -142,15 +142,15 @@ def test_a_common_offset_of_the_keys_is_free():
 
 def test_norm_beats_entry_and_polynomial_on_outliers():
     Q, K, V = head(4000, 4000, d=8, outliers=400)
-    made = subquad.plan(Q, K, V, tol=1e-2, rates=subquad.TYPICAL)
-    options = {(o.method.name, getattr(o.parameters, "criterion", "")): o
-               for o in made.heads[0].options}  # fmt: skip
-    norm, entry = options["support_basis", "norm"], options["support_basis", "entry"]
-    assert isinstance(norm, Proposal)
+    made = subquad.plan(Q, K, V, tol=1e-2, method="support_basis", rates=subquad.TYPICAL)
+    norm, entry = made.heads[0].options
+    assert [o.parameters.criterion for o in (norm, entry)] == ["norm", "entry"]
     assert made.heads[0].seconds(norm) < made.heads[0].seconds(entry)
     assert (norm.parameters.large_queries, norm.parameters.large_keys) == (10, 10)
-    refused = [o for o in made.heads[0].options if isinstance(o, Refusal)]
-    assert [o.method.name for o in refused] == ["polynomial", "anisotropic"]
+    auto = subquad.plan(Q, K, V, tol=1e-2, rates=subquad.TYPICAL).heads[0]
+    same, entry = (o for o in auto.options if o.method.name == "support_basis")
+    assert same.parameters == norm.parameters and auto.chosen.method.name != "polynomial"
+    assert isinstance(entry, Refusal) and entry.reason == "costs at least as much as by norm"
 
 
 def test_large_rows_are_exact():

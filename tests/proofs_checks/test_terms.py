@@ -10,7 +10,8 @@ import subquad
 from proofs_checks import registry
 from proofs_checks.claim import decide
 from subquad.bounds import rounding, softmax
-from subquad.exp_poly import ExpPolynomial
+from subquad.exp_poly import ExpPolynomial, fitted
+from subquad.features import anisotropic
 from subquad.partial import Partial
 from tests.proofs_checks.mutate import code_of, raising_code
 
@@ -35,6 +36,8 @@ USED = [
     ("rounding-polynomial", rounding.polynomial_underflow),
     ("rounding-polynomial", rounding.polynomial_gammas),
     ("scaled-ratio", ExpPolynomial.scaled),
+    ("box-taylor", anisotropic.box_tail),
+    ("fitted-majorant", fitted.shortfall),
 ]
 
 
@@ -64,7 +67,7 @@ def test_every_id_named_in_the_package_is_a_claim_that_holds():
 
 
 def test_every_bound_that_names_a_claim_is_in_the_list():
-    for module in (softmax, rounding):
+    for module in (softmax, rounding, anisotropic, fitted):
         for name, thing in vars(module).items():
             for claim in NAMED.findall(getattr(thing, "__doc__", None) or ""):
                 assert (claim, thing) in USED, f"{name} names {claim!r}"

@@ -1,0 +1,67 @@
+"""Blocks of rows that stay in cache, and how rows enter them. NumPy.
+
+Each thread computes in a block of its own, allocated once: a fresh one for every block would cost
+more than the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from subquad.engine.threads import for_each
+
+BLOCK_ENTRIES = 2**16
+"""Entries of a block: half a mebibyte in float64."""
+
+
+def over_blocks(
+    block: Callable[[np.ndarray, slice], None], shape: tuple[int, int], dtype: Any = np.float64
+) -> None:
+    """Call block(y, rows) for every block of rows, y an array of its shape to compute in."""
+    n, columns = shape
+    rows = min(block_rows(columns), n)
+
+    def one(y: np.ndarray, i: int) -> None:
+        start, stop = i * rows, min(n, (i + 1) * rows)
+        block(y[: stop - start], slice(start, stop))
+
+    for_each(-(-n // rows) if n else 0, lambda: np.empty((rows, columns), dtype), one)
+
+
+def block_rows(columns: int) -> int:
+    """Return the rows of a block."""
+    return max(1, BLOCK_ENTRIES // columns)
+
+
+def entering(pre, centre, post) -> Callable[[Any, np.ndarray], None]:
+    """Return what writes (x * pre - centre) * post of a block x into a float64 block.
+
+    Powers of two commute with rounding while nothing nears the ends of the range, so
+    (x - centre / pre) * (pre * post) is the same number; what does nothing is left out.
+    """
+    units = powers_of_two(pre)
+    first = None if np.all(units == pre) else pre
+    offset, factor = centre / units, units * post
+    moves, scales = bool(np.any(offset != 0.0)), bool(np.any(factor != 1.0))
+
+    def enter(x: Any, y: np.ndarray) -> None:
+        y[...] = x
+        if first is not None:
+            y *= first
+        if moves:
+            y -= offset
+        if scales:
+            y *= factor
+
+    return enter
+
+
+def powers_of_two(pre) -> np.ndarray:
+    """Return `pre` where it is powers of two far from the ends of the range, else 1."""
+    units = np.asarray(pre, dtype=np.float64)
+    mantissa, exponent = np.frexp(units)
+    safe = bool(np.all(mantissa == 0.5)) and bool(np.all(abs(exponent) < 200))
+    return units if safe else np.ones(())

@@ -1,0 +1,123 @@
+"""The sums of one bucket: its cells by polynomial, about its own centre or not, the rest exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import array_api_compat
+import numpy as np
+
+from subquad.arrays import Array
+from subquad.bounds.rounding import exact_logit_error
+from subquad.engine import UNSHIFTED_LOGITS, prepare
+from subquad.methods.buckets import Bucket, shell_of
+from subquad.methods.exact import exact_partial
+from subquad.methods.method import widened
+from subquad.methods.polynomial import KeySums, accumulate_keys, contract_queries
+from subquad.partial import Partial, join_rows
+from subquad.problem import Head
+from subquad.shells import Shell
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Rows of a head in ascending order of magnitude."""
+
+    query_order: np.ndarray
+    query_sizes: np.ndarray
+    key_order: np.ndarray
+    key_sizes: np.ndarray
+    Q: Array
+
+    @classmethod
+    def of(cls, head: Head, queries: np.ndarray, keys: np.ndarray) -> Sorted:
+        """Return the order of magnitudes (n,) and (m,), and the queries in it."""
+        xp = array_api_compat.array_namespace(head.Q)
+        q, k = np.argsort(queries, kind="stable"), np.argsort(keys, kind="stable")
+        return cls(q, queries[q], k, keys[k], xp.take(head.Q, xp.asarray(q), axis=0))
+
+
+def bucket_partial(head: Head, sides: Sorted, bucket: Bucket, exact_dtype: str) -> Partial:
+    """Return the sums of all queries, in ascending order, over the keys of one bucket."""
+    xp = array_api_compat.array_namespace(head.Q)
+    low, high = np.searchsorted(sides.key_sizes, (bucket.smallest, bucket.largest), side="right")
+    index, n = sides.key_order[low:high], sides.query_order.size
+    if index.size == 0:
+        return Partial.empty(n, head.V.shape[1], xp)
+    K, V = (xp.take(x, xp.asarray(index), axis=0) for x in (head.K, head.V))
+    key_norms = head.rows.key_norms[index]
+    parts = list(_cells(head, sides, bucket, (K, key_norms), V))
+    small = max((rows.stop for rows, _ in parts), default=0)
+    for rows in _exact_runs(head, sides, small, float(key_norms.max())):
+        frame, full_norms = head.frame, head.rows.full_query_norms[sides.query_order[rows]]
+        part = exact_partial(
+            frame.full_queries(sides.Q[rows], exact_dtype), frame.full_keys(K, exact_dtype),
+            frame.values(V, None, exact_dtype), full_norms, float(key_norms.max()),
+        )  # fmt: skip
+        parts.append((rows, part))
+    return join_rows([(xp.arange(rows.start, rows.stop), part) for rows, part in parts])
+
+
+def _cells(
+    head: Head, sides: Sorted, bucket: Bucket, keys: tuple[Array, np.ndarray], V: Array
+) -> Iterator[tuple[slice, Partial]]:
+    """Yield the rows of each cell that has any, and their sums by polynomial."""
+    ends = [int(np.searchsorted(sides.query_sizes, c.largest, side="right")) for c in bucket.cells]
+    if max(ends, default=0) == 0:
+        return
+    norms = head.rows.query_norms[sides.query_order]
+    shell = shell_of(head.stats, bucket) if bucket.own else None
+    sums = _key_sums(head, float(norms[: max(ends)].max()), keys, V, bucket, shell)
+    start = 0
+    for end, cell in zip(ends, bucket.cells, strict=True):
+        if end > start:
+            queries = sides.Q[start:end], norms[start:end]
+            part = contract_queries(head, queries, sums, cell.polynomial)
+            if shell is not None:
+                part = moved_back(head, queries, part, shell)
+            yield slice(start, end), part
+            start = end
+
+
+def _key_sums(
+    head: Head, query_norm: float, keys: tuple[Array, np.ndarray], V: Array, bucket: Bucket,
+    shell: Shell | None,
+) -> KeySums:  # fmt: skip
+    """Return the sums of a bucket's keys, about the centre of its shell where it has one."""
+    if shell is None:
+        return accumulate_keys(head, query_norm, keys, V, bucket.shared)
+    side = shell.side
+    norms, _ = prepare.row_measures(keys[0], side.pre, side.centre)
+    return accumulate_keys(head, query_norm, (keys[0], norms * side.post), V, bucket.shared, side)
+
+
+def moved_back(
+    head: Head, queries: tuple[Array, np.ndarray], part: Partial, shell: Shell
+) -> Partial:
+    """Return the sums of some queries about the centre of `shell` in units of the Frame's."""
+    Q, norms = queries
+    xp = array_api_compat.array_namespace(Q)
+    side = head.frame.query
+    logits = prepare.row_dots(Q, side.pre, side.centre, shell.displacement(head.frame) * side.post)
+    slack = centre_error(norms * shell.away, head.stats.d)
+    return part.times_exp(logits, xp.asarray(slack))
+
+
+def centre_error(moved: Array, d: int) -> Array:
+    """Return the error of exp(q.c), `moved` >= |q| |c|, as one of the logit.
+
+    In float64: two roundings of each component of c on top of those of q, a dot product, the shift
+    by a multiple of ln 2 and exp.
+    """
+    return exact_logit_error(widened(moved, "float64"), d + 2, "float64")
+
+
+def _exact_runs(head: Head, sides: Sorted, start: int, key_norm: float) -> Iterator[slice]:
+    """Yield the rows from `start` on, first those whose logits the exact path need not shift."""
+    norms = head.rows.full_query_norms[sides.query_order[start:]]
+    low = np.maximum.accumulate(norms) * key_norm < 0.99 * UNSHIFTED_LOGITS
+    middle, n = start + int(low.sum()), sides.query_order.size
+    for run in (slice(start, middle), slice(middle, n)):
+        if run.stop > run.start:
+            yield run

@@ -1,0 +1,177 @@
+"""The shapes of the fused passes by enumeration; their rounding against bfloat16 done by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from subquad.engine.fused_sizes import (
+    OPERANDS,
+    SHARED,
+    STAGE_BLOCKS,
+    V,
+    fusable,
+    fused_errors,
+    sizes_for,
+)
+
+SHAPES = [
+    (d, d_v, degree, operands)
+    for d, d_v in ((16, 1), (32, 24), (64, 64), (64, 39), (96, 128), (128, 128))
+    for degree, operands in itertools.product((2, 3), OPERANDS)
+]
+
+
+def monomials_of_blocks(d, degree):
+    """Return every monomial that some block holds, with repetitions, and the number of blocks."""
+    found, count = [], 0
+    for c in range(d // 16):
+        variables = range(16 * c, 16 * c + 16)
+        prefixes = [(b,) for b in range(16 * c + 16)]
+        if degree == 3:
+            prefixes += [(a, b) for a in range(16 * c + 16) for b in range(a // 8 * 8, 16 * c + 16)]
+        count += len(prefixes) + 1  # and the linear one
+        found += [tuple(sorted((*p, x))) for p in prefixes for x in variables]
+        found += [(x,) for x in variables]
+    return found, count
+
+
+@pytest.mark.parametrize(("d", "degree"), [(16, 2), (16, 3), (32, 2), (32, 3), (48, 3)])
+def test_the_blocks_hold_every_monomial(d, degree):
+    found, count = monomials_of_blocks(d, degree)
+    wanted = {m for k in range(1, degree + 1)
+              for m in itertools.combinations_with_replacement(range(d), k)}  # fmt: skip
+    assert set(found) == wanted
+    blocks = sizes_for(d, 8, degree, "bfloat16").blocks
+    assert blocks % STAGE_BLOCKS == 0
+    assert count <= blocks < count + STAGE_BLOCKS
+
+
+@pytest.mark.parametrize(("d", "d_v"), [(16, 8), (64, 64), (48, 100)])
+@pytest.mark.parametrize("degree", [2, 3])
+def test_the_units_hold_every_prefix(d, d_v, degree):
+    sizes = sizes_for(d, d_v, degree, "bfloat16")
+    width, units = sizes.accumulators, 0
+    for c in range(d // 16):
+        units += 16 * (c + 1) // width
+        if degree == 3:  # for each a the groups of b that reach it
+            units += sum(b + width - 1 >= a for a in range(16 * c + 16)
+                         for b in range(0, 16 * c + 16, width))  # fmt: skip
+    assert sizes.units == units
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_fits_in_shared_memory(shape):
+    sizes = sizes_for(*shape)
+    stages, resident = sizes.query_stages
+    assert stages >= 3  # with fewer the refills would wait for themselves
+    assert sizes.key_stage[1] >= 3
+    assert resident * sizes.query_shared <= SHARED + 2048
+    assert max(sizes.key_shared, sizes.pack_shared) <= SHARED
+    assert sizes.columns >= sizes.d_v + sizes.degree
+    assert sizes.pack_threads <= 1024
+
+
+@pytest.mark.parametrize(
+    ("keys", "heads"), [(1, 1), (4096, 1), (65_536, 16), (2**22, 1), (2**22, 64)]
+)
+@pytest.mark.parametrize("shape", SHAPES[:8])
+def test_groups_are_at_least_one_and_fit(shape, keys, heads):
+    sizes = sizes_for(*shape)
+    groups = sizes.groups(keys, heads, 132)
+    assert groups >= 1
+    assert groups == 1 or groups * heads * sizes.partial_rows * sizes.columns * 4 <= 2**28
+
+
+def test_other_shapes_are_refused():
+    for d, d_v, degree in ((8, 8, 2), (65, 64, 2), (144, 64, 2), (64, 129, 2), (64, 64, 4)):
+        assert not fusable(d, d_v, degree)
+        with pytest.raises(ValueError, match=f"d {d}, d_v {d_v}, degree {degree}"):
+            sizes_for(d, d_v, degree, "bfloat16")
+    with pytest.raises(ValueError, match="float32"):
+        sizes_for(64, 64, 2, "float32")
+
+
+def bfloat16(x):
+    """Return x rounded to 8 significant bits, ties to even, in float64: range is not the matter."""
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.round(mantissa * 256.0), exponent - 8)
+
+
+def split(x):
+    """Return x as the sum of two numbers of 8 bits."""
+    high = bfloat16(x)
+    return high, bfloat16(x - high)
+
+
+def product(a, b):
+    """Return the product of two split numbers as the kernels form it, from 8-bit operations."""
+    (ah, al), (bh, bl) = a, b
+    high = bfloat16(ah * bh)
+    low = bfloat16(ah * bh - high)
+    low = bfloat16(al * bh + low)
+    return high, bfloat16(ah * bl + low)
+
+
+def operands(count, seed):
+    """Return random numbers, those just above and below where roundings are worst among them."""
+    rng = np.random.default_rng(seed)
+    mantissa = rng.uniform(1.0, 2.0, count)
+    near = np.round(mantissa[::2] * 128.0) / 128.0 + rng.choice([-1, 1], len(mantissa[::2])) / 256.1
+    mantissa[::2] = near
+    return mantissa * rng.choice([-1.0, 1.0], count)
+
+
+def test_a_split_product_is_within_its_bound_and_not_far_inside():
+    x, y = operands(400_000, 0), operands(400_000, 1)
+    a, b = split(x), split(y)
+    assert np.abs(sum(a) - x).max() <= V**2 * 2.0
+    exact = (a[0] + a[1]) * (b[0] + b[1])
+    off = np.abs(sum(product(a, b)) - exact) / np.abs(exact)
+    assert off.max() <= 7.0 * V**2
+    assert off.max() >= 2.0 * V**2  # a bound of 2 would be false
+
+
+def test_plain_products_are_within_v():
+    a, b = bfloat16(operands(100_000, 2)), bfloat16(operands(100_000, 3))
+    off = np.abs(bfloat16(a * b) / (a * b) - 1.0)
+    assert 0.9 * V / 2.0 <= off.max() <= V
+
+
+def cut_off_sum(total, products):
+    """Return one step: aligned to the largest, cut off two bits below float32, added, cut off."""
+    largest = max(abs(total), *map(abs, products))
+    if largest == 0.0:
+        return 0.0
+    unit = math.ldexp(1.0, math.frexp(largest)[1] - 26)
+    exact = sum(math.trunc(x / unit) for x in (total, *products)) * unit
+    last = math.ldexp(1.0, math.frexp(exact)[1] - 24) if exact else 1.0
+    return math.trunc(exact / last) * last
+
+
+def test_runs_of_steps_stay_within_their_bound():
+    rng, worst = np.random.default_rng(0), 0.0
+    for _ in range(5):
+        steps = rng.uniform(0.0, 1.0, (640, 16)) * 2.0 ** rng.integers(-8, 1, (640, 1))
+        total = 0.0
+        for products in steps:
+            total = cut_off_sum(total, products.tolist())
+        off = abs(total - math.fsum(steps.ravel())) / math.fsum(steps.ravel())
+        # What the accounting allows for adding alone, the query pass left out.
+        allowed = 5.0 * 2.0**-23 * 640
+        assert off <= allowed
+        worst = max(worst, off / allowed)
+    assert worst >= 0.02
+    many, few = (fused_errors(16, 2, "bfloat16", 16 * steps) for steps in (640, 64))
+    assert many[1] - few[1] >= 5.0 * 2.0**-23 * 500  # and it is in there
+
+
+def test_errors_grow_with_the_degree_and_refuse_what_they_cannot_bound():
+    for shape in SHAPES:
+        d, _, degree, operands = shape
+        errors = fused_errors(d, degree, operands, 65_536)
+        assert len(errors) == degree + 1
+        assert list(errors) == sorted(errors)
+    wide = fused_errors(128, 3, "bfloat16", 2**30)
+    assert all(math.isinf(e) or e <= 3.0 * 2.0**-6 * 1.04 for e in wide)

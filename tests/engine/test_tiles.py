@@ -1,0 +1,104 @@
+"""Products block by block, and the same features and the same bits whoever builds them."""
+
+import importlib.util
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from subquad import engine
+from subquad.engine import fast, sizes
+from subquad.engine.tiles import FeatureTile, product
+from subquad.features import block_sizes, monomials
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the `fast` extra is not installed")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 15, 16, 40, 417])
+@pytest.mark.parametrize(("inner", "columns"), [(1, 2), (512, 65), (300, 17), (512, 600)])
+def test_product_is_matmul(dtype, rows, inner, columns):
+    rng = np.random.default_rng(rows * inner)
+    left = rng.integers(-9, 10, (inner, rows)).astype(dtype).T
+    right = rng.integers(-9, 10, (inner, columns)).astype(dtype)
+    for operand in (left, np.ascontiguousarray(left)):
+        out = np.full((rows, columns), np.nan, dtype)
+        product(operand, right, out)
+        assert np.array_equal(out, operand @ right)
+
+
+def test_no_rows_and_no_tokens():
+    out = np.empty((0, 3))
+    product(np.empty((0, 5)), np.empty((5, 3)), out)
+    out = np.empty((4, 3))
+    product(np.empty((4, 0)), np.empty((0, 3)), out)
+    assert not out.any()
+
+
+def compiled():
+    return fast.builder(10**9, 64, 2)
+
+
+@pytest.mark.parametrize("build", [None, pytest.param(compiled, marks=needs_numba)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("d", "degree"), [(1, 3), (5, 1), (7, 2), (4, 5)])
+def test_features_bit_for_bit(build, dtype, d, degree):
+    x = np.random.default_rng(d).standard_normal((23, d)).astype(dtype)
+    x[3] *= 1e-25  # products that underflow, by degrees
+    ends = np.cumsum(block_sizes(d, degree))
+    with mock.patch.object(sizes, "FEATURE_CHUNK", 6):
+        tile = FeatureTile(d, degree, 16, np.dtype(dtype), build and build())
+        for rows in (x[:16], x[16:], x[:16]):  # a shorter tile, and back
+            tile.load(rows)
+            expected = monomials(rows, degree).T
+            for k in range(1, degree + 1):
+                for start, stop, features in tile.blocks(k):
+                    block = expected[ends[k - 1] + start : ends[k - 1] + stop]
+                    assert np.array_equal(features, block)
+
+
+@needs_numba
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_passes_with_and_without_numba_agree_in_every_bit(dtype):
+    rng = np.random.default_rng(1)
+    Q, K = (rng.standard_normal((1300, 9)).astype(dtype) + 0.2 for _ in "QK")
+    W = np.column_stack([rng.uniform(-1, 1, (1300, 6)), np.ones(1300)]).astype(dtype)
+
+    def passes(build):
+        with mock.patch.object(fast, "builder", lambda *_: build):
+            state = engine.accumulate(K, W, 4, key_centre=np.zeros(9))
+            return [*state.moments, *engine.contract(Q, state, [1.0, 1.0, 0.5, 0.2, 0.1])]
+
+    for a, b in zip(passes(None), passes(compiled()), strict=True):
+        assert np.array_equal(a, b)
+
+
+def fresh(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_little_work_does_not_load_numba():
+    code = """
+import sys
+from subquad.engine import fast
+few = fast.LEAST_PRODUCTS // 3 - 1
+print(fast.builder(few, 2, 1), fast.builder(10**12, 64, 1), fast.builder(few // 2, 2, 2),
+      "numba" in sys.modules)
+"""
+    assert fresh(code) == "None None None False"
+
+
+def test_without_numba_there_is_no_builder_and_no_complaint():
+    code = """
+import sys
+sys.modules["numba"] = None
+from subquad.engine import fast
+print(fast.builder(10**12, 64, 2))
+"""
+    assert fresh(code) == "None"

@@ -19,6 +19,8 @@ claims: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m experiments bench
+	$(BIN)/python -m experiments peers
+	$(BIN)/python -m experiments crossover_lengths
 
 experiments: .venv/installed
 	$(BIN)/python -m experiments all

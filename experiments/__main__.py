@@ -13,7 +13,7 @@ from experiments.writing import text_table
 
 NAMES = (
     "error_vs_bound", "error_vs_threshold", "crossover", "bench", "thresholds", "certificates",
-    "bridge",
+    "bridge", "verdict", "peers", "cost_model", "crossover_lengths",
 )
 
 

@@ -34,12 +34,13 @@ FAMILIES: dict[str, Callable] = {
 def experiment(
     quick: bool = False, *, n: int | None = None, d: int = 16, degree: int = DEGREE,
     buckets: tuple[int, ...] = BUCKETS, heads: tuple[str, ...] | None = None,
+    families: tuple[str, ...] = tuple(FAMILIES),
 ) -> Experiment:  # fmt: skip
     """Return the experiment: one row per instance and number of buckets."""
-    n = n or (512 if quick else 2048)
+    n = n or (256 if quick else 1024)
     heads = (HEADS if quick else instances.real_names()) if heads is None else heads
     made = {
-        **{name: partial(family, n, d, seed=SEED) for name, family in FAMILIES.items()},
+        **{name: partial(FAMILIES[name], n, d, seed=SEED) for name in families},
         **{name: partial(instances.real, name) for name in heads},
     }
     cases = {
@@ -48,7 +49,8 @@ def experiment(
     }  # fmt: skip
     settings = {
         "seed": SEED, "n": n, "d": d, "dtype": "float64", "degree": degree, "buckets": buckets,
-        "heads": heads, "powers": subquad.bridge.POWERS, "oracle": "float64 NumPy softmax",
+        "families": families, "heads": heads, "powers": subquad.bridge.POWERS,
+        "oracle": "float64 NumPy softmax",
     }  # fmt: skip
     return Experiment("bridge", QUESTION, settings, cases, verdict)
 

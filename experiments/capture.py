@@ -156,15 +156,23 @@ def choose(bounds: np.ndarray) -> list[tuple[int, int, str]]:
     return picks
 
 
+def all_heads(text: Path = LICENSE) -> np.ndarray:
+    """Return Q, K, V of every head on a text, (layers, 3, heads, n, d), float16.
+
+    ModuleNotFoundError where the encoder is not installed.
+    """
+    encoder = load_encoder()
+    ids = np.asarray(encoder.tokenizer.encode(text.read_text(encoding="utf-8")).ids)
+    return forward(encoder, ids)[1].astype(np.float16)
+
+
 def capture(text: Path, out: Path, every: bool) -> list[tuple[str, float]]:
     """Write one .npz for each chosen head and return (file name, logit bound) of each.
 
     Arrays `Q`, `K`, `V` (n, d) in float16, and the metadata `layer`, `head`, `why`, `model`,
     `text`, `logit_bound`; the bound is that of the float16 numbers, which also decide the choice.
     """
-    encoder = load_encoder()
-    ids = np.asarray(encoder.tokenizer.encode(text.read_text(encoding="utf-8")).ids)
-    heads = forward(encoder, ids)[1].astype(np.float16)  # (layers, 3, heads, n, d)
+    heads = all_heads(text)
     bounds = logit_bound(heads[:, 0], heads[:, 1])
     picks = [(i, j, "") for i, j in np.ndindex(*bounds.shape)] if every else choose(bounds)
     out.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ COLOURS = {INK: "currentColor", GREY: "var(--grey)", RULE: "var(--rule)"}
 WIDTH, HEIGHT = 9.0, 4.4
 MARKERS = {
     "exact": "s", "polynomial": "o", "support_basis by norm": "^", "support_basis by entry": "v",
+    "multi_threshold by norm": "D", "fitted": "P", "anisotropic": "*",
     "support_basis": "^", "NumPy softmax": "x", "SDPA": "+",
 }  # fmt: skip
 PEERS = ("NumPy softmax", "SDPA")
@@ -28,20 +29,26 @@ SETTINGS: dict[Any, Any] = {
 
 
 @contextmanager
-def _figure(name: str, columns: int = 1, height: float = HEIGHT) -> Iterator[dict[str, Any]]:
-    """Yield {"axes": ...}; afterwards "svg" holds the figure. No window, no global state kept."""
+def figure(
+    name: str, columns: int = 1, height: float = HEIGHT, rows: int = 1, **shared: Any
+) -> Iterator[dict[str, Any]]:
+    """Yield {"axes": a row of them, "grid": all}; afterwards "svg" holds the figure.
+
+    No window is opened and no global state kept. `shared` goes to matplotlib's `subplots`.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        drawn: dict[str, Any] = {"axes": figure.subplots(1, columns, squeeze=False)[0]}
+        page = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasSVG(page)
+        grid = page.subplots(rows, columns, squeeze=False, **shared)
+        drawn: dict[str, Any] = {"axes": grid[0], "grid": grid, "figure": page}
         yield drawn
         text = io.StringIO()
         blank = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=blank)
+        page.savefig(text, format="svg", transparent=True, metadata=blank)
     drawn["svg"] = _inline(text.getvalue(), name)
 
 
@@ -60,7 +67,7 @@ def _inline(svg: str, name: str) -> str:
 def bound_against_measured(record: dict) -> str:
     """Return every run as a point: measured error across, proved bound up, with the diagonal."""
     flat = [run for run in runs(record["rows"]) if run["measured"] > 0.0]
-    with _figure("bounds") as drawn:
+    with figure("bounds") as drawn:
         axes = drawn["axes"][0]
         for name in dict.fromkeys(run["method"] for run in flat):
             for real, face in ((False, "none"), (True, INK)):
@@ -85,7 +92,7 @@ def bound_against_measured(record: dict) -> str:
 def time_against_n(record: dict) -> str:
     """Return seconds against n, log-log, one panel per family, each line named at its end."""
     families = list(dict.fromkeys(row["family"] for row in record["rows"]))
-    with _figure("times", len(families)) as drawn:
+    with figure("times", len(families)) as drawn:
         for axes, family in zip(drawn["axes"], families, strict=True):
             for name, (lengths, seconds) in crossover.series(record["rows"], family).items():
                 peer = name in PEERS
@@ -116,7 +123,7 @@ def sweep(record: dict) -> str:
     """Return the paper's sweep over its threshold: share of exact rows, seconds, errors."""
     rows = record["rows"]
     swept = [row["threshold"] for row in rows]
-    with _figure("sweep", 3, height=3.8) as drawn:
+    with figure("sweep", 3, height=3.8) as drawn:
         shares, seconds, errors = drawn["axes"]
         shares.plot(swept, [r["rows_above"] for r in rows], "o", color=INK, markersize=4,
                     label="counted")  # fmt: skip

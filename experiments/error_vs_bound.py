@@ -27,6 +27,9 @@ VARIANTS: dict[str, Callable[[], str | subquad.SupportBasis]] = {
     "polynomial": lambda: "polynomial",
     "support_basis by norm": lambda: subquad.SupportBasis(criterion="norm"),
     "support_basis by entry": lambda: subquad.SupportBasis(criterion="entry"),
+    "multi_threshold by norm": lambda: "multi_threshold",
+    "fitted": lambda: "fitted",
+    "anisotropic": lambda: "anisotropic",
 }
 SYNTHETIC: dict[str, tuple[str, dict]] = {
     "reference": ("reference", {}),

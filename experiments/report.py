@@ -8,9 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import crossover, error_vs_bound, error_vs_threshold, instances
+from experiments import (
+    bridge,
+    certificates,
+    crossover,
+    error_vs_bound,
+    error_vs_threshold,
+    instances,
+    thresholds,
+    verdict,
+)
+from experiments.sections import anew, shown, slopes, verdicts
 from experiments.store import RESULTS, Experiment, Progress, read_json, run, write_json
-from experiments.summary import crossover_of, findings, planned
+from experiments.summary import findings, planned
 from experiments.writing import number, tolerance
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -22,6 +32,7 @@ LOAD_BEARING = (
 """The claims that certificates rest on."""
 ORDER = (
     "error_vs_bound", "crossover", "error_vs_threshold", "bench", "thresholds", "certificates",
+    "bridge", "verdict",
 )  # fmt: skip
 
 
@@ -40,7 +51,8 @@ def write(
     progress : callable, optional
         Called with a line of text before each step.
     experiments : tuple of Experiment, optional
-        What to run, in place of the usual sizes; one each of ORDER's first three.
+        What to run, in place of the usual sizes: one each of ORDER's first three at least. Of
+        METHODS_SHOWN, what is not run is shown from its committed record.
 
     Raises
     ------
@@ -52,11 +64,14 @@ def write(
     chosen = light(quick) if experiments is None else experiments
     records = {x.name: run(x, progress=progress) for x in chosen}
     checked = checked_claims(quick, progress)
+    committed = {name: found for name in ORDER if (found := _committed(name)) is not None}
+    sections = shown(records, committed)
+    listed = {name: sections.get(name, record) for name, record in records.items()}
     report: dict[str, Any] = {
         "quick": quick, "seconds": None, "records": records, "claims": checked,
         "findings": [*_claims_finding(checked),
-                     *(finding for name in records for finding in findings(records[name]))],
-        "committed": {name: found for name in ORDER if (found := _committed(name)) is not None},
+                     *(finding for record in listed.values() for finding in findings(record))],
+        "committed": committed,
     }  # fmt: skip
     if progress is not None:
         progress("drawing the page")
@@ -102,13 +117,27 @@ def light(quick: bool) -> tuple[Experiment, ...]:
             error_vs_bound.experiment(True),
             crossover.experiment(True),
             error_vs_threshold.experiment(True, count=5),
+            verdict.experiment(True),
+            thresholds.experiment(n=4096, repeats=0, only=FEW),
+            certificates.experiment(True),
+            bridge.experiment(True, buckets=(1, 4), families=BRIDGED),
         )
     halves = tuple(round(2 ** (k / 2)) for k in range(19, 28))  # 724 to 11,585
     return (
         error_vs_bound.experiment(n=2048, tols=(1e-1, 1e-2, 1e-3)),
         crossover.experiment(lengths=halves),
         error_vs_threshold.experiment(True, count=29),
+        verdict.experiment(True),
+        thresholds.experiment(n=16_384, repeats=0, only=FEW),
+        certificates.experiment(n=1024, heads=instances.real_names()[::6]),
+        bridge.experiment(True, buckets=(1, 2, 4)),
     )
+
+
+FEW = ("subgaussian, sigma 0.3", "heavy_tail, t3 * 0.3", "outliers", "minilm-l5-h0-smallest")
+"""Instances of `thresholds` that the report makes anew."""
+BRIDGED = ("subgaussian(1)", "heavy_tail")
+"""Families of `bridge` that the quick report makes anew."""
 
 
 def _require_extra() -> None:
@@ -132,14 +161,16 @@ def render(report: dict, start: float) -> str:
     """Return the page; `report["seconds"]` is set to the time since `start`."""
     import jinja2
 
-    from experiments import charts
+    from experiments import charts, method_charts
 
     records = report["records"]
+    sections = shown(records, report["committed"])
     bounds = records["error_vs_bound"]
     drawn = {
         "bounds": charts.bound_against_measured(bounds),
         "times": charts.time_against_n(records["crossover"]),
         "sweep": charts.sweep(records["error_vs_threshold"]),
+        **{name: getattr(method_charts, name)(record) for name, record in sections.items()},
     }
     report["seconds"] = time.perf_counter() - start
     environment = jinja2.Environment(
@@ -150,48 +181,10 @@ def render(report: dict, start: float) -> str:
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=report, charts=drawn, plans=planned(bounds), meaning=_meaning,
         real=verdicts(bounds, real=True), synthetic=verdicts(bounds, real=False),
-        slopes=_slopes(records["crossover"]), module=_module, first=bounds,
-        claims=report["claims"]["records"],
+        slopes=slopes(records["crossover"]), module=_module, first=bounds,
+        claims=report["claims"]["records"], sections=sections, findings=findings,
+        anew=anew(records, sections),
     )  # fmt: skip
-
-
-def verdicts(record: dict, real: bool) -> list[dict]:
-    """Return, per instance, what was chosen, its bound beside every measured error, and when."""
-    rows = []
-    for row in planned(record):
-        if row["real"] != real:
-            continue
-        own = next((m for m in row["methods"] if m["method"] == row["chosen"]), None)
-        kind = "bad" if own is None else "plain" if row["chosen"] == "exact" else "good"
-        rows.append({
-            "name": row["instance"], "logit_bound": row["logit_bound"], "kind": kind,
-            "chosen": (row["chosen"] or "nothing certifies").partition(" by ")[0],
-            "parameters": own["parameters"] if own else "",
-            "bound": own and own["bound"], "measured": own and own["measured"],
-            "mean_v": row["mean_v"]["measured"], "first_order": row["first_order"]["measured"],
-            "trivial": row["trivial"], "change": _change(row["crossover"]),
-        })  # fmt: skip
-    return rows
-
-
-def _change(crossover_line: str | None) -> dict:
-    """Return from which length which method would be cheaper, where the plan is for exact."""
-    if not crossover_line:
-        return {"n": "", "method": ""}
-    found = crossover_of(crossover_line)
-    if found is None:
-        return {"n": "none up to 2.8e14", "method": ""}
-    method, length, too_large = found
-    return {"n": f"{length:,}", "method": method + (", State too large" if too_large else "")}
-
-
-def _slopes(record: dict) -> list[list]:
-    """Return the fitted exponents and the speed-ups of every way."""
-    return [
-        [family, name, fit["slope"], fit.get("low"), fit.get("high"), fit["points"],
-         fit.get("faster_from"), fit.get("times_faster_than_exact")]
-        for family, ways in record["derived"].items() for name, fit in ways.items()
-    ]  # fmt: skip
 
 
 def _meaning(name: str) -> str:

@@ -33,7 +33,8 @@ Progress = Callable[[str], None]
 class Experiment:
     """One question, its settings (`seed` among them) and its rows, each a function of the rates.
 
-    `derive` makes what follows from all the rows together, slopes and ratios say.
+    `derive` makes what follows from all the rows together, slopes and ratios say. `rates`, where
+    given, are used in place of measured ones: the plans then depend on no clock.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Experiment:
     settings: dict[str, Any]
     cases: Mapping[str, Callable[[Rates], dict]]
     derive: Callable[[list[dict]], dict] | None = None
+    rates: Rates | None = None
 
 
 def run(
@@ -80,13 +82,16 @@ def _begun(experiment: Experiment, path: Path | None, rates: Rates | None) -> di
     found = read_json(path) if path is not None and path.exists() else None
     if found is not None and all(found.get(k) == blank[k] for k in IDENTITY):
         return {**found, "question": blank["question"], "complete": False}
-    rates = measured_rates() if rates is None else rates
+    rates = experiment.rates or rates or measured_rates()
     return {**blank, "rates": plain(rates.as_dict()), "rows": [], "derived": {}}
 
 
 def rates_from(numbers: dict) -> Rates:
-    """Return the Rates that a record holds as plain numbers."""
-    speeds = {dtype: Speed(**numbers[dtype]) for dtype in ("float32", "float64")}
+    """Return the Rates that a record holds as plain numbers, None for an infinite one."""
+    speeds = {
+        dtype: Speed(**{k: math.inf if x is None else x for k, x in numbers[dtype].items()})
+        for dtype in ("float32", "float64")
+    }
     return Rates(**speeds, overhead=numbers["overhead"])
 
 

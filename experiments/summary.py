@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
+from experiments import cost_model, crossover_lengths, peers
+from experiments.finding import FAILS, Finding, graded
+from experiments.method_findings import METHOD_FINDINGS
 from experiments.writing import number, tolerance
-
-HOLDS, PARTLY, FAILS = "holds", "partly", "does not hold"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A statement, the verdict on it, and the numbers behind it."""
-
-    verdict: str
-    statement: str
-    evidence: str
 
 
 def findings(record: dict) -> list[dict]:
@@ -27,22 +19,20 @@ def findings(record: dict) -> list[dict]:
         "crossover": lambda r: [_speed(r, family) for family in r["derived"]],
         "error_vs_threshold": lambda r: [_sweep(r)],
         "bench": lambda r: [_bench_speed(r), _bench_outliers(r)],
-        "thresholds": lambda r: [_several_thresholds(r)],
-        "certificates": lambda r: [_fitted_bounds(r)],
+        "peers": peers.findings,
+        "cost_model": cost_model.findings,
+        "crossover_lengths": crossover_lengths.findings,
+        **METHOD_FINDINGS,
     }
     make = makers.get(record["experiment"])
     return [asdict(finding) for finding in make(record)] if make and record["complete"] else []
-
-
-def _graded(good: bool, bad: bool) -> str:
-    return HOLDS if good else FAILS if bad else PARTLY
 
 
 def _soundness(record: dict) -> Finding:
     d = record["derived"]
     good = d["within_bound"] == d["runs"] == d["within_tol"]
     return Finding(
-        _graded(good, not good),
+        graded(good, not good),
         "Every measured error is below its proved bound, and every bound within the tolerance.",
         f"{d['within_bound']} of {d['runs']} runs below their bound, {d['within_tol']} within the "
         f"tolerance. Bounds are {number(d['median_ratio'])} times the measured error in the "
@@ -77,7 +67,7 @@ def _real_heads(record: dict) -> Finding:
         "At no length does the planner see another method win that fits in memory."
     )  # fmt: skip
     return Finding(
-        _graded(bool(heads) and len(fast) == len(heads), not fast),
+        graded(bool(heads) and len(fast) == len(heads), not fast),
         f"On real heads at tol {tol} a method other than exact is certified and cheapest.",
         f"{len(fast)} of {len(heads)} heads; exact is chosen on {len(heads) - len(fast)}. {ahead}",
     )
@@ -92,7 +82,7 @@ def _triviality(record: dict) -> Finding:
     }  # fmt: skip
     trivial = sum(count for count, _ in counts.values())
     return Finding(
-        _graded(trivial == 0, trivial == len(rows)),
+        graded(trivial == 0, trivial == len(rows)),
         "The cases are hard: answering mean(V) would not meet the tolerance.",
         f"mean(V), which looks at no query and proves nothing, is within the tolerance on "
         f"{counts[False][0]} of {counts[False][1]} synthetic cases and on {counts[True][0]} of "
@@ -123,7 +113,7 @@ def _speed(record: dict, family: str) -> Finding:
     since = f", ahead from n = {fit['faster_from']:,}" if fit.get("faster_from") else ""
     refusals = [] if "polynomial" in ways else ["`polynomial` refuses these data."]
     return Finding(
-        _graded(gain > 1.0 and slower_growth, gain <= 1.0),
+        graded(gain > 1.0 and slower_growth, gain <= 1.0),
         statement,
         " ".join([
             f"{ours}: {number(gain)} times the speed of exact at n = {fit['at_n']:,}{since}.",
@@ -139,7 +129,7 @@ def _sweep(record: dict) -> Finding:
     useful = d["faster_than_both"]
     degrees = sorted({row["degree"] for row in rows if row["degree"] is not None})
     return Finding(
-        _graded(useful == d["swept"] and not trivial, useful == 0 or trivial),
+        graded(useful == d["swept"] and not trivial, useful == 0 or trivial),
         "The published threshold sweep shows a threshold at work on a hard problem.",
         f"mean(V) alone has relative error {d['mean_v_frobenius']:.2e} there, first order "
         f"{number(d['first_order_frobenius'])}. The exact share falls from "
@@ -158,7 +148,7 @@ def _bench_speed(record: dict) -> Finding:
     gain = over.get("SDPA", over["NumPy softmax"])
     against = "PyTorch's SDPA" if "SDPA" in over else "NumPy softmax (torch was not installed)"
     return Finding(
-        _graded(gain >= 10.0, gain <= 1.0),
+        graded(gain >= 10.0, gain <= 1.0),
         f"At n = {s['n']:,}, d = {s['d']}, a certified answer takes at most 1/10 of {against}.",
         f"{ours['parameters']}: {number(ours['seconds'])} s, bound {number(ours['bound'])}, "
         f"measured {number(ours['measured'])}; {', '.join(peers)}. Memory for it: "
@@ -177,35 +167,8 @@ def _bench_outliers(record: dict) -> Finding:
         f"{number(p['predicted_seconds'])} s." for p in entry if "refused" not in p
     )
     return Finding(
-        _graded(refuses and over <= 1.5, over > 10.0),
+        graded(refuses and over <= 1.5, over > 10.0),
         "With 0.1 % of rows and keys 20 times larger, support_basis stays within 1.5 times.",
         f"By norm it takes {number(over)} times the clean time; `polynomial` "
         f"{'refuses' if refuses else 'still certifies'}.{told}",
-    )
-
-
-def _several_thresholds(record: dict) -> Finding:
-    """Return whether several thresholds are cheaper than one, by count."""
-    over = {name: d["several_over_single"] for name, d in record["derived"].items()}
-    gained = [name for name, ratio in over.items() if ratio > 1.05]
-    best = max(over, key=lambda name: over[name])
-    return Finding(
-        _graded(len(gained) == len(over), not gained),
-        "Several thresholds are cheaper than one, by count.",
-        f"By more than 5 % on {len(gained)} of {len(over)} instances, most on {best}: "
-        f"{number(over[best])} times.",
-    )
-
-
-def _fitted_bounds(record: dict) -> Finding:
-    """Return whether every fitted bound held, and how much smaller it is."""
-    d = record["derived"]
-    gains = ", ".join(
-        f"{name}: {number(found['median'])} in the median, {number(found['most'])} at most"
-        for name, found in d["a_priori_over_fitted"].items()
-    )
-    return Finding(
-        _graded(d["sound"] == d["runs"], d["sound"] < d["runs"]),
-        "A bound fitted to the data holds, and is smaller than the one proved before the run.",
-        f"{d['sound']} of {d['runs']} runs below their bound. Times smaller, worst row: {gains}.",
     )

@@ -3,27 +3,40 @@
 Sub-Gaussian, Student t and outlier data (d = 8, scale 1/sqrt(d)) and two real heads at tol 1e-2.
 One row per way: `support_basis` with its one threshold, `multi_threshold` with at most 0, 1, 2, 4
 or any number of buckets that have a polynomial, by norm and by entry; mean(V) and first order, the
-answers that need no attention, beside each.
+answers that need no attention, beside each. The plan of least count is run for bound and error, and
+costs the same on every machine; exact and the best of one and of several thresholds are timed in
+turns, each at its plan of least predicted time. Real heads are also planned with their rows
+replicated to a million.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
+
+import numpy as np
 
 import subquad
 from experiments import instances
-from experiments.measure import errors, null_errors, oracle, sample_rows
+from experiments.counting import cheapest
+from experiments.forced import bounds_and_errors
+from experiments.measure import null_errors, oracle, sample_rows
 from experiments.store import Experiment
 from experiments.timing import interleaved
+from subquad.methods.method import Method
 from subquad.methods.multi_threshold import MultiThreshold
+from subquad.problem import Head, Problem
 
 QUESTION = "What do several thresholds buy over one, by norm or by entry, and on which data?"
 SEED = 7
 TOL = 1e-2
 ROWS_CHECKED = 256
 BUCKETS = (0, 1, 2, 4, None)
-HEADS = ("minilm-l0-h11-smallest", "minilm-l3-h7-median")
+TIMED = ("single, norm", "any number, norm")
+HEADS = ("minilm-l5-h0-smallest", "minilm-l3-h7-median")
+LONG = 2**20
+"""Rows of a real head, replicated: a State does not pay at its own 512."""
 
 
 def sources(n: int, d: int) -> dict[str, Callable[[], instances.Instance]]:
@@ -46,7 +59,7 @@ def ways() -> dict[str, subquad.SupportBasis | MultiThreshold]:
     single = {f"single, {c}": subquad.SupportBasis(criterion=c) for c in ("norm", "entry")}
     several = {
         f"{_most(most)}, {c}": MultiThreshold(criterion=c, buckets=most)
-        for c in ("norm", "entry") for most in (BUCKETS if c == "norm" else (1, None))
+        for c in ("norm", "entry") for most in BUCKETS
     }  # fmt: skip
     return {**single, **several}
 
@@ -57,73 +70,118 @@ def _most(most: int | None) -> str:
 
 def experiment(
     quick: bool = False, *, n: int | None = None, d: int = 8, tol: float = TOL,
-    repeats: int | None = None,
+    repeats: int | None = None, only: tuple[str, ...] | None = None,
 ) -> Experiment:  # fmt: skip
-    """Return the experiment: one row per instance and way."""
-    n, repeats = n or (8192 if quick else 32_768), repeats or (1 if quick else 3)
-    cases = {}
+    """Return the experiment: one row per instance and way, one of times unless `repeats` is 0."""
+    n = n or (8192 if quick else 32_768)
+    repeats = (1 if quick else 3) if repeats is None else repeats
+    cases, timings = {}, {}
     for instance, make in sources(n, d).items():
+        if only is not None and instance not in only:
+            continue
         shared = cache(partial(_shared, make))
         for way in ways():
-            cases[f"{instance}: {way}"] = partial(_row, shared, instance, way, tol, repeats)
+            cases[f"{instance}: {way}"] = partial(_row, shared, instance, way, tol)
+        if repeats > 0 and instance not in HEADS:
+            timings[f"{instance}: times"] = partial(_times, shared, instance, tol, repeats)
     settings = {
         "seed": SEED, "n": n, "d": d, "dtype": "float64 (real heads float32, n = 512)",
-        "tol": tol, "repeats": repeats,
+        "tol": tol, "repeats": repeats, "only": only, "real heads counted at n": LONG,
         "oracle": f"float64 NumPy softmax, {ROWS_CHECKED} rows: half the largest, half random",
     }  # fmt: skip
-    return Experiment("thresholds", QUESTION, settings, cases, verdict)
+    return Experiment("thresholds", QUESTION, settings, cases | timings, verdict)
 
 
-def _shared(make: Callable[[], instances.Instance]) -> tuple:
+@dataclass(frozen=True)
+class _Shared:
+    data: tuple[np.ndarray, np.ndarray, np.ndarray]
+    scale: float
+    views: tuple[Head, ...]
+    rows: np.ndarray
+    exact: np.ndarray
+    null: dict
+
+
+def _shared(make: Callable[[], instances.Instance]) -> _Shared:
     Q, K, V, scale = make()
     rows = sample_rows(Q, ROWS_CHECKED)
     exact = oracle(Q, K, V, scale, rows)
-    return Q, K, V, scale, rows, exact, null_errors(Q, K, V, scale, exact, rows)
+    views = next(Problem(Q, K, V, scale=scale).heads()).views()
+    null = null_errors(Q, K, V, scale, exact, rows)
+    return _Shared((Q, K, V), scale, views, rows, exact, null)
 
 
 def _row(
-    shared: Callable, instance: str, way: str, tol: float, repeats: int, rates: subquad.Rates
+    shared: Callable[[], _Shared], instance: str, way: str, tol: float, rates: subquad.Rates
 ) -> dict:
-    """Return one way's parameters, bound, error, and its cost by count and by the clock."""
-    Q, K, V, scale, rows, exact, null = shared()
-    method = ways()[way]
-    made, by_exact = (
-        subquad.plan(Q, K, V, tol=tol, scale=scale, method=m, rates=rates)
-        for m in (method, "exact")
-    )
-    chosen, beside = made.heads[0].chosen, by_exact.heads[0].chosen
+    """Return one way's parameters, bound, error, and its cost by count."""
+    s = shared()
+    n, method = len(s.data[0]), ways()[way]
     blank = dict.fromkeys(
-        ("parameters", "buckets", "bound", "measured", "gain_by_count", "seconds", "exact_seconds")
+        ("parameters", "buckets", "bound", "measured", "gain_by_count", "gain_long")
     )
-    start = {**blank, "instance": instance, "way": way, "real": instance in HEADS, **null}
-    if chosen is None or beside is None:
+    start = {**blank, "instance": instance, "way": way, "real": instance in HEADS, **s.null}
+    stats = [view.stats for view in s.views]
+    chosen, gain = cheapest([method], stats, n, tol)
+    if chosen is None:
         return start
-    result = made.run(Q, K, V)
-    calls = {"ours": partial(made.run, Q, K, V), "exact": partial(by_exact.run, Q, K, V)}
-    seconds = interleaved(calls, repeats, warm_up=0)
+    bounds, errors = bounds_and_errors(
+        s.views[chosen.view], method, chosen.parameters, chosen.work.dtype, s.exact, s.rows
+    )
     return {
-        **start, "parameters": str(chosen.parameters), "bound": result.certificate.bound,
-        "measured": errors(result.output[rows], exact, V)["measured"],
+        **start, "parameters": str(chosen.parameters), "bound": float(bounds.max()),
+        "measured": float(errors.max()), "sound": bool(np.all(errors <= bounds)),
         "buckets": sum(bool(b.cells) for b in getattr(chosen.parameters, "buckets", ())),
-        "gain_by_count": beside.work.flops / chosen.work.flops,
-        "seconds": seconds["ours"], "exact_seconds": seconds["exact"],
+        "gain_by_count": gain,
+        "gain_long": cheapest([method], stats, LONG, tol)[1] if instance in HEADS else None,
+    }  # fmt: skip
+
+
+def _times(
+    shared: Callable[[], _Shared], instance: str, tol: float, repeats: int, rates: subquad.Rates
+) -> dict:
+    """Return median seconds of exact and of TIMED, in turns, each at its least predicted time."""
+    s = shared()
+    methods: dict[str, str | Method] = {"exact": "exact", **{way: ways()[way] for way in TIMED}}
+    made = {
+        name: subquad.plan(*s.data, tol=tol, scale=s.scale, method=method, rates=rates)
+        for name, method in methods.items()
+    }
+    calls = {name: partial(plan.run, *s.data) for name, plan in made.items()}
+    return {
+        "instance": instance, "way": None, "seconds": interleaved(calls, repeats),
+        "plans": {name: str(own.parameters) for name, plan in made.items()
+                  if (own := plan.heads[0].chosen) is not None},
     }  # fmt: skip
 
 
 def verdict(rows: list[dict]) -> dict:
-    """Return, by instance, the gain over exact by count of each way, and over the best single."""
+    """Return, by instance, each way's gain over exact by count, and the ratios between ways.
+
+    For real heads at their longest, the rows replicated.
+    """
     found: dict[str, dict] = {}
-    for row in rows:
-        if row["gain_by_count"] is not None:
-            found.setdefault(row["instance"], {})[row["way"]] = row["gain_by_count"]
+    times = {row["instance"]: row["seconds"] for row in rows if row["way"] is None}
+    for row in by_way(rows):
+        gain = row["gain_long"] if row["real"] else row["gain_by_count"]
+        if gain is not None:
+            found.setdefault(row["instance"], {})[row["way"]] = gain
     return {
         instance: {
             "gains": gains,
             "several_over_single": _over(gains, "any number, norm", "single, norm"),
             "norm_over_entry": _over(gains, "any number, norm", "any number, entry"),
+            "faster_than_exact": {
+                way: times[instance]["exact"] / times[instance][way] for way in TIMED
+            } if instance in times else None,
         }
         for instance, gains in found.items()
     }
+
+
+def by_way(rows: list[dict]) -> list[dict]:
+    """Return the rows that are of a way, without those of times."""
+    return [row for row in rows if row["way"] is not None]
 
 
 def _over(gains: dict[str, float], one: str, other: str) -> float | None:
@@ -131,14 +189,15 @@ def _over(gains: dict[str, float], one: str, other: str) -> float | None:
 
 
 HEADER = ("instance", "way", "bound", "measured", "mean(V)", "first order", "exact/it, count",
-          "exact/it, time", "parameters")  # fmt: skip
+          "at 1M", "exact/it, time", "parameters")  # fmt: skip
 
 
 def table_rows(record: dict) -> list[list]:
     """Return one line per row under HEADER: errors in value_radius, then how many times cheaper."""
+    faster = {name: d["faster_than_exact"] or {} for name, d in record["derived"].items()}
     return [
         [r["instance"], r["way"], r["bound"], r["measured"],
-         r["mean_v"]["measured"], r["first_order"]["measured"], r["gain_by_count"],
-         None if r["seconds"] is None else r["exact_seconds"] / r["seconds"], r["parameters"]]
-        for r in record["rows"]
+         r["mean_v"]["measured"], r["first_order"]["measured"], r["gain_by_count"], r["gain_long"],
+         faster.get(r["instance"], {}).get(r["way"]), r["parameters"]]
+        for r in by_way(record["rows"])
     ]  # fmt: skip

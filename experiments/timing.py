@@ -9,16 +9,17 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from subquad.engine.threads import thread_count
 
 BLOCK = 512
 
 
-def interleaved(
+def samples(
     functions: Mapping[str, Callable[[], object]], repeats: int = 3, warm_up: int = 1
-) -> dict[str, float]:
-    """Return the median seconds of each function, called in turns after `warm_up` rounds.
+) -> dict[str, list[float]]:
+    """Return the seconds of each function, called in turns after `warm_up` rounds.
 
     In turns, so that another load on the machine slows all of them alike.
     """
@@ -29,7 +30,25 @@ def interleaved(
             function()
             if turn >= warm_up:
                 times[name].append(time.perf_counter() - start)
+    return times
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], object]], repeats: int = 3, warm_up: int = 1
+) -> dict[str, float]:
+    """Return the median seconds of each function, called in turns after `warm_up` rounds."""
+    times = samples(functions, repeats, warm_up)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def spread(
+    functions: Mapping[str, Callable[[], object]], repeats: int = 3
+) -> dict[str, dict[str, float]]:
+    """Return median, least and most seconds of each function, called in turns, all warm."""
+    return {
+        name: {"median": statistics.median(x), "least": min(x), "most": max(x)}
+        for name, x in samples(functions, repeats, warm_up=0).items()
+    }
 
 
 def numpy_softmax(
@@ -45,6 +64,19 @@ def numpy_softmax(
         np.exp(weights, out=weights)
         output[block] = (weights @ V) / weights.sum(axis=1, keepdims=True)
     return output
+
+
+def gemm(size: int) -> Callable[[], np.ndarray]:
+    """Return a function that multiplies two square float32 matrices on as many threads as we."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((size, size), np.float32) for _ in "ab")
+    out = np.empty_like(a)
+
+    def call() -> np.ndarray:
+        with threadpool_limits(thread_count(), "blas"):
+            return np.matmul(a, b, out=out)
+
+    return call
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import subquad
-from experiments import __main__, certificates, instances
+from experiments import __main__, certificates, instances, summary
 from experiments.store import run
 
 SMALL = {"n": 256, "degrees": (2, 4), "families": ("gauss(0.5), d = 8", "outliers, d = 8"),
@@ -19,7 +19,7 @@ def record():
 
 def test_every_row_is_within_its_bound(record):
     assert record["complete"]
-    assert record["derived"]["sound"] == record["derived"]["runs"] == len(record["rows"]) == 5
+    assert record["derived"]["sound"] == record["derived"]["runs"] == len(record["rows"]) == 6
     for row in record["rows"]:
         assert row["sound"]
         if row["fitted"]["worst"] is not None:
@@ -42,6 +42,23 @@ def test_the_table_has_the_null_models(record):
     assert certificates.HEADER[at + 1] == "first order"
     assert all(row[at] > 0.0 for row in rows)
     json.dumps(record, allow_nan=False)
+
+
+def test_the_finding_holds_only_where_every_bound_is_sound_and_smaller(record):
+    smaller = record["derived"]["a_priori_over_fitted"]
+    assert set(smaller) == {f"{kind}, degree {g}" for kind in ("synthetic", "real heads")
+                            for g in (2, 4)}  # fmt: skip
+
+    def verdict(sound, least):
+        other = json.loads(json.dumps(record))
+        other["derived"]["sound"] = sound
+        for found in other["derived"]["a_priori_over_fitted"].values():
+            found["least"] = least
+        return summary.findings(other)[0]["verdict"]
+
+    assert [verdict(6, 1.1), verdict(6, 0.9), verdict(5, 1.1)] == [
+        "holds", "partly", "does not hold"
+    ]  # fmt: skip
 
 
 def test_degrees_of_too_many_features_are_left_out():

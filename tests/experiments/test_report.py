@@ -4,19 +4,26 @@ import html
 import importlib.util
 import json
 import re
+from functools import partial
 
 import pytest
 
 from experiments import (
     __main__,
     bench,
+    bridge,
+    certificates,
     crossover,
     error_vs_bound,
     error_vs_threshold,
+    finding,
     instances,
     report,
+    sections,
     store,
     summary,
+    thresholds,
+    verdict,
 )
 from experiments.writing import number, text_table, tolerance
 from subquad import TYPICAL
@@ -33,6 +40,10 @@ def small():
         ),
         crossover.experiment(d=4, lengths=(128, 256, 512), repeats=1),
         error_vs_threshold.experiment(True, n=256, d=16, count=3),
+        thresholds.experiment(n=256, repeats=0, only=("outliers", "minilm-l5-h0-smallest")),
+        certificates.experiment(n=256, degrees=(2,), families=("outliers, d = 8",), heads=(HEAD,)),
+        bridge.experiment(n=96, d=6, degree=4, buckets=(1, 3), heads=(HEAD,)),
+        verdict.experiment(heads={HEAD: partial(instances.real, HEAD)}, tols=(1e-1,)),
     )  # fmt: skip
 
 
@@ -53,9 +64,9 @@ def shown(page):
 def test_every_section_is_there(written):
     _, page, _, said = written
     for name in ("asked", "real", "families", "plans", "bounds", "speed", "sweep", "committed",
-                 "how"):  # fmt: skip
+                 "how", "lengths", "thresholds", "certificates", "bridge"):  # fmt: skip
         assert f'<section id="{name}">' in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 7
     assert said[-1] == "drawing the page"
 
 
@@ -71,23 +82,25 @@ def test_page_is_self_contained_and_well_formed(written):
 
 
 def test_page_and_json_have_the_same_numbers(written):
-    found, page, kept, _ = written
-    assert found == kept
+    made, page, kept, _ = written
+    assert made == kept
     cells = shown(page)
     for name, module in (("error_vs_bound", error_vs_bound), ("crossover", crossover),
-                         ("error_vs_threshold", error_vs_threshold)):  # fmt: skip
+                         ("error_vs_threshold", error_vs_threshold), ("thresholds", thresholds),
+                         ("certificates", certificates), ("bridge", bridge)):  # fmt: skip
         rows = module.table_rows(kept["records"][name])
         assert rows
         for row in rows:
             assert {number(x) for x in row if isinstance(x, float)} <= cells
     text = html.unescape(re.sub("</?code>", "", page)).replace("\N{NO-BREAK SPACE}", " ")
-    for finding in kept["findings"]:
-        assert finding["statement"].replace("`", "") in text
-        assert finding["evidence"].replace("`", "") in text
+    for found in kept["findings"]:
+        assert found["statement"].replace("`", "") in text
+        assert found["evidence"].replace("`", "") in text
 
 
 def test_every_error_table_has_the_null_models():
-    for module in (error_vs_bound, error_vs_threshold, crossover, bench):
+    for module in (error_vs_bound, error_vs_threshold, crossover, bench, thresholds, certificates,
+                   bridge, verdict):
         assert {"mean(V)", "first order"} <= set(module.HEADER)
 
 
@@ -141,6 +154,36 @@ def test_committed_records_are_whole():
         assert summary.findings(record)
 
 
+def test_sections_show_what_is_made_anew_else_what_is_kept():
+    fresh, kept = {"rows": [1]}, {"rows": [1, 2]}
+    both = sections.shown(
+        {"thresholds": fresh, "verdict": fresh},
+        {"thresholds": {"record": kept}, "bridge": {"record": kept}, "verdict": {"record": kept}},
+    )
+    assert both["thresholds"] is fresh
+    assert both["bridge"] is kept
+    assert both["verdict"] is kept  # on more heads
+    assert "certificates" not in both
+
+
+def test_agreement_compares_the_same_heads_and_lengths():
+    def record(head, gain):
+        by = {"4096": {"gain": 1.0}, "65536": {"gain": gain}}
+        return {"rows": [{"head": head, "tol": 0.1, "by_count": by, "by_rates": by}]}
+
+    kept = record("minilm-l0-h7", 2.0)
+    assert sections.agreement(record("minilm-l0-h7-median", 2.01), kept) == (4, 4)
+    assert sections.agreement(record("minilm-l0-h7-median", 2.1), kept) == (2, 4)
+    assert sections.agreement(record("minilm-l0-h70", 2.0), kept) == (0, 0)
+
+
+def test_committed_verdict_is_on_all_heads():
+    record = store.read_json(store.RESULTS / "verdict.json")
+    assert record["settings"]["heads"] == 72
+    assert len(record["rows"]) == 72 * 3
+    assert record["derived"]["sound"] == record["derived"]["runs"] == 216
+
+
 def test_bench_in_small():
     record = store.run(bench.experiment(n=512, d=4, repeats=1), rates=TYPICAL)
     over = record["derived"]["over_ours_clean"]
@@ -157,9 +200,9 @@ def test_verdicts_follow_the_numbers():
         "derived": {"runs": 2, "within_bound": 2, "within_tol": 2, "median_ratio": 5.0,
                     "smallest_ratio": 1.5, "trivial": 0},
     }  # fmt: skip
-    assert summary.findings(record)[0]["verdict"] == summary.HOLDS
+    assert summary.findings(record)[0]["verdict"] == finding.HOLDS
     record["derived"]["within_bound"] = 1
-    assert summary.findings(record)[0]["verdict"] == summary.FAILS
+    assert summary.findings(record)[0]["verdict"] == finding.FAILS
     record["complete"] = False
     assert summary.findings(record) == []
 

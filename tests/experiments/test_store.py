@@ -111,3 +111,18 @@ def test_record_names_versions_and_machine_but_no_place(tmp_path):
     assert {"python", "subquad", "numpy", "scipy", "python-flint"} <= set(record["versions"])
     assert set(record["machine"]) == {"processor", "cores", "threads"}
     assert str(tmp_path) not in json.dumps(record)
+
+
+def test_rates_of_the_experiment_come_first(tmp_path):
+    fixed = dataclasses.replace(TYPICAL, overhead=0.5)
+    experiment = dataclasses.replace(counting([]), rates=fixed)
+    record = store.run(experiment, tmp_path / "x.json", rates=TYPICAL)
+    assert store.rates_from(record["rates"]) == fixed
+
+
+def test_infinite_rates_come_back(tmp_path):
+    free = dataclasses.replace(TYPICAL.float64, elements=math.inf)
+    fixed = dataclasses.replace(TYPICAL, float64=free)
+    record = store.run(counting([]), tmp_path / "x.json", rates=fixed)
+    assert record["rates"]["float64"]["elements"] is None
+    assert store.rates_from(record["rates"]) == fixed

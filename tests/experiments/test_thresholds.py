@@ -4,37 +4,71 @@ import math
 
 import pytest
 
-from experiments import store, thresholds
+from experiments import store, summary, thresholds
 from subquad import TYPICAL
 
 
 @pytest.fixture(scope="module")
 def record():
-    return store.run(thresholds.experiment(True, n=512), rates=TYPICAL)
+    return store.run(thresholds.experiment(True, n=512, repeats=0), rates=TYPICAL)
+
+
+@pytest.fixture(scope="module")
+def timed():
+    small = thresholds.experiment(n=256, repeats=1, only=("outliers",))
+    return store.run(small, rates=TYPICAL)
 
 
 def test_every_way_on_every_instance_is_measured_below_its_bound(record):
     assert len(record["rows"]) == len(thresholds.sources(512, 8)) * len(thresholds.ways())
     for row in record["rows"]:
+        assert row["sound"]
         assert row["measured"] <= row["bound"] <= thresholds.TOL
         assert math.isfinite(row["mean_v"]["measured"] + row["first_order"]["measured"])
 
 
-def test_several_thresholds_cost_no_more_than_one(record):
-    """By count it may be a little more: the plan is the cheapest by the rates."""
+def test_several_thresholds_cost_no_more_than_one_and_more_never_more(record):
+    """By count both are planned for the count, so that the larger space has the smaller least."""
     for instance, found in record["derived"].items():
-        assert set(found["gains"]) == set(thresholds.ways()), instance
-        assert found["gains"]["at most 0, norm"] == pytest.approx(1.0)
-        assert found["several_over_single"] > 0.9
+        gains = found["gains"]
+        assert set(gains) == set(thresholds.ways()), instance
+        assert gains["at most 0, norm"] == pytest.approx(1.0)
+        for criterion in ("norm", "entry"):
+            steps = [gains[f"{x}, {criterion}"] for x in
+                     ("at most 0", "at most 1", "at most 2", "at most 4", "any number")]
+            assert all(a <= b * 1.001 for a, b in zip(steps, steps[1:], strict=False)), instance
+            assert steps[1] >= 0.999 * gains[f"single, {criterion}"], instance
 
 
-def test_no_bucket_is_exact_and_limits_hold(record):
+def test_limits_hold(record):
     for row in record["rows"]:
         if row["way"].startswith("at most"):
             assert row["buckets"] <= int(row["way"].split(",")[0].split()[-1])
 
 
-def test_the_table_has_a_line_per_row_under_its_header(record):
-    lines = thresholds.table_rows(record)
-    assert len(lines) == len(record["rows"])
-    assert all(len(line) == len(thresholds.HEADER) for line in lines)
+def test_real_heads_alone_are_counted_at_a_million(record):
+    for row in record["rows"]:
+        assert row["real"] == (row["instance"] in thresholds.HEADS)
+        assert (row["gain_long"] is not None) == row["real"]
+
+
+def test_times_are_a_row_of_their_own(record, timed):
+    assert all(row["way"] for row in record["rows"])
+    assert thresholds.by_way(record["rows"]) == record["rows"]
+    times = [row for row in timed["rows"] if row["way"] is None]
+    assert [row["instance"] for row in times] == ["outliers"]
+    seconds = times[0]["seconds"]
+    assert set(seconds) == set(times[0]["plans"]) == {"exact", *thresholds.TIMED}
+    faster = timed["derived"]["outliers"]["faster_than_exact"]
+    assert faster["single, norm"] == pytest.approx(seconds["exact"] / seconds["single, norm"])
+    assert record["derived"]["outliers"]["faster_than_exact"] is None
+    assert "Measured, times faster" in summary.findings(timed)[0]["evidence"]
+    assert "Measured, times faster" not in summary.findings(record)[0]["evidence"]
+
+
+def test_the_table_has_a_line_per_way_under_its_header(record, timed):
+    for made in (record, timed):
+        lines = thresholds.table_rows(made)
+        assert len(lines) == len(thresholds.by_way(made["rows"]))
+        assert all(len(line) == len(thresholds.HEADER) for line in lines)
+    assert {"mean(V)", "first order"} <= set(thresholds.HEADER)

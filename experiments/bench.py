@@ -123,8 +123,9 @@ def _planned(data: instances.Instance, tol: float, rates) -> list[dict]:
         if isinstance(option, Refusal):
             rows.append({**row, "refused": option.reason, "predicted_seconds": None})
         else:
+            pairs = option.work.pairs + option.work.wide_pairs
             rows.append({**row, "predicted_seconds": head.seconds(option),
-                         "share_of_pairs": option.work.pairs / (len(Q) * len(K))})  # fmt: skip
+                         "share_of_pairs": pairs / (len(Q) * len(K))})  # fmt: skip
     return rows
 
 

@@ -122,9 +122,10 @@ def _method(variant: str, method, data: tuple, tol: float, rates: subquad.Rates)
         return {**row, "verdict": "refused", "reason": option.reason}
     row |= {"parameters": str(option.parameters), "predicted_seconds": head.seconds(option)}
     if variant != "exact":
-        work = replace(option.work, pairs=float(len(Q) * len(K)), feature_tokens=0.0)
+        pairs = float(len(Q) * len(K))
+        work = replace(option.work, pairs=pairs, feature_tokens=0.0, wide_pairs=0.0)
         cost = head.seconds(option) / rates.seconds(work)
-        if option.work.pairs >= work.pairs:
+        if option.work.pairs + option.work.wide_pairs >= pairs:
             return {**row, "verdict": "not run", "reason": "every row would be exact"}
         if head.chosen is None or cost > DEAREST:
             return {**row, "verdict": "not run", "reason": f"{cost:.0e} times the cost of exact"}

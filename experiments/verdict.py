@@ -133,7 +133,7 @@ def _cheapest(
 def _entry(best: Proposal, gain: float, n: int) -> dict:
     return {
         "method": best.method.name, "parameters": str(best.parameters), "gain": gain,
-        "exact_pairs": best.work.pairs / float(n) ** 2,
+        "exact_pairs": (best.work.pairs + best.work.wide_pairs) / float(n) ** 2,
     }  # fmt: skip
 
 

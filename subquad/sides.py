@@ -23,6 +23,9 @@ SAMPLE = 2048
 BALL_POINTS, BALL_STEPS = 256, 64
 NEARLY = 1.02
 """A centre of a sample is given up for a simpler one whose ball is at most so many times larger."""
+REFINED = range(2048, 16_385)
+"""Numbers of rows with which the centre of a sample is held against that of the far rows of all:
+below them exact attention is cheap, beyond them another pass over the rows is not."""
 LEVEL = 2.0**60
 """Norms between this and its inverse, in prepared units, are far from both ends of the range."""
 
@@ -144,15 +147,21 @@ def _rows(x: Array, unit: float, centre: np.ndarray) -> Rows:
 
 
 def _about(x: Array, first: Rows, typical: float, sample: np.ndarray) -> tuple[Rows, ...]:
-    """Return the rows about the centre of their bulk and, if that is less, about that of all."""
-    if not first.largest > BULK * typical:
+    """Return the rows about the centre of their bulk and, if that is less, about that of all.
+
+    The second alone where nothing lies far out.
+    """
+    apart = first.largest > BULK * typical
+    if not apart and x.shape[0] not in REFINED:
         return (first,)
     unit, centre = first.side.pre, first.side.centre
     far = np.argpartition(first.norms, -min(BALL_POINTS, x.shape[0]))[-BALL_POINTS:]
     spread = sample[:: max(1, len(sample) // BALL_POINTS)] * unit
     points = np.concatenate([prepare.take_rows(x, unit, far), spread])
     about_whole = _rows(x, unit, _representable(ball_centre(points, centre), unit, x))
-    return (first, about_whole) if about_whole.largest < first.largest else (first,)
+    if not about_whole.largest * (1.0 if apart else NEARLY) < first.largest:
+        return (first,)
+    return (first, about_whole) if apart else (about_whole,)
 
 
 def _bulk_centre(points: np.ndarray, sampled: bool, steps: int) -> tuple[np.ndarray, float]:

@@ -8,8 +8,11 @@ cell is within eps. Parts merge as Partials; the largest eps bounds the output. 
 of the distribution: at the worst every pair is exact. O(sum over buckets of r d_v (keys + rows of
 its cells) + d pairs left exact) time. By norm, a bucket may have its own centre c_b: |k - c_b| is
 then the smaller one, and the rows of its Partial are multiplied by exp(q . (c_b - c)); the query
-centre and the key weights stay those of the head's Frame, one for all buckets. Siblings:
-`polynomial`, `support_basis`, both in its search space.
+centre and the key weights stay those of the head's Frame, one for all buckets. On 12 real heads at
+1M rows, tol 0.1, that costs up to 1.25 times less, where several buckets pay at all; on rows
+without a direction (Gaussian, Student t, outliers) nothing, nor do clusters of keys in place of
+shells (within 3 %). Where float32 does, only logits too large for it are exact in float64.
+Siblings: `polynomial`, `support_basis`, both in its search space.
 """
 
 from __future__ import annotations

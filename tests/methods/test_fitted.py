@@ -323,7 +323,7 @@ def test_the_plan_says_that_the_bound_is_predicted(rates):
     made = subquad.plan(Q, K, V, tol=1e-2, scale=scale, method=Fitted(), rates=rates)
     text = str(made)
     assert "predicted, to be certified by the run" in text
-    assert re.search(r"degree 2, r 15, 8 groups of rows, about [0-9.]+ % of rows exact", text)
+    assert re.search(r"degree \d, r \d+, 8 groups of rows, about [0-9.]+ % of rows exact", text)
     offer = made.heads[0].chosen
     assert isinstance(offer, Proposal) and offer.fallback == 1.0
     assert 0.99e-2 <= offer.bound <= 1e-2

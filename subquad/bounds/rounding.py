@@ -57,8 +57,11 @@ def preparation_error(logit_bound: Array, dtype: str) -> Array:
     |q'| and |k'| balanced, which `Frame` does.
     """
     form = FORMATS[dtype]
-    before = FORMATS["float32"].u if form.u > FORMATS["float32"].u else U64
-    relative = gamma(2, form.u) + gamma(8, before)  # the cross terms are in the eight
+    if dtype == "float64":
+        relative = gamma(4, U64)
+    else:  # the cross terms are in the eight
+        before = FORMATS["float32"].u if form.u > FORMATS["float32"].u else U64
+        relative = gamma(2, form.u) + gamma(8, before)
     return relative * logit_bound + _underflow(logit_bound, form)
 
 

@@ -179,7 +179,7 @@ def exact_block(Q: Any, K: Any, W: Any) -> tuple[Any, Any, Any]:
 
     Notes
     -----
-    O(n m (d + d_v)) time, memory O(m d_v) and blocks. Accuracy: see `subquad.engine.cpu_exact`.
+    O(n m (d + d_v)) time, memory O(m d + n d_v) and blocks. Accuracy: `subquad.engine.cpu_exact`.
     """
     on_gpu = _on_gpu(Q=Q, K=K, W=W)
     _check_keys(K, W)

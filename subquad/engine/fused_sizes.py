@@ -1,4 +1,4 @@
-"""Shapes, launch sizes and rounding of the fused passes (`fused.cu`); nothing here needs a GPU.
+"""Shapes, launch sizes and rounding of the fused passes (`fused/`); nothing here needs a GPU.
 
 Rounding, degree by degree, for operands in bfloat16 (unit roundoff v = 2^-8), or split in two of
 them, x = high + low (`bfloat16x3`: three products for one, what is left out is low times low).

@@ -1,4 +1,4 @@
-"""The fused passes on Hopper: features in registers, products on tensor cores (`fused.cu`).
+"""The fused passes on Hopper: features in registers, products on tensor cores (`fused/`).
 
 For degrees 2 and 3, d a multiple of 16 up to 128, d_v up to 128, any number of heads in one
 launch. Time is that of the products: about 2 (n + m) r (d_v + 8) operations at three quarters of
@@ -28,6 +28,8 @@ from subquad.engine.fused_sizes import (
 from subquad.features import block_sizes, feature_dimension
 
 OPTIONS = ("--gpu-architecture=sm_90a", "-std=c++17")
+FILES = ("common", "pack_keys", "key_pass", "state", "query_pass")
+"""One source in the order in which its parts need each other."""
 
 
 def available() -> bool:
@@ -70,7 +72,8 @@ def source(sizes: Sizes) -> str:
         "KEY_STEPS": key_steps, "KEY_STAGES": key_stages, "PACK_STAGES": sizes.pack_stages,
         "Q_GROUPS": QUERY_GROUPS, "Q_STAGES": query_stages, "Q_RESIDENT": resident,
     }  # fmt: skip
-    text = Path(__file__).with_name("fused.cu").read_text(encoding="utf-8")
+    folder = Path(__file__).with_name("fused")
+    text = "".join((folder / f"{name}.cu").read_text(encoding="utf-8") for name in FILES)
     lines = "".join(f"#define {name} {value}\n" for name, value in defined.items())
     return lines + text.replace("//WGMMA//", product_source(sizes.columns))
 

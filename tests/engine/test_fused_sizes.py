@@ -18,7 +18,7 @@ from subquad.engine.fused_sizes import (
 
 SHAPES = [
     (d, d_v, degree, operands)
-    for d, d_v in ((16, 1), (32, 24), (64, 64), (64, 39), (96, 128), (128, 128))
+    for d, d_v in ((16, 1), (32, 24), (64, 64), (64, 39), (96, 128), (128, 64), (128, 128))
     for degree, operands in itertools.product((2, 3), OPERANDS)
 ]
 

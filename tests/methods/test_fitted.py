@@ -128,8 +128,10 @@ def test_the_error_of_a_row_is_the_sum_of_the_majorant():
     assert np.allclose(partial.error, sums @ pair.majorant, rtol=1e-6)
     true = np.abs(np.exp(logits) - np.polynomial.polynomial.polyval(logits, pair.polynomial))
     assert np.all(true @ weights <= partial.error)
-    # The middle row: where |exp - p| happens to be small on all of a row's logits, more is lost.
-    assert np.median(partial.error / (true @ weights)) < 2.5
+    # But for a few rows on all of whose logits |exp - p| happens to be small: there more is lost.
+    lost = partial.error / (true @ weights)
+    assert np.median(lost) < 2.0
+    assert np.quantile(lost, 0.97) < 3.0
     truncation = partial.finish()[1][0].value
     assert np.allclose(truncation, 2.0 * (sums @ pair.majorant) / (sums @ pair.polynomial))
 

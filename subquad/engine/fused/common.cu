@@ -1,0 +1,117 @@
+// Polynomial attention of degree 2 or 3 in two passes whose features never leave the registers (sm_90a).
+//
+// Defined by the host before this text: D (head dimension, a multiple of 16), CW (columns of V; column
+// CW of [V, 1] is the weight), NC (columns of a tile: at least CW + DEGREE, a multiple of 8), DEGREE,
+// X3 (1: operands split in two, three products), NACC (accumulators of a key warp), and tuning sizes.
+//
+// A block is 16 features: a prefix (one variable b, or two, a <= b) times the 16 variables of a chunk
+// c, for b <= 16 c + 15. Where b lies in c itself the rows below b repeat others. In the key pass the
+// degree-2 block of b = 16 c + 15 carries the linear features of its chunk there, all but the last,
+// which `pack_keys` sums itself.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+constexpr int CH = D / 16;                 // chunks
+constexpr int PARTS = X3 ? 2 : 1;
+constexpr int KSTEP = CH * 512 * PARTS;    // bytes of 16 keys in fragment order
+constexpr int WHALF = 16 * NC * 2;         // bytes of 16 rows of a B tile, one part
+constexpr int WSTEP = WHALF * PARTS;
+constexpr int BLOCKS2 = 8 * CH * (CH + 1);
+__device__ constexpr int blocks3(int chunks) {   // of the chunks below: eights of b from that of a on
+    int total = 0;
+    for (int c = 0; c < chunks; c++) total += 64 * (c + 1) * (2 * c + 3);
+    return total;
+}
+constexpr int BLOCKS3 = DEGREE == 3 ? blocks3(CH) : 0;
+constexpr int BLOCKS = BLOCKS3 + BLOCKS2 + (CH + 3) / 4 * 4;   // the last ones zero
+constexpr int NORMS = DEGREE + 1;
+constexpr int SUMS = CH + 1;               // columns summed by pack_keys: weights, last of each chunk
+
+__device__ __forceinline__ u32 smem_of(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+
+__device__ __forceinline__ u32 pair(float low, float high) {
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+__device__ __forceinline__ float low_of(u32 x) { return __uint_as_float(x << 16); }
+__device__ __forceinline__ float high_of(u32 x) { return __uint_as_float(x & 0xffff0000u); }
+__device__ __forceinline__ u32 rest(float low, float high, u32 rounded) {
+    return pair(low - low_of(rounded), high - high_of(rounded));
+}
+__device__ __forceinline__ u32 mul2(u32 a, u32 b) {
+    u32 r;
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+}
+__device__ __forceinline__ u32 fma2(u32 a, u32 b, u32 c) {
+    u32 r;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    return r;
+}
+constexpr u32 ONES = 0x3f803f80u, SIGNS = 0x80008000u;
+
+// ---- mbarriers and bulk copies -------------------------------------------------------------
+__device__ __forceinline__ void bar_init(u32 bar, u32 count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count));
+}
+__device__ __forceinline__ void bar_arrive(u32 bar) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+__device__ __forceinline__ void bar_expect(u32 bar, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
+                 : "memory");
+}
+__device__ __forceinline__ void bar_wait(u32 bar, u32 parity) {
+    asm volatile(
+        "{\n.reg .pred p;\nagain:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+        "@p bra done;\nbra again;\ndone:\n}" ::"r"(bar), "r"(parity) : "memory");
+}
+__device__ __forceinline__ void bulk_load(u32 to, const void* from, u32 bytes, u32 bar) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+        ::"r"(to), "l"(from), "r"(bytes), "r"(bar) : "memory");
+}
+
+// ---- tensor cores --------------------------------------------------------------------------
+// 16 x NC, column groups of 8 with k contiguous: k halves 16 NC bytes apart, groups 128.
+// One less than 2^18 bytes away, a tile is (bytes / 16) further on in the low bits.
+__device__ __forceinline__ u64 descriptor(u32 address) {
+    return (u64)((address & 0x3ffff) >> 4) | ((u64)(16 * NC >> 4) << 16) | ((u64)(128 >> 4) << 32);
+}
+__device__ __forceinline__ void wg_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wg_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int LEFT> __device__ __forceinline__ void wg_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+//WGMMA//
+
+struct Operand { u32 high[4], low[4]; };   // low unused unless X3
+
+__device__ __forceinline__ void products(float (&acc)[NC / 2], const Operand& a, u64 tile) {
+    wgmma(acc, a.high, tile);
+    if constexpr (X3) {
+        wgmma(acc, a.high, tile + WHALF / 16);
+        wgmma(acc, a.low, tile);
+    }
+}
+
+// Holds the compiler to building an operand before the products that read it are issued.
+__device__ __forceinline__ void settle(Operand& a) {
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+        asm volatile("" : "+r"(a.high[r]));
+        if constexpr (X3) asm volatile("" : "+r"(a.low[r]));
+    }
+}
+
+// x * s, componentwise: the low part holds what the high one lost and the cross terms.
+__device__ __forceinline__ void feature(u32& high, u32& low, u32 xh, u32 xl, u32 sh, u32 sl) {
+    high = mul2(xh, sh);
+    if constexpr (X3) low = fma2(xh, sl, fma2(xl, sh, fma2(xh, sh, high ^ SIGNS)));
+}
+

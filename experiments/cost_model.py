@@ -4,6 +4,12 @@ Every cell is one head of `bounded(beta)`; each method that certifies is run by 
 predicted to take over 20 s, or over ten times as long as the one chosen. Exact is timed on a
 share of the rows where there are many. The regret of a cell is the time of the chosen method over
 that of the fastest one timed.
+
+A choice is strictly right where its regret is at most SAME. But two methods often do the same
+work: one bucket of `multi_threshold`, `support_basis` without a large row and `polynomial` differ
+by gathering rows; and the same call, repeated, differs by 10-30 % between the phases of a shared
+host. Where regret is at most NEAR nothing that a user could notice was lost, so those cells are
+counted too, beside the strict ones and never in place of them, with the quantiles of the regret.
 """
 
 from __future__ import annotations
@@ -31,8 +37,8 @@ DIMENSIONS, BETAS = (8, 16, 32, 64), (0.2, 0.5, 1, 2)
 LONGEST, HOPELESS = 20.0, 10.0
 """Seconds predicted above which nothing is run; and times the chosen one's."""
 EXACT_ROWS = 4096
-SAME = 1.05
-"""Times that differ by less are one time."""
+SAME, NEAR = 1.05, 1.1
+"""Regret up to which a choice is right: strictly, and within what repeated calls differ by."""
 
 
 def experiment(
@@ -49,7 +55,7 @@ def experiment(
     settings = {
         "seed": SEED, "dtype": "float32", "tol": tol, "lengths": lengths, "repeats": repeats,
         "dimensions": dimensions, "betas": betas, "longest": LONGEST, "hopeless": HOPELESS,
-        "exact rows": EXACT_ROWS, "same": SAME, "oracle": "none: times alone",
+        "exact rows": EXACT_ROWS, "same": SAME, "near": NEAR, "oracle": "none: times alone",
     }  # fmt: skip
     return Experiment("cost_model", QUESTION, settings, cases, tally)
 
@@ -94,7 +100,9 @@ def tally(rows: list[dict]) -> dict:
     every = [x for ratios in off.values() for x in ratios]
     return {
         "cells": len(rows), "right": sum(regret <= SAME for regret in regrets),
-        "regret": {"median": statistics.median(regrets), "worst": max(regrets)},
+        "nearly_right": sum(regret <= NEAR for regret in regrets),
+        "regret": {"median": statistics.median(regrets), "worst": max(regrets),
+                   **{f"{q} %": float(np.percentile(regrets, q)) for q in QUANTILES}},
         "within_1.5": sum(abs(math.log(x)) <= math.log(1.5) for x in every) / len(every),
         "predicted_over_measured": {
             name: {"least": min(x), "median": statistics.median(x), "most": max(x)}
@@ -102,6 +110,8 @@ def tally(rows: list[dict]) -> dict:
         },
     }  # fmt: skip
 
+
+QUANTILES = (75, 90, 95)
 
 HEADER = ("n", "d", "B", "chosen", "predicted s", "measured s", "fastest", "its s", "regret")
 
@@ -126,8 +136,11 @@ def findings(record: dict) -> list[Finding]:
         Finding(
             graded(share >= 0.95, share < 0.5),
             "The plan picks the fastest certified method in 95 % of the cells.",
-            f"In {d['right']} of {d['cells']} (within 5 %); regret {number(d['regret']['median'])} "
-            f"in the median, {number(d['regret']['worst'])} at worst.",
+            f"In {d['right']} of {d['cells']} within 5 %, in {d['nearly_right']} within 10 %; "
+            f"regret {number(d['regret']['median'])} in the median, "
+            f"{number(d['regret']['90 %'])} and {number(d['regret']['95 %'])} at the quantiles of "
+            f"90 % and 95 %, "
+            f"{number(d['regret']['worst'])} at worst.",
         ),
         Finding(
             graded(d["within_1.5"] == 1.0, d["within_1.5"] < 0.5),

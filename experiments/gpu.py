@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.finding import Finding, graded
 from experiments.store import Experiment
+from experiments.writing import number
 from subquad.exp_poly import minimax
 
 QUESTION = "How much faster than the best exact attention on the same GPU are the fused passes?"
@@ -251,6 +253,43 @@ def derived(rows: list[dict]) -> dict:
             and (key := (r["degree"], r["operands"], r["n"])) in alone
         }
     }  # fmt: skip
+
+
+GOALS: dict[Shape, tuple[str, float]] = {
+    (2, "bfloat16", 65_536, 1): ("cuDNN, bfloat16", 17.0),
+    (2, "bfloat16", 131_072, 1): ("cuDNN, bfloat16", 38.0),
+    (2, "bfloat16", 524_288, 1): ("cuDNN, bfloat16", 160.0),
+    (2, "bfloat16x3", 65_536, 1): ("memory-efficient, float32", 110.0),
+    (2, "bfloat16x3", 131_072, 1): ("cuDNN, bfloat16", 15.0),
+    (2, "bfloat16x3", 524_288, 1): ("cuDNN, bfloat16", 68.0),
+    (3, "bfloat16", 524_288, 1): ("cuDNN, bfloat16", 8.5),
+}
+"""The peer and how many times its time over ours is asked for."""
+
+
+def findings(record: dict) -> list[Finding]:
+    """Return where the passes are as much faster than their peer as is asked, and where not."""
+    met, told = [], []
+    for row in record["rows"]:
+        shape = (row["degree"], row["operands"], row["n"], row["heads"])
+        if shape in GOALS:
+            peer, goal = GOALS[shape]
+            met.append(row["ratios"][peer] >= goal)
+            told.append(f"{row['key']}: {number(row['ratios'][peer])} ({number(goal)}, {peer})")
+    own = max((max(r["own_polynomial"], r["checked_own_polynomial"]) for r in record["rows"]
+               if r["operands"] == "bfloat16x3"), default=float("nan"))  # fmt: skip
+    return [
+        Finding(
+            graded(all(met), not any(met)),
+            "On one GPU the fused passes are as much faster than exact attention as is asked.",
+            f"{sum(met)} of {len(met)}; times faster, asked for in brackets: {'; '.join(told)}.",
+        ),
+        Finding(
+            graded(own <= 3e-6, not own <= 3e-6),
+            "Split operands are within 3e-6 of their own polynomial in float64, relatively.",
+            f"At most {number(own)}.",
+        ),
+    ]
 
 
 HEADER = ("passes", "microseconds, graph", "launched", "peer", "peer / ours", "own polynomial",

@@ -88,11 +88,12 @@ def _begun(experiment: Experiment, path: Path | None, rates: Rates | None) -> di
 
 def rates_from(numbers: dict) -> Rates:
     """Return the Rates that a record holds as plain numbers, None for an infinite one."""
-    speeds = {
-        dtype: Speed(**{k: math.inf if x is None else x for k, x in numbers[dtype].items()})
-        for dtype in ("float32", "float64")
-    }
-    return Rates(**speeds, overhead=numbers["overhead"])
+    def value(x):
+        if not isinstance(x, dict):
+            return x
+        return Speed(**{k: math.inf if number is None else number for k, number in x.items()})
+
+    return Rates(**{name: value(x) for name, x in numbers.items()})
 
 
 def versions() -> dict[str, str]:

@@ -28,7 +28,7 @@ from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.exp_poly import minimal_degree
 from subquad.methods.fitting import predicted
 from subquad.methods.method import Proposal
-from subquad.methods.polynomial import LOGIT_BOUND_MAX
+from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX
 from subquad.problem import Head, Problem
 from subquad.stats import Stats
 

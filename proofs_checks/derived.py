@@ -21,6 +21,7 @@ from proofs_checks.checks import (
     storage,
     support_basis,
     support_cost,
+    tensor_cores,
 )
 from proofs_checks.claim import Claim
 
@@ -33,6 +34,7 @@ CLAIMS: tuple[Claim, ...] = (
     *rounding.DERIVED,
     *storage.DERIVED,
     *polynomial_sums.DERIVED,
+    *tensor_cores.DERIVED,
     *anisotropic.DERIVED,
     *partials.DERIVED,
     *exp_poly.DERIVED,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from subquad.arguments import (
@@ -17,12 +21,15 @@ from subquad.arguments import (
 from subquad.arrays import Array
 from subquad.cost import Rates, measured_rates, rates_for
 from subquad.engine.convert import at_home
-from subquad.execution import Plan, Result, execute, place, require, stack
+from subquad.engine.devices import fleet_of
+from subquad.execution import Plan, Result, execute, place, require, stack, view_of
 from subquad.methods import METHODS
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Method
+from subquad.methods.on_shards import runs_on_shards
 from subquad.planner import choose
 from subquad.problem import Head, Problem
+from subquad.sharding import ShardedProblem, fleet_rates, problem_on
 from subquad.stats import stats_without_data
 
 VERBS = ("name", "fit", "certify", "work", "run")
@@ -33,7 +40,7 @@ OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed",
 def attention(
     Q: Array, K: Array, V: Array, /, *, tol: float, scale: float | None = None,
     key_mask: Array | None = None, method: str | Method = "auto", delta: float = 0.0,
-    allow_exact: bool = True, seed: int | None = None, devices: None = None,
+    allow_exact: bool = True, seed: int | None = None, devices: Sequence[int | str] | Any = None,
     rates: Rates | None = None, **options,
 ) -> Result:  # fmt: skip
     """Return softmax(scale Q K^T) V within tol, a certificate of its error, and the plan.
@@ -60,10 +67,15 @@ def attention(
         False removes the method `exact`.
     seed : int, optional
         For randomised methods.
-    devices : None
-        Many GPUs: not built yet.
+    devices : sequence of int, sequence of "cpu", or communicator, optional
+        Rows are divided over these CUDA devices, or over shards in this process's memory; the
+        arrays may be elsewhere, and the output is where Q is. Or an initialised communicator of
+        `cupyx.distributed`, one process a device: each passes its own rows and gets its own back,
+        `row_bounds` likewise. The methods `exact`, `polynomial` and `support_basis` run so. The
+        same shards give the same bits; other shards, other last bits within the same bounds.
     rates : Rates, optional
-        The cost model; by default measured once on what holds the arrays (about 0.2 s).
+        The cost model of one device; by default measured once on what holds the arrays (about
+        0.2 s).
 
     Returns
     -------
@@ -78,9 +90,10 @@ def attention(
         For bad input, with the argument in backticks, the value met and the one needed.
     """
     refuse_options(options, OPTIONS)
-    problem = Problem(Q, K, V, scale=scale, key_mask=key_mask)
+    fleet = fleet_of(devices)
+    problem = problem_on(fleet, Q, K, V, scale=scale, key_mask=key_mask)
     heads, made = _plan(
-        problem, tol, method, delta=delta, allow_exact=allow_exact, seed=seed, devices=devices,
+        problem, tol, method, delta=delta, allow_exact=allow_exact, seed=seed, fleet=fleet,
         rates=rates, scale=scale,
     )  # fmt: skip
     for index, head in enumerate(made.heads):
@@ -98,7 +111,7 @@ def plan(
     n: int | None = None, m: int | None = None, d: int | None = None, d_v: int | None = None,
     logit_bound: float | None = None, dtype: str = "float32", scale: float | None = None,
     key_mask: Array | None = None, method: str | Method = "auto", delta: float = 0.0,
-    allow_exact: bool = True, seed: int | None = None, devices: None = None,
+    allow_exact: bool = True, seed: int | None = None, devices: Sequence[int | str] | Any = None,
     rates: Rates | None = None, **options,
 ) -> Plan:  # fmt: skip
     """Return the Plan that `attention` would follow; from data, or from sizes and a logit bound.
@@ -121,7 +134,8 @@ def plan(
         None and the table says why.
     """
     refuse_options(options, (*OPTIONS, "n", "m", "d", "d_v", "logit_bound", "dtype"))
-    choice = {"delta": delta, "allow_exact": allow_exact, "seed": seed, "devices": devices,
+    fleet = fleet_of(devices)
+    choice = {"delta": delta, "allow_exact": allow_exact, "seed": seed, "fleet": fleet,
               "rates": rates, "scale": scale}  # fmt: skip
     given = [x is not None for x in (Q, K, V)]
     sizes = {"n": n, "d": d, "logit_bound": logit_bound}
@@ -131,7 +145,8 @@ def plan(
             msg = (f"plan() got {sum(given)} of `Q`, `K`, `V` and {extra or 'no sizes'}: give all "
                    "three arrays and no sizes, or no array and n, d, logit_bound.")
             raise TypeError(msg)
-        return _plan(Problem(Q, K, V, scale=scale, key_mask=key_mask), tol, method, **choice)[1]
+        problem = problem_on(fleet, Q, K, V, scale=scale, key_mask=key_mask)
+        return _plan(problem, tol, method, **choice)[1]
     if scale is not None or key_mask is not None:
         msg = ("plan() without data takes no `scale` or `key_mask`: "
                "`logit_bound` includes the scale.")
@@ -169,27 +184,35 @@ def exact_attention(
 
 
 def _plan(problem: Problem, tol, method, *, rates, **choice) -> tuple[list[Head], Plan]:
-    rates = rates_for(problem.Q) if rates is None else rates
+    if rates is None:
+        if isinstance(problem, ShardedProblem):
+            rates = problem.on_a_device(rates_for)
+        else:
+            rates = rates_for(problem.Q)
     heads = list(problem.heads())
     views = [tuple(view.stats for view in head.views()) for head in heads]
-    return heads, _planned(views, problem.lead, tol, method, rates=rates, **choice)
+    made = _planned(views, problem.lead, tol, method, rates=rates, **choice)
+    frames = tuple(
+        view_of(head, own.chosen).frame
+        for head, own in zip(heads, made.heads, strict=True) if own.chosen is not None
+    )  # fmt: skip
+    return heads, replace(made, frames=frames if len(frames) == len(heads) else ())
 
 
 def _planned(
-    heads, lead, tol, method, *, delta, allow_exact, seed, devices, rates, scale
+    heads, lead, tol, method, *, delta, allow_exact, seed, fleet, rates, scale
 ) -> Plan:
     tol, delta, seed = check_tol(tol), check_delta(delta), check_seed(seed)
-    if devices is not None:
-        msg = f"`devices` is {devices!r}; running on many devices is not built yet: pass None."
-        raise ValueError(msg)
     name, methods = _methods(method, allow_exact)
+    methods = methods if fleet is None else _on_shards(methods, name)
     if rates is None:
         rates = measured_rates()
     elif not isinstance(rates, Rates):
         msg = f"`rates` is a {type(rates).__name__}; pass None or a Rates."
         raise TypeError(msg)
+    rates = rates if fleet is None else fleet_rates(rates, fleet)
     made = tuple(choose(views, tol, methods, rates, fallback=allow_exact) for views in heads)
-    return Plan(made, tuple(lead), tol, name, scale, rates)
+    return Plan(made, tuple(lead), tol, name, scale, rates, fleet=fleet)
 
 
 def _methods(method, allow_exact) -> tuple[str, tuple[Method, ...]]:
@@ -220,3 +243,12 @@ def _methods(method, allow_exact) -> tuple[str, tuple[Method, ...]]:
     return chosen.name, (chosen,)
 
 
+def _on_shards(methods: tuple[Method, ...], name: str) -> tuple[Method, ...]:
+    """Return those of the methods that run on several devices; ValueError where none does."""
+    able = tuple(method for method in methods if runs_on_shards(method))
+    if not able:
+        names = [m.name for m in METHODS.values() if runs_on_shards(m)]
+        msg = (f"`method` is {name!r}, which does not run on several devices; the methods that do "
+               f"are {', '.join(names)}. Pass one of them, or `devices=None`.")
+        raise ValueError(msg)
+    return able

@@ -8,16 +8,23 @@ from itertools import groupby
 
 import numpy as np
 
+from subquad.arguments import check_arrays
 from subquad.arrays import Array, namespace
-from subquad.bounds.rounding import ASSUMPTIONS
+from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
 from subquad.certificate import Certificate, Term, total
 from subquad.cost import Rates
+from subquad.engine import OPERANDS
 from subquad.engine.convert import at_home
+from subquad.engine.fleet import Fleet, Sharded
+from subquad.frame import Frame
 from subquad.methods.exact import exact_rows
 from subquad.methods.method import Proposal, storage_term
+from subquad.methods.on_shards import finished, partials_on_shards
 from subquad.partial import Partial, join_rows
 from subquad.planner import HeadPlan, ToleranceError, refusal_message, table
 from subquad.problem import Head, Problem
+from subquad.replay import replay
+from subquad.sharding import problem_on
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,10 @@ class Plan:
     method: str
     scale: float | None
     rates: Rates
+    frames: tuple[Frame, ...] = ()
+    """Of the chosen method of each head; none where the plan was made without data."""
+    fleet: Fleet | None = None
+    """The devices that it is for; None where the arrays are."""
 
     @at_home
     def run(self, Q: Array, K: Array, V: Array, /, *, key_mask: Array | None = None) -> Result:
@@ -57,7 +68,9 @@ class Plan:
 
         Raises ValueError for another shape, ToleranceError where the new data break a bound.
         """
-        problem = Problem(Q, K, V, scale=self.scale, key_mask=key_mask)
+        if key_mask is None and (again := self._replay(Q, K, V)) is not None:
+            return again
+        problem = problem_on(self.fleet, Q, K, V, scale=self.scale, key_mask=key_mask)
         old = (self.lead, self.heads[0].stats.n, self.heads[0].stats.d, self.heads[0].stats.d_v)
         new = (problem.lead, problem.sizes[1], problem.sizes[3], problem.sizes[4])
         if old != new:
@@ -67,7 +80,7 @@ class Plan:
         for index, (head, own) in enumerate(zip(heads, self.heads, strict=True)):
             require(own, self.method, place(index, self.lead))
             assert own.chosen is not None
-            stats = _view(head, own.chosen).stats
+            stats = view_of(head, own.chosen).stats
             offer = dataclasses.replace(
                 own.chosen, terms=own.chosen.method.certify(stats, own.chosen.parameters)
             )
@@ -82,6 +95,17 @@ class Plan:
                        f"tol is {self.tol:g}: plan again.")
                 raise ToleranceError(msg)
         return execute(problem, heads, self)
+
+    def _replay(self, Q: Array, K: Array, V: Array) -> Result | None:
+        """Return the Result on new data in the units of the plan, where that can be had."""
+        if not self.frames or self.fleet is not None:
+            return None
+        check_arrays(Q, K, V)
+        found = replay(self.heads, self.frames, self.lead, self.tol, (Q, K, V))
+        if found is None:
+            return None
+        output, terms, bounds = found
+        return Result(output, _certificate(terms, bounds, self), self)
 
     def __str__(self) -> str:
         groups = []
@@ -110,7 +134,7 @@ def execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
         Term(column[0].name, column[0].claim, stack([t.value for t in column], problem))
         for column in zip(*terms, strict=True)
     )
-    certificate = Certificate(joined, total(joined, joined[0].value), "always", ASSUMPTIONS)
+    certificate = _certificate(joined, total(joined, joined[0].value), made)
     if not bool(xp.all(certificate.row_bounds <= made.tol)):
         msg = (f"the run proves only {certificate.bound:.3e}, tol is {made.tol:g}: the plan's "
                "bound was smaller, which should not happen; nothing is returned.")
@@ -118,12 +142,21 @@ def execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
     return Result(stack(outputs, problem), certificate, made)
 
 
+def _certificate(terms: tuple[Term, ...], bounds: Array, made: Plan) -> Certificate:
+    """Return the Certificate of Terms and their sum (..., n), with what the dtypes suppose."""
+    dtypes = {own.chosen.work.dtype for own in made.heads if own.chosen is not None}
+    assumed = (*ASSUMPTIONS, TENSOR_CORES) if dtypes & set(OPERANDS) else ASSUMPTIONS
+    return Certificate(terms, bounds, "always", assumed)
+
+
 def _run_head(head: Head, chosen: Proposal, tol: float) -> tuple[Array, tuple[Term, ...]]:
     """Return the output (n, d_v) of one head and its Terms, each (n,).
 
     Rows whose bound exceeds tol go exact where the plan announced it, and up to that share.
     """
-    head = _view(head, chosen)
+    head = view_of(head, chosen)
+    if isinstance(head.Q, Sharded):
+        return _run_sharded(head, chosen)
     partial = chosen.method.run(head, chosen.parameters)
     divisor, terms = _certified(head, partial, chosen.work.dtype)
     if chosen.fallback > 0.0:
@@ -137,15 +170,38 @@ def _run_head(head: Head, chosen: Proposal, tol: float) -> tuple[Array, tuple[Te
     return head.frame.restore(partial.numerator, head.dtype, divisor), terms
 
 
+def _run_sharded(head: Head, chosen: Proposal) -> tuple[Array, tuple[Term, ...]]:
+    """Return the output of one head and its Terms, each shard certified on its own device."""
+    names: list[tuple[Term, ...]] = []
+    stored = storage_term(head.stats, chosen.work.dtype)  # measured of all shards, so not by one
+
+    def finish(partial: Partial) -> tuple[Array, list[Array]]:
+        divisor, terms = _with_storage(partial, stored)
+        names.append(terms)
+        like = namespace(divisor).zeros_like(divisor)
+        output = head.frame.restore(partial.numerator, head.dtype, divisor)
+        return output, [like + term.value for term in terms]
+
+    partials = partials_on_shards(head, chosen.method, chosen.parameters)
+    output, values = finished(head, partials, finish)
+    return output, tuple(
+        dataclasses.replace(term, value=value)
+        for term, value in zip(names[0], values, strict=True)
+    )
+
+
 def _certified(head: Head, partial: Partial, dtype: str) -> tuple[Array, tuple[Term, ...]]:
     """Return what the numerator is to be divided by and every Term, storage included, (n,)."""
+    return _with_storage(partial, storage_term(head.stats, dtype))
+
+
+def _with_storage(partial: Partial, stored: Term) -> tuple[Array, tuple[Term, ...]]:
     divisor, terms = partial.certified()
-    stored = storage_term(head.stats, dtype)
     like = namespace(divisor).zeros_like(divisor)
     return divisor, (*terms, dataclasses.replace(stored, value=like + stored.value))
 
 
-def _view(head: Head, chosen: Proposal) -> Head:
+def view_of(head: Head, chosen: Proposal) -> Head:
     """Return the head in the Frame it was planned in; new data may have fewer Frames."""
     views = head.views()
     return views[min(chosen.view, len(views) - 1)]
@@ -179,6 +235,10 @@ def _choice(head: HeadPlan) -> str:
 
 def _rates_line(rates: Rates) -> str:
     f, g = rates.float32, rates.float64
+    fused = [f"{name} {speed.polynomial_flops:.1e}" for name in OPERANDS
+             if (speed := getattr(rates, name)) is not None]  # fmt: skip
+    more = f"; fused passes {', '.join(fused)} flop/s" if fused else ""
     return (f"rates (float32 / float64): exact {f.exact_flops:.1e} / {g.exact_flops:.1e} flop/s, "
             f"{f.pairs:.1e} / {g.pairs:.1e} pairs/s; polynomial {f.polynomial_flops:.1e} / "
-            f"{g.polynomial_flops:.1e} flop/s, {f.features:.1e} / {g.features:.1e} features/s")
+            f"{g.polynomial_flops:.1e} flop/s, {f.features:.1e} / {g.features:.1e} features/s"
+            + more)

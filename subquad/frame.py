@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from subquad.arrays import Array, namespace
-from subquad.engine import prepare
+from subquad.engine import prepare, sharded
+from subquad.engine.fleet import Sharded
 from subquad.engine.rotate import Rotation, measure_rotation
 from subquad.once import Once
 from subquad.order import OrderStatistics
-from subquad.sides import Measured, NotFiniteError, Rows, Side
+from subquad.sides import Measured, NotFiniteError, Rows, Side, ldexp
 
 WEIGHT_RANGE = 16.0
 """Query centring is used only where its key weights stay within exp(+-16)."""
@@ -41,8 +42,7 @@ class Frame:
 
     def queries(self, Q: Array, dtype: str, balance: int = 0) -> Array:
         """Return scale * (q - query centre) * 2**balance, balanced, (n, d)."""
-        side = self.query
-        return prepare.affine(Q, side.pre, side.centre, _ldexp(side.post, balance), dtype)
+        return prepare.affine(Q, *self.query.balanced(balance), dtype)
 
     def full_queries(self, Q: Array, dtype: str) -> Array:
         """Return scale * q, (n, d), for exact weights, which need no tilt; go with `full_keys`."""
@@ -55,8 +55,7 @@ class Frame:
 
     def keys(self, K: Array, dtype: str, balance: int = 0) -> Array:
         """Return (k - key centre) * 2**balance, balanced, (m, d)."""
-        side = self.key
-        return prepare.affine(K, side.pre, side.centre, _ldexp(side.post, balance), dtype)
+        return prepare.affine(K, *self.key.balanced(balance), dtype)
 
     def key_weights(self, K: Array) -> tuple[Array | None, int]:
         """Return (weights (m,), shift): exp(scale * query centre . k) = weights * 2**shift.
@@ -65,6 +64,8 @@ class Frame:
         """
         if self.query_tilt is None:
             return None, 0
+        if isinstance(K, Sharded):
+            return sharded.key_weights(K, self.key_weights)
         xp = namespace(K)
         logits = prepare.row_dots(K, self.key.pre, self.key.centre, self.query_tilt)
         shift = math.ceil(float(xp.max(logits)) / math.log(2.0))
@@ -86,12 +87,9 @@ class Frame:
 
     def value_ratio(self, dtype: str) -> float:
         """Return max over columns of (max|V_c| + smallest normal) / radius_c; 0 if all constant."""
-        normal = float(np.finfo(dtype).smallest_normal)
-        size = np.maximum(abs(self.value_low), abs(self.value_high)) + normal
-        moving = self.value_radius > 0.0
-        with np.errstate(over="ignore"):  # an infinite ratio is a true answer: it refuses
-            ratio = size * self.value_pre / np.where(moving, self.value_radius, 1.0)
-        return float(np.max(np.where(moving, ratio, 0.0)))
+        return value_ratio(
+            self.value_pre, self.value_radius, self.value_low, self.value_high, dtype
+        )
 
 
 @dataclass(frozen=True)
@@ -165,12 +163,12 @@ def _frame(
     # Equal largest norms on both sides; a power of two, so that balancing rounds nothing.
     lean = balancing_exponent(key.largest, query.largest)
     half = max(-1000, min(1000, round(exponent / 2) + lean))
-    key_post, query_post = _ldexp(1.0, half), _ldexp(gain, exponent - half)
+    key_post, query_post = ldexp(1.0, half), ldexp(gain, exponent - half)
 
     # One query alone is its own centre: balanced about it, the keys would vanish beside |q|.
     lean = balancing_exponent(full.largest * query_post, key.largest * key_post)
     frame = Frame(
-        replace(query.side, post=query_post), replace(full.side, post=_ldexp(query_post, lean)),
+        replace(query.side, post=query_post), replace(full.side, post=ldexp(query_post, lean)),
         lean, replace(key.side, post=key_post),
         query.side.centre * query_post * key_post if tilted else None, *units,
     )  # fmt: skip
@@ -211,7 +209,7 @@ def _entries(x: Array, side: Side, unit: float, norms: np.ndarray) -> np.ndarray
 def _worth_tilting(query: Rows, full: Rows, key: Rows, gain: float, exponent: int) -> bool:
     """Return whether centring the queries pays: smaller largest norm, key weights in range."""
     reach = float(np.linalg.norm(query.side.centre)) * key.largest
-    in_range = _ldexp(reach * gain, exponent) <= WEIGHT_RANGE
+    in_range = ldexp(reach * gain, exponent) <= WEIGHT_RANGE
     return bool(in_range and query.largest < 0.97 * full.largest)
 
 
@@ -232,6 +230,11 @@ def value_units(V: Array) -> tuple[np.ndarray, ...]:
     low, high = prepare.column_range(V)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise NotFiniteError
+    return units_of(low, high)
+
+
+def units_of(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return (pre, mid, radius, low, high) of columns with these ranges; radius rounded up."""
     size = np.maximum(abs(low), abs(high))
     pre = np.ldexp(1.0, -np.clip(np.frexp(size)[1], -1000, 1000))
     mid = (low * pre + high * pre) / 2.0
@@ -239,15 +242,19 @@ def value_units(V: Array) -> tuple[np.ndarray, ...]:
     return pre, mid, radius, low, high
 
 
+def value_ratio(
+    pre: np.ndarray, radius: np.ndarray, low: np.ndarray, high: np.ndarray, dtype: str
+) -> float:
+    """Return max over columns of (max|V_c| + smallest normal) / radius_c; 0 if all constant."""
+    size = np.maximum(abs(low), abs(high)) + float(np.finfo(dtype).smallest_normal)
+    moving = radius > 0.0
+    with np.errstate(over="ignore"):  # an infinite ratio is a true answer: it refuses
+        ratio = size * pre / np.where(moving, radius, 1.0)
+    return float(np.max(np.where(moving, ratio, 0.0)))
+
+
 def balancing_exponent(query_norm: float, key_norm: float) -> int:
     """Return b such that query_norm * 2**b and key_norm * 2**-b are within a factor 2."""
     smallest = 2.0**-900
     return round(math.log2(max(key_norm, smallest) / max(query_norm, smallest)) / 2.0)
 
-
-def _ldexp(mantissa: float, exponent: int) -> float:
-    """Return mantissa * 2**exponent, infinity past the range (nothing certifies there)."""
-    try:
-        return math.ldexp(mantissa, exponent)
-    except OverflowError:
-        return math.inf

@@ -80,7 +80,7 @@ class Partial:
         """
         xp = namespace(self.normaliser)
         shift = xp.maximum(self.log_shift, other.log_shift)
-        a, b = self._rescaled(shift), other._rescaled(shift)
+        a, b = self.in_units(shift), other.in_units(shift)
         numerator = a.numerator + b.numerator
         normaliser = a.normaliser + b.normaliser
         both = (self.log_shift != EMPTY_SHIFT) & (other.log_shift != EMPTY_SHIFT)
@@ -121,8 +121,8 @@ class Partial:
             perturbation=xp.where(seen, self.perturbation + slack, self.perturbation),
         )  # fmt: skip
 
-    def _rescaled(self, shift: Array) -> Partial:
-        """Return the same sums in units of 2**shift; what underflows is booked in `rounding`."""
+    def in_units(self, shift: Array) -> Partial:
+        """Return the same sums in larger units, 2**shift; underflow is booked in `rounding`."""
         xp = namespace(self.normaliser)
         if not bool(xp.any(shift != self.log_shift)):
             return self

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
+from subquad.certificate import Term
 from subquad.cost import Rates
 from subquad.methods.method import Method, Proposal, Refusal
 from subquad.stats import Stats
@@ -50,6 +51,11 @@ class HeadPlan:
         return self.rates.seconds(proposal.work)
 
     @cached_property
+    def certified(self) -> dict[tuple[float, float], tuple[Term, ...]]:
+        """Terms of the chosen offer on other data, by key offset and value ratio: `replay`'s."""
+        return {}
+
+    @cached_property
     def crossover(self) -> str:
         """The length at which the best other method would win at the same bounds, in words.
 
@@ -85,7 +91,7 @@ class HeadPlan:
                 low = middle
             else:
                 high, winner = middle, better
-        memory = "" if fits(winner) else f", holding {_gib(winner)}"
+        memory = "" if fits(winner, self.rates) else f", holding {_gib(winner)}"
         wins = f"{winner.method.name} ({winner.parameters}) would win from n = {high:,}"
         return f"{wins}, at these bounds{memory}"
 
@@ -106,7 +112,7 @@ def choose(
     """
 
     def seconds(option: Proposal | Refusal) -> float:
-        if (isinstance(option, Proposal) and option.bound <= tol and fits(option)
+        if (isinstance(option, Proposal) and option.bound <= tol and fits(option, rates)
                 and (fallback or option.fallback == 0.0)):  # fmt: skip
             return rates.seconds(option.work)
         return math.inf
@@ -148,7 +154,7 @@ def offers(
 
     def rank(offer: Proposal | Refusal) -> tuple[int, float]:
         if isinstance(offer, Proposal) and offer.bound <= tol:
-            return (0 if fits(offer) else 1, rates.seconds(offer.work))
+            return (0 if fits(offer, rates) else 1, rates.seconds(offer.work))
         bound = offer.bound if isinstance(offer, Proposal) else offer.best_bound
         return (2, math.inf if bound is None else bound)
 
@@ -166,9 +172,9 @@ def _takes_budget(kind: type) -> bool:
     return "budget" in inspect.signature(kind.fit).parameters  # type: ignore[attr-defined]
 
 
-def fits(proposal: Proposal) -> bool:
-    """Return whether the passes take at most half of the machine's memory."""
-    return proposal.work.state_bytes <= memory_bytes() / 2
+def fits(proposal: Proposal, rates: Rates) -> bool:
+    """Return whether the passes take at most half of the memory where they run."""
+    return proposal.work.state_bytes <= (rates.memory or memory_bytes()) / 2
 
 
 def memory_bytes() -> float:
@@ -187,7 +193,7 @@ def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
     ]
     known = [(bound, name) for bound, name in offers if bound is not None and bound < math.inf]
     text = f"no allowed method proves tol={head.tol:g}{where} (asked for method={asked!r}). "
-    text += "; ".join(f"{o.method.name}: {_why(o)}" for o in head.options) + ". "
+    text += "; ".join(f"{o.method.name}: {_why(o, head.rates)}" for o in head.options) + ". "
     if known:
         bound, name = min(known)
         text += f"Best bound reached: {bound:.3e} by {name}; `tol` would have to be at least that. "
@@ -198,10 +204,10 @@ def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
     return text.strip()
 
 
-def _why(option: Proposal | Refusal) -> str:
+def _why(option: Proposal | Refusal, rates: Rates) -> str:
     if isinstance(option, Refusal):
         return option.reason
-    if not fits(option):
+    if not fits(option, rates):
         return f"certified, but the passes need {_gib(option)}"
     return f"bound {option.bound:.3e}"
 
@@ -228,8 +234,8 @@ def table(head: HeadPlan) -> list[str]:
         verdict = sure
         if option is head.chosen:
             verdict = f"{sure}, cheapest   <- chosen"
-        elif not fits(option):
-            verdict = _why(option)
+        elif not fits(option, head.rates):
+            verdict = _why(option, head.rates)
         elif head.chosen is not None:
             verdict = f"{sure}, {seconds / head.seconds(head.chosen):.2g} times the cost"
         rows.append((

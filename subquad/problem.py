@@ -19,6 +19,7 @@ from subquad.arguments import (
     dtype_name,
 )
 from subquad.arrays import Array
+from subquad.engine import prepare
 from subquad.frame import Frame, Measures, make_frames, value_units
 from subquad.once import Once
 from subquad.sample import HeadSample
@@ -88,8 +89,9 @@ class Head:
         queries, keys, _ = self.sides
         sample = HeadSample(queries().sample, keys().sample, self.Q, self.frame, self.rows)
         stats = stats_of(
-            self.frame, self.rows, self.dtype, self.Q.shape[1], self.V.shape[1], sample
-        )
+            self.frame, self.rows, self.dtype, self.Q.shape[1], self.V.shape[1], sample,
+            prepare.operands(self.Q),
+        )  # fmt: skip
         return replace(stats, shells=KeyShells(self.K, self.frame, self.rows.key_norms))
 
 

@@ -47,6 +47,10 @@ class Side:
         """The three numbers, as the engine takes them."""
         return self.pre, self.centre, self.post
 
+    def balanced(self, exponent: int) -> tuple[float, Array, float]:
+        """Return the same with rows 2**exponent times as long."""
+        return self.pre, self.centre, ldexp(self.post, exponent)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -85,6 +89,14 @@ class Measured:
     sample: np.ndarray
     about_zero: Rows | None
     centred: tuple[Rows, ...]
+
+
+def ldexp(mantissa: float, exponent: int) -> float:
+    """Return mantissa * 2**exponent, infinity past the range (nothing certifies there)."""
+    try:
+        return math.ldexp(mantissa, exponent)
+    except OverflowError:
+        return math.inf
 
 
 def measure_keys(K: Array) -> Measured:

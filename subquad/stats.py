@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from subquad.arrays import product_up
+from subquad.engine.fused_sizes import DEGREES, fusable
 from subquad.engine.rotate import Rotation
 from subquad.frame import Frame, Measures
 from subquad.once import Once
@@ -37,6 +38,8 @@ class Stats:
         max|V| / value_radius over columns, the cost of storing the output.
     query_unit, key_unit : float
         What a magnitude of 1 in the units of the input is in prepared units.
+    operands : tuple of str
+        Compute dtypes of the fused passes that the head's device has for its shape.
     magnitudes_known : bool
         False where only the largest magnitudes are known.
     sample : HeadSample, optional
@@ -63,6 +66,7 @@ class Stats:
     value_ratio: float
     query_unit: float = 1.0
     key_unit: float = 1.0
+    operands: tuple[str, ...] = ()
     magnitudes_known: bool = True
     sample: HeadSample | None = None
     find_rotation: Once[Rotation | None] | None = None
@@ -121,9 +125,10 @@ class Stats:
 
 
 def stats_of(
-    frame: Frame, rows: Measures, dtype: str, d: int, d_v: int, sample: HeadSample
-) -> Stats:
-    """Return the Stats of one head from its Frame and row magnitudes."""
+    frame: Frame, rows: Measures, dtype: str, d: int, d_v: int, sample: HeadSample,
+    operands: tuple[str, ...] = (),
+) -> Stats:  # fmt: skip
+    """Return the Stats of one head from its Frame, row magnitudes and what its device has."""
     n, m = rows.query_norms.size, rows.key_norms.size
     return Stats(
         n=n, m=m, d=d, d_v=d_v, dtype=dtype,
@@ -136,6 +141,7 @@ def stats_of(
         value_ratio=frame.value_ratio(dtype),
         query_unit=frame.query.pre * frame.query.post,
         key_unit=frame.key.pre * frame.key.post,
+        operands=operands if fusable(d, d_v, DEGREES[0]) else (),
         sample=sample, find_rotation=rows.find_rotation,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import pytest
 import subquad
 from subquad import methods
 from subquad.certificate import Certificate, Term, total
-from subquad.methods import polynomial as polynomial_module
+from subquad.methods import polynomial_sums as polynomial_module
 
 TERMS = ("truncation", "logits", "sums", "storage")
 

@@ -131,7 +131,8 @@ CASES = {
         "allow_exact, seed, devices, rates."),
     "devices": (
         lambda: attend(devices=8), ValueError,
-        "`devices` is 8; running on many devices is not built yet: pass None."),
+        '`devices` is 8; pass None, a list of CUDA device numbers, a list of "cpu" (one for each '
+        "shard), or an initialised communicator of cupyx.distributed."),
     "allow_exact": (
         lambda: attend(allow_exact="no"), TypeError,
         "`allow_exact` is 'no'; pass True or False."),

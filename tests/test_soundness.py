@@ -15,7 +15,7 @@ from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.methods.anisotropic import AT_LEAST
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Proposal, storage_term, widened
-from subquad.methods.polynomial import (
+from subquad.methods.polynomial_sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
     parameters_for,

@@ -12,7 +12,7 @@ from scipy import stats
 
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, never_below, scaled_bound
-from subquad.bounds.rounding import EXP_ULPS, FORMATS, storage_error
+from subquad.bounds.rounding import EXP_ULPS, FORMATS, conversion_error, storage_error
 
 Bound = Callable[..., Any]
 U32 = FORMATS["float32"].u
@@ -73,6 +73,64 @@ def _entering() -> Iterator[tuple[tuple[float], Fraction]]:
         yield (1.0,), abs(Fraction(float(np.float32(x))) - Fraction(x))
 
 
+def _conversion(bound: Bound) -> Finding:
+    """Return whether float32 units cost no more than the bound, in exact rationals.
+
+    Random columns about 0 and far from it, nearly constant ones with it: values enter as
+    (v * pre - mid in two parts) / radius, times a weight; the output leaves divided, times the
+    radius, plus mid. What rounding the output once costs is `storage_error`'s.
+    """
+    rng, nearest = np.random.default_rng(3), 0.0
+    for trial in range(60):
+        away = np.float32(rng.choice([0.0, 1.0, -37.0, 3e4]))
+        v = (away + rng.uniform(-1.0, 2.0, 6) * 2.0 ** rng.integers(-9, 3)).astype(np.float32)
+        low, high = (Fraction(float(end)) for end in (v.min(), v.max()))
+        if low == high:
+            continue
+        mid, radius = (low + high) / 2, (high - low) / 2
+        ratio = float(max(abs(low), abs(high)) / radius)
+        lost = max(_entered(v, mid, radius, rng) + _left(mid, radius, rng, trial))
+        limit = Fraction(float(bound(ratio))) + Fraction(U32) * Fraction(ratio)
+        if lost > limit:
+            return refuted(f"values about {float(away):g}, ratio {ratio:.3g}: {float(lost):.3g} "
+                           f"lost, {float(limit):.3g} allowed")  # fmt: skip
+        nearest = max(nearest, float(lost / limit))
+    return holds(f"what float32 units lose is at most {nearest:.2f} of the bound")
+
+
+def _parts(mid: Fraction) -> tuple[np.float32, np.float32]:
+    first = np.float32(float(mid))
+    return first, np.float32(float(mid - Fraction(float(first))))
+
+
+def _entered(v: np.ndarray, mid: Fraction, radius: Fraction, rng: Any) -> list[Fraction]:
+    """Return what each value times its weight loses as it enters, both weights and values."""
+    first, second = _parts(mid)
+    weight = rng.uniform(0.5, 1.0, v.size)
+    entered = ((v - first) - second) * np.float32(float(1 / radius)) * np.float32(weight)
+    exact = [(Fraction(float(x)) - mid) / radius * Fraction(w)
+             for x, w in zip(v, weight, strict=True)]  # fmt: skip
+    lost = [abs(Fraction(float(x)) - y) for x, y in zip(entered, exact, strict=True)]
+    own = [abs(Fraction(float(np.float32(w))) - Fraction(w)) for w in weight]
+    return [2 * max(a, b) for a, b in zip(lost, own, strict=True)]  # of weights of 1/2 and more
+
+
+def _left(mid: Fraction, radius: Fraction, rng: Any, trial: int) -> list[Fraction]:
+    """Return what a few outputs lose as they leave: sums over a normaliser, in [-1, 1]."""
+    first, second = _parts(mid)
+    sums, whole = (rng.uniform(*ends, 8).astype(np.float32) for ends in ((-1.0, 1.0), (1.0, 3.0)))
+    sums[0] = whole[0] * (1 if trial % 2 else -1)
+    x = sums * (np.float32(1.0) / whole)
+    out = (x * np.float32(float(radius)) + second) + first
+    exact = [Fraction(float(a)) / Fraction(float(b)) for a, b in zip(sums, whole, strict=True)]
+    return [abs(Fraction(float(y)) - mid - radius * e) / radius
+            for y, e in zip(out, exact, strict=True)]  # fmt: skip
+
+
+def _all_storage(stored: Bound, converted: Bound) -> Finding:
+    return both(_storage(stored), _conversion(converted))
+
+
 DERIVED: tuple[Claim, ...] = (
     Claim(
         id="exp-4-ulp",
@@ -87,11 +145,12 @@ DERIVED: tuple[Claim, ...] = (
     Claim(
         id="rounding-storage",
         statement="Rounding the values on entry and the output on return costs at most "
-        "storage_error in units of value_radius; columns 1 +- r reach it to 1 %.",
+        "storage_error in units of value_radius; columns 1 +- r reach it to 1 %. Units in float32 "
+        "cost at most conversion_error more.",
         source="subquad",
         provenance="derived",
         evidence="exact",
-        check=partial(_storage, storage_error),
+        check=partial(_all_storage, storage_error, conversion_error),
         twin=Twin("0.99 of it suffices", partial(_storage, scaled_bound(storage_error, 0.99))),
     ),
 )

@@ -19,6 +19,11 @@ ASSUMPTIONS = (
     "the library's exp is within 4 ulp wherever its result is a normal number",
     "matrix products are sums of products in any order (no Strassen), each operation rounded",
 )
+TENSOR_CORES = (
+    "a step of the tensor cores is off by 5 2^-23 at most of the sum of the absolute values of "
+    "its products and the sum so far"
+)
+"""Of the fused passes alone: `engine.fused_sizes.STEP_ERROR`."""
 EXP_ULPS = 4
 
 
@@ -171,6 +176,20 @@ def storage_error(value_ratio: float, compute_dtype: str, output_dtype: str) -> 
     entering = FORMATS[compute_dtype].u + 4.0 * U64
     leaving = (u_out + 4.0 * U64) * value_ratio + 8.0 * U64
     return (entering + leaving) * OUTWARD
+
+
+def conversion_error(value_ratio: float) -> float:
+    """Return what float32 costs beside `storage_error` where a plan runs in the units it has.
+
+    Values (v * pre - mid in two parts) / radius and their weights: 8 and 4 roundings; the output,
+    divided, times the radius, plus mid: 4 of at most 2 and 3 of at most max|V|, per value_radius.
+
+    Parameters
+    ----------
+    value_ratio : float
+        As for `storage_error`.
+    """
+    return FORMATS["float32"].u * (20.0 + 4.0 * value_ratio) * OUTWARD
 
 
 def _underflow(logit_bound: Array, form: Format) -> Array:

@@ -5,7 +5,8 @@
 """
 
 from subquad.engine.cpu_exact import UNSHIFTED_LOGITS
-from subquad.engine.dispatch import accumulate, contract, exact_block
+from subquad.engine.dispatch import accumulate, contract, exact_block, stored_dtype
+from subquad.engine.fused_sizes import OPERANDS
 from subquad.engine.sizes import (
     EXACT_KEY_BLOCK,
     FEATURE_CHUNK,
@@ -23,6 +24,7 @@ __all__ = [
     "EXACT_KEY_BLOCK",
     "FEATURE_CHUNK",
     "KEY_TILE",
+    "OPERANDS",
     "UNSHIFTED_LOGITS",
     "State",
     "accumulate",
@@ -32,6 +34,7 @@ __all__ = [
     "feature_chunk_count",
     "feature_dot_length",
     "key_dot_length",
+    "stored_dtype",
     "tile_count",
     "tile_size",
 ]

@@ -28,13 +28,13 @@ that adds, to a row and |c_k|, at most 2 eta [ |q|_1^k ((k-1) Y^(k-1) sum_j w_j 
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from subquad.engine import fast, sizes
-from subquad.engine.threads import for_each, parallel_map
-from subquad.engine.tiles import FeatureTile, product
+from subquad.engine.threads import ENTRY_WORK, for_each, parallel_map
+from subquad.engine.tiles import FeatureTile, product, products
 from subquad.features import block_sizes, multinomials
 
 
@@ -49,27 +49,30 @@ def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
     blocks, build = block_sizes(d, degree), fast.builder(m, d, degree)
     tile, tiles = sizes.tile_for(m, d, degree), sizes.tile_count(m, d, degree)
     groups, pieces = sizes.shares(tiles, d, degree, columns)
+    span = sizes.tiles_at_once(tile, d, degree)
     offsets = np.cumsum([0, *blocks])
     # One array: where memory comes in large pages, so does this.
     sums = np.zeros((groups, offsets[-1], columns))
 
     def setup():
-        return _KeyBuffers(FeatureTile(d, degree, tile, K.dtype, build), columns, K.dtype)
+        features = FeatureTile(d, degree, span * tile, K.dtype, build)
+        return _KeyBuffers(features, tile, span, columns, K.dtype)
 
     def one_share(buffers: _KeyBuffers, i: int) -> None:
         group, piece = divmod(i, pieces)
         totals = [sums[group, a:b] for a, b in itertools.pairwise(offsets)]
-        for t in range(tiles * group // groups, tiles * (group + 1) // groups):
-            rows = slice(t * tile, min(m, (t + 1) * tile))
+        last = tiles * (group + 1) // groups
+        for t in range(tiles * group // groups, last, span):
+            rows = slice(t * tile, min(m, (t + span) * tile, last * tile))
             buffers.load(K[rows], W[rows])
             if piece == 0:
-                totals[0][0] += np.sum(W[rows], axis=0, dtype=np.float64)
+                buffers.add_weights(totals[0][0])
                 for k in range(1, degree):
                     buffers.add(totals[k], k)
             if degree > 0:
                 buffers.add(totals[degree], degree, piece, pieces)
 
-    for_each(groups * pieces, setup, one_share)
+    for_each(groups * pieces, setup, one_share, 2.0 * m * sum(blocks) * columns)
     total = _added(sums)
     return [total[a:b] for a, b in itertools.pairwise(offsets)], _norm_moments(K, W, degree)
 
@@ -94,28 +97,51 @@ def _over_rows(arrays, function: Callable[[int, slice], None]) -> None:
     parallel_map(
         lambda item: function(*item),
         [(k, slice(i, i + step)) for k, x in enumerate(arrays) for i in range(0, len(x), step)],
+        ENTRY_WORK * sum(x.size for x in arrays),
     )
 
 
 class _KeyBuffers:
-    """What one thread holds for `accumulate`."""
+    """What one thread holds for `accumulate`: features of some tiles, multiplied tile by tile."""
 
-    def __init__(self, features: FeatureTile, columns: int, dtype) -> None:
-        self._features = features
+    def __init__(self, features: FeatureTile, tile: int, span: int, columns: int, dtype) -> None:
+        self._features, self._tile = features, tile
         self._weights = np.empty((0, columns), dtype)
-        self._product = np.empty((sizes.FEATURE_CHUNK, columns), dtype)
+        self._products = np.empty(span * sizes.FEATURE_CHUNK * columns, dtype)
+        self._sum = np.empty((sizes.FEATURE_CHUNK, columns))
 
     def load(self, K, W) -> None:
-        """Take one tile of keys and their weights."""
+        """Take some tiles of keys and their weights."""
         self._weights = np.ascontiguousarray(W)  # BLAS takes no other
         self._features.load(K)
 
+    def _runs(self) -> Iterator[tuple[slice, int]]:
+        """Yield (tokens, tiles of equal length): the whole tiles, then what is left."""
+        tokens, tile = len(self._weights), self._tile
+        whole = tokens // tile
+        if whole:
+            yield slice(0, whole * tile), whole
+        if whole * tile < tokens:
+            yield slice(whole * tile, tokens), 1
+
+    def add_weights(self, total: np.ndarray) -> None:
+        """Add the moments of degree 0 to `total`, in float64."""
+        for tokens, tiles in self._runs():
+            W = self._weights[tokens].reshape(tiles, -1, len(total))
+            total += np.sum(np.sum(W, axis=1, dtype=np.float64), axis=0)
+
     def add(self, total: np.ndarray, k: int, piece: int = 0, pieces: int = 1) -> None:
-        """Add the degree-k moments of the tile, every `pieces`-th chunk of them, to `total`."""
+        """Add the degree-k moments of the tiles, every `pieces`-th chunk of them, to `total`."""
+        columns = total.shape[1]
         for start, stop, features in self._features.blocks(k, piece, pieces):
-            out = self._product[: stop - start]
-            product(features, self._weights, out)
-            total[start:stop] += out
+            rows, sums = stop - start, total[start:stop]
+            for tokens, tiles in self._runs():
+                out = self._products[: tiles * rows * columns].reshape(tiles, rows, columns)
+                left = features[:, tokens].reshape(rows, tiles, -1).transpose(1, 0, 2)
+                products(left, self._weights[tokens].reshape(tiles, -1, columns), out)
+                sums += out[0] if tiles == 1 else np.add.reduce(
+                    out, axis=0, dtype=np.float64, out=self._sum[:rows]
+                )  # fmt: skip
 
 
 def _norm_moments(K, W, degree: int) -> np.ndarray:
@@ -158,7 +184,7 @@ def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Return (numerator (n, d_v), last column by degree (n, len(coefficients))), float64."""
     (n, d), columns, degree = Q.shape, moments[0].shape[1], len(coefficients) - 1
     numerator, by_degree = np.zeros((n, columns - 1)), np.zeros((n, degree + 1))
-    tile, build = sizes.tile_for(n, d, degree), fast.builder(n, d, degree)
+    tile, build = sizes.query_tile(n, d, degree), fast.builder(n, d, degree)
     tables = _tables(moments[: degree + 1], d, Q.dtype)
 
     def setup():
@@ -178,7 +204,8 @@ def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarr
             total *= coefficients[k]
             out += total[:, :-1]
 
-    for_each(-(-n // tile), setup, one_tile)
+    work = 2.0 * n * columns * sum(map(len, moments[: degree + 1]))
+    for_each(-(-n // tile), setup, one_tile, work)
     return numerator, by_degree
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.engine.threads import for_each
+from subquad.engine.threads import ENTRY_WORK, for_each
 
 BLOCK_ENTRIES = 2**16
 """Entries of a block: half a mebibyte in float64."""
@@ -28,7 +28,8 @@ def over_blocks(
         start, stop = i * rows, min(n, (i + 1) * rows)
         block(y[: stop - start], slice(start, stop))
 
-    for_each(-(-n // rows) if n else 0, lambda: np.empty((rows, columns), dtype), one)
+    count, work = -(-n // rows) if n else 0, ENTRY_WORK * n * columns
+    for_each(count, lambda: np.empty((rows, columns), dtype), one, work)
 
 
 def block_rows(columns: int) -> int:

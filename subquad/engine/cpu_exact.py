@@ -21,7 +21,8 @@ from math import log
 import numpy as np
 
 from subquad.engine import sizes
-from subquad.engine.threads import for_each, parallel_map
+from subquad.engine.calls import exact_work
+from subquad.engine.threads import ENTRY_WORK, for_each, parallel_map
 from subquad.engine.tiles import product
 
 LN2 = log(2.0)
@@ -57,7 +58,8 @@ def exact_block(Q, K, W) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         queries = np.ascontiguousarray(Q[part])
         shifts[group, part] = buffers.add_up(queries, own, sums[group, part], small)
 
-    for_each(-(-n // rows) * groups, setup, one_share)
+    work = exact_work(n, m, K.shape[1], columns)
+    for_each(-(-n // rows) * groups, setup, one_share, work)
     total, shift = _added(sums, shifts)
     return total[:, :-1], total[:, -1], shift
 
@@ -71,7 +73,9 @@ def _key_blocks(K, W) -> list[tuple[np.ndarray, np.ndarray]]:
     starts = range(0, len(K), sizes.EXACT_KEY_BLOCK)
     parts = [slice(start, start + sizes.EXACT_KEY_BLOCK) for start in starts]
     # Transposed once: BLAS would do it anew for every block of rows.
-    return parallel_map(lambda part: (np.ascontiguousarray(K[part].T), W[part]), parts)
+    return parallel_map(
+        lambda part: (np.ascontiguousarray(K[part].T), W[part]), parts, ENTRY_WORK * K.size
+    )
 
 
 def _added(sums: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from subquad.engine.cpu_blocks import block_rows, entering, over_blocks
-from subquad.engine.threads import parallel_map
+from subquad.engine.threads import ENTRY_WORK, parallel_map
 
 FOLD = 8
 """Rows side by side over which extremes are taken first: longer runs are faster."""
@@ -93,7 +93,8 @@ def column_range(x) -> tuple[Any, Any]:
         x = x.reshape(-1, columns)
     rows = block_rows(columns) if x.ndim == 2 else 1
     ends = parallel_map(
-        lambda start: _extremes(x[start : start + rows]), range(0, x.shape[0], rows)
+        lambda start: _extremes(x[start : start + rows]), range(0, x.shape[0], rows),
+        ENTRY_WORK * x.size,
     )
     low, high = (np.array([end[i] for end in ends], dtype=np.float64) for i in range(2))
     return low.min(axis=0), high.max(axis=0)

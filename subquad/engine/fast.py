@@ -31,9 +31,22 @@ def builder(tokens: int, d: int, degree: int) -> Build | None:
     return _compiled()
 
 
+def expected(tokens: int, d: int, degree: int) -> bool:
+    """Return whether `builder` will give a compiled one, without loading it."""
+    if degree < 2 or not _installed():
+        return False
+    loaded = _compiled.cache_info().currsize > 0
+    return loaded or tokens * feature_dimension(d, degree) >= LEAST_PRODUCTS
+
+
+@lru_cache(maxsize=1)
+def _installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
 @lru_cache(maxsize=1)
 def _compiled() -> Build | None:
-    if importlib.util.find_spec("numba") is None:
+    if not _installed():
         return None
     try:
         import numba

@@ -5,29 +5,32 @@ them, x = high + low (`bfloat16x3`: three products for one, what is left out is 
 Let e be v, or v^2 where operands are split. Queries and keys as rounded to the operands are taken
 for the exact ones: that is a perturbation of the logits (`FORMATS`). Then, for degree k >= 1,
 
-* k - 1 products for the key's feature, as many for the query's: each within v; split, within
-  7 v^2, since high * high is exact in high and low, and the two cross terms round at most
-  3 v and 2 v of themselves, beside low * low;
-* [V, 1] times the weight, rounded to the operand, and the moment as an operand of the query pass:
-  e each; the moment passes through a float64 product and float32 before;
-* the products of the tensor cores are exact; split, each pass leaves out low times low, v^2;
-* a step of the tensor cores adds 16 products to the sum so far: within STEP_ERROR of the largest
-  of the 17 (an assumption, probed on the device by the tests: the products and the sum are aligned
-  to the largest of them, cut off two bits below its last one, added, and cut off once more), so
-  within STEP_ERROR of the sum of absolute values. At most FLUSH_STEPS steps in a run of keys,
-  `Sizes.blocks` in the query pass;
+* k - 1 products for the key's feature, as many for the query's, each within v; [V, 1] times the
+  weight, rounded to the operand, and the moment as an operand of the query pass, e each (the
+  moment passes through a float64 product and float32 before): 2 k v in all. Split, all of these
+  with what each pass leaves out of its products, low times low, are within OF_SPLIT v^2, the
+  largest over all roundings as enumerated by the claim `rounding-tensor-cores`: the low part of a
+  product grows, and with it what is left out. The linear feature of a chunk's last variable is
+  that of the key before it is rounded, e, but its weight is not rounded;
+* the products of the tensor cores are exact;
+* a step of the tensor cores adds 16 products to the sum so far: within STEP_ERROR of the sum of
+  the absolute values of the 17 (an assumption, probed on the device by the tests: products and sum
+  are aligned to the largest of them, cut off two bits below its last one, added, and cut off once
+  more; claim `tensor-core-step`). At most FLUSH_STEPS steps in a run of keys, `Sizes.blocks` in
+  the query pass;
 * runs are added in float32, groups and States in float64; degree 0 and the sum over degrees in
   float32, last.
 
 `fused_errors` is the sum of all this to first order, times 1 + 2^-5, which covers the rest as
-long as it is below 2^-6 (beyond that it is infinity).
+long as it is below 3 2^-6 (beyond that it is infinity). M_k is of keys before they are rounded;
+`methods.method.widened` of the query's norm makes up for it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 OPERANDS = ("bfloat16", "bfloat16x3")
 """Compute formats of the fused passes; rows are prepared and stored in float32."""
@@ -35,6 +38,8 @@ OPERANDS = ("bfloat16", "bfloat16x3")
 V = 2.0**-8
 U32 = 2.0**-24
 STEP_ERROR = (16.0 / 4.0 + 1.0) * 2.0**-23
+OF_SPLIT = (0.0, 4.0, 17.0, 39.0)
+"""By degree, in v^2: what split operands and the products left out cost."""
 DEGREES = (2, 3)
 FLUSH_STEPS = 640
 """Steps of 16 keys after which the key pass adds its sums up in float32."""
@@ -62,80 +67,95 @@ class Sizes:
     degree: int
     operands: str
 
-    @property
+    @cached_property
     def parts(self) -> int:
         """Operands that a number is split into."""
         return 2 if self.operands == "bfloat16x3" else 1
 
-    @property
+    @cached_property
     def products(self) -> int:
         """Tensor-core products in place of one."""
         return 3 if self.parts == 2 else 1
 
-    @property
+    @cached_property
     def chunks(self) -> int:
         """Groups of 16 variables."""
         return self.d // 16
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Columns of a tile: V, and a normaliser for each degree, filled up to a multiple of 8."""
         return -(-(self.d_v + self.degree) // 8) * 8
 
-    @property
+    @cached_property
     def key_bytes(self) -> int:
         """Bytes of 16 keys as operands."""
         return self.chunks * 512 * self.parts
 
-    @property
+    @cached_property
     def tile_bytes(self) -> int:
         """Bytes of 16 rows of a tile."""
         return 32 * self.columns * self.parts
 
-    @property
+    @cached_property
     def accumulators(self) -> int:
         """Prefixes of a warp of the key pass: what fits in its registers."""
         return 4 if self.columns <= 80 else 2
 
-    @property
+    @cached_property
     def units(self) -> int:
-        """Groups of `accumulators` prefixes with one chunk."""
-        wide = [16 // self.accumulators * (c + 1) for c in range(self.chunks)]
-        cubic = sum(self.accumulators * w * (w + 1) // 2 for w in wide)
-        return sum(wide) + (cubic if self.degree == 3 else 0)
+        """Groups of `accumulators` prefixes with one chunk; see `fused/key_pass.cu`."""
+        width = self.accumulators
+        square = sum(16 // width * (c + 1) for c in range(self.chunks))
+        below = sum(b + width for c in range(self.chunks) for b in range(0, 16 * c, width))
+        own = sum(b + width for b in range(0, 16, width))
+        later = sum(12 // width * 16 * c for c in range(self.chunks))
+        return square + (below + own * self.chunks + later if self.degree == 3 else 0)
 
-    @property
+    @cached_property
     def feature_groups(self) -> int:
         """Thread blocks that share the features of one run of keys."""
         return -(-self.units // KEY_WARPS)
 
-    @property
+    @cached_property
     def partial_rows(self) -> int:
         """Rows of one partial State as the key pass leaves it."""
         return self.feature_groups * KEY_WARPS * self.accumulators * 16
 
-    @property
+    @cached_property
     def blocks(self) -> int:
-        """Blocks of 16 features of the query pass, the linear ones filled up to a whole stage."""
-        cubic = sum(64 * (c + 1) * (2 * c + 3) for c in range(self.chunks))
-        linear = -(-self.chunks // STAGE_BLOCKS) * STAGE_BLOCKS
-        square = 8 * self.chunks * (self.chunks + 1)
-        return (cubic if self.degree == 3 else 0) + square + linear
+        """Blocks of 16 features of the query pass, in rounds: see `fused/common.cu`."""
+        rounds = []
+        for eight in range(2 * self.chunks):
+            total = 0
+            for c in range(eight // 2, self.chunks):
+                wide, later = 8 if c == eight // 2 and eight % 2 else 16, self.chunks - 1 - c
+                total += 10 + wide * later if self.rotated else wide * (later + 1)
+            rounds.append(total)
+        whole = [-(-blocks // STAGE_BLOCKS) * STAGE_BLOCKS for blocks in (*rounds, self.chunks)]
+        if self.degree == 3:
+            return 8 * sum(whole[:-1]) + whole[-1] + (0 if self.rotated else whole[0])
+        return whole[0] + (0 if self.rotated else whole[-1])
 
-    @property
+    @cached_property
+    def rotated(self) -> bool:
+        """Whether the query pass takes chunks with themselves without repeating features."""
+        return self.parts == 1 and self.d <= 64
+
+    @cached_property
     def key_stage(self) -> tuple[int, int]:
         """Steps of a stage and stages of the key pass."""
         each = self.key_bytes + self.tile_bytes
         steps = next(s for s in (8, 4, 2, 1) if 4 * s * each <= 200_000)
         return steps, min(8, 180_000 // (steps * each))
 
-    @property
+    @cached_property
     def key_shared(self) -> int:
         """Bytes of shared memory of a block of the key pass."""
         steps, stages = self.key_stage
         return stages * steps * (self.key_bytes + self.tile_bytes) + 256
 
-    @property
+    @cached_property
     def query_stages(self) -> tuple[int, int]:
         """Stages of the query pass, and blocks of it that share a multiprocessor."""
         own = 64 * QUERY_GROUPS * 2 * self.d * self.parts + 2048
@@ -146,32 +166,33 @@ class Sizes:
         msg = f"no room for the query pass of {self}"
         raise ValueError(msg)
 
-    @property
+    @cached_property
     def query_shared(self) -> int:
         """Bytes of shared memory of a block of the query pass."""
         operands = 64 * QUERY_GROUPS * 2 * self.d * self.parts
-        return self.query_stages[0] * STAGE_BLOCKS * self.tile_bytes + operands + 256
+        return self.query_stages[0] * STAGE_BLOCKS * self.tile_bytes + operands + 512
 
-    @property
+    @cached_property
     def pack_rows(self) -> int:
         """Keys of a tile of the packing kernel."""
         return 64 if self.d + self.d_v + 1 > 160 else 128
 
-    @property
+    @cached_property
     def pack_threads(self) -> int:
         """Threads of the packing kernel."""
         return max(256, -(-4 * self.columns // 32) * 32)
 
-    @property
+    @cached_property
     def pack_stages(self) -> int:
         """Tiles of the packing kernel that are on their way together."""
         return min(3, 220_000 // (4 * self.pack_rows * (self.d + self.d_v + 1)))
 
-    @property
+    @cached_property
     def pack_shared(self) -> int:
         """Bytes of shared memory of a block of the packing kernel."""
         return self.pack_stages * 4 * self.pack_rows * (self.d + self.d_v + 1) + 64
 
+    @lru_cache(maxsize=1024)  # noqa: B019 - as many as there are shapes
     def groups(self, keys: int, heads: int, multiprocessors: int) -> int:
         """Return the runs that the keys are cut into."""
         each = self.partial_rows * self.columns * 4 * heads
@@ -205,13 +226,11 @@ def fused_errors(d: int, degree: int, operands: str, keys: int) -> tuple[float, 
     steps = -(-keys // 16)
     runs = -(-steps // FLUSH_STEPS) + GROUPS_MAX
     split = sizes.parts == 2
-    operand = V * V if split else V
-    product = 7.0 * V * V if split else V
-    left_out = V * V if split else 0.0
     adding = STEP_ERROR * sizes.products * (min(steps, FLUSH_STEPS) + sizes.blocks)
     rest = (runs + 8.0) * U32 + (keys / 8.0 + 1024.0) * 2.0**-53
     found = [rest]
     for k in range(1, sizes.degree + 1):
-        first = 2.0 * (k - 1) * product + 2.0 * operand + 2.0 * left_out + adding + rest
+        of_operands = OF_SPLIT[k] * V * V if split else 2.0 * k * V
+        first = of_operands + adding + rest
         found.append(first * (1.0 + 2.0**-5) if first < 2.0**-6 * 3.0 else math.inf)
     return tuple(found)

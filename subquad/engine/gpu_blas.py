@@ -6,8 +6,9 @@ is cuBLAS's default, so that a product gives the same bits on every run with one
 on one kind of GPU (cuBLAS documentation, "Results Reproducibility").
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import cupy
@@ -19,6 +20,14 @@ _HOST = 0  # cublasPointerMode_t
 _NONE, _TRANSPOSED = 0, 1  # cublasOperation_t
 
 
+_GEMM = {"f": cublas.sgemmStridedBatched, "d": cublas.dgemmStridedBatched}
+_SCALARS = {char: (np.ones(1, char), np.zeros(1, char)) for char in _GEMM}
+_POINTERS = {char: tuple(x.ctypes.data for x in pair) for char, pair in _SCALARS.items()}
+
+Multiply = Callable[..., Any]
+"""multiply(a, b, out, b_transposed=False), as in `products`."""
+
+
 def products(a: Any, b: Any, out: Any, *, b_transposed: bool = False) -> Any:
     """Fill `out` (batch, rows, columns) with a[i] @ b[i], and return it.
 
@@ -28,23 +37,40 @@ def products(a: Any, b: Any, out: Any, *, b_transposed: bool = False) -> Any:
         C-contiguous, like all three; of length 1 it is used for the whole batch.
     b : array (batch, inner, columns), or (batch, columns, inner) where `b_transposed`
     """
-    batch, rows, columns = out.shape
-    inner = a.shape[2]
+    with pedantic() as multiply:
+        return multiply(a, b, out, b_transposed)
+
+
+@contextmanager
+def pedantic() -> Iterator[Multiply]:
+    """Yield `products` for many calls: the handle's modes are set and put back once."""
+    handle = device.get_cublas_handle()
+    mode, pointers = cublas.getMathMode(handle), cublas.getPointerMode(handle)
+    cublas.setMathMode(handle, PEDANTIC)
+    cublas.setPointerMode(handle, _HOST)
+    try:
+        assert cublas.getMathMode(handle) == PEDANTIC
+        yield partial(_multiply, handle)
+    finally:
+        cublas.setMathMode(handle, mode)
+        cublas.setPointerMode(handle, pointers)
+
+
+def _multiply(handle: int, a: Any, b: Any, out: Any, b_transposed: bool = False) -> Any:
+    (batch, rows, columns), inner, char = out.shape, a.shape[2], out.dtype.char
     shape = (batch, columns, inner) if b_transposed else (batch, inner, columns)
     assert b.shape == shape and a.shape[:2] in ((batch, rows), (1, rows)), (a.shape, b.shape)
-    assert all(x.flags.c_contiguous and x.dtype == out.dtype for x in (a, b, out))
+    assert all(x.flags.c_contiguous and x.dtype.char == char for x in (a, b, out))
     if out.size == 0:
         return out
-    gemm = {"float32": cublas.sgemmStridedBatched, "float64": cublas.dgemmStridedBatched}
-    one, zero = np.ones(1, out.dtype), np.zeros(1, out.dtype)
-    with _pedantic() as handle:
-        # cuBLAS stores by columns: what it sees is out^T = b^T a^T.
-        gemm[str(out.dtype)](
-            handle, _TRANSPOSED if b_transposed else _NONE, _NONE, columns, rows, inner,
-            one.ctypes.data, b.data.ptr, inner if b_transposed else columns, inner * columns,
-            a.data.ptr, inner, rows * inner if a.shape[0] > 1 else 0,
-            zero.ctypes.data, out.data.ptr, columns, rows * columns, batch,
-        )  # fmt: skip
+    one, zero = _POINTERS[char]
+    # cuBLAS stores by columns: what it sees is out^T = b^T a^T.
+    _GEMM[char](
+        handle, _TRANSPOSED if b_transposed else _NONE, _NONE, columns, rows, inner,
+        one, b.data.ptr, inner if b_transposed else columns, inner * columns,
+        a.data.ptr, inner, rows * inner if a.shape[0] > 1 else 0,
+        zero, out.data.ptr, columns, rows * columns, batch,
+    )  # fmt: skip
     return out
 
 
@@ -53,18 +79,3 @@ def product(a: Any, b: Any) -> Any:
     a, b = cupy.ascontiguousarray(a), cupy.ascontiguousarray(b)
     out = cupy.empty((a.shape[0], b.shape[1]), a.dtype)
     return products(a[None], b[None], out[None])[0]
-
-
-@contextmanager
-def _pedantic() -> Iterator[int]:
-    """Yield the current device's handle, pedantic and with scalars on the host meanwhile."""
-    handle = device.get_cublas_handle()
-    mode, pointers = cublas.getMathMode(handle), cublas.getPointerMode(handle)
-    cublas.setMathMode(handle, PEDANTIC)
-    cublas.setPointerMode(handle, _HOST)
-    try:
-        assert cublas.getMathMode(handle) == PEDANTIC
-        yield handle
-    finally:
-        cublas.setMathMode(handle, mode)
-        cublas.setPointerMode(handle, pointers)

@@ -10,6 +10,7 @@ in a fixed order, so that the same input gives the same bits on every run. Accur
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -99,14 +100,49 @@ def _launch(name: str, sizes: Sizes, grid: tuple, threads: int, shared: int, *ar
     kernel(grid, (threads,), arguments, shared_mem=shared)
 
 
-def accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Raw:
+    """What the rows of heads are made of that the passes take as the caller has them.
+
+    Attributes
+    ----------
+    sides : array (heads, d + 4), float32
+        centre, pre, post, two more: a row is (x * pre - centre) * post.
+    values : array (heads, 8, d_v), float32
+        Of the kernel `value_units`: what values enter and the output leaves by.
+    largest : array (heads, ...), float64
+        The first of each head is 0, and becomes in its first bytes, float32, the largest squared
+        norm of a prepared row, rounded up (of a query as rounded to the operands, up by so much).
+    weights : array (heads, m), float64, optional
+        Of the keys, at most 1.
+    """
+
+    sides: Any
+    values: Any
+    largest: Any
+    weights: Any = None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What both passes are told."""
+        return self.sides, self.values, self.largest, np.int32(self.largest.strides[0] // 4)
+
+
+PREPARED = (0, 0, 0, np.int32(0))
+"""In place of `Raw.arguments` where rows are prepared already."""
+
+
+def accumulate(
+    K: Any, W: Any, degree: int, operands: str, raw: Raw | None = None
+) -> tuple[Any, Any]:
     """Return (moments (heads, r, d_v + 1), norm moments (heads, degree + 1)), float64.
 
     K is (heads, m, d) and W (heads, m, d_v + 1), float32, m >= 1; both results are on the device,
     the moments in graded order, the norm moments those of K before it was rounded, rounded up.
+    With `raw` they are K and V (heads, m, d_v) as the caller has them.
     """
     K, W = cupy.ascontiguousarray(K), cupy.ascontiguousarray(W)
-    (heads, m, d), columns = K.shape, W.shape[2]
+    (heads, m, d), columns = K.shape, W.shape[2] + (raw is not None)
     sizes = sizes_for(d, columns - 1, degree, operands)
     multiprocessors = _multiprocessors(cupy.cuda.runtime.getDevice())
     steps, blocks = -(-m // 16), max(1, min(multiprocessors // heads, -(-m // sizes.pack_rows)))
@@ -118,6 +154,8 @@ def accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, Any]:
     _launch(
         "pack_keys", sizes, (blocks, heads), sizes.pack_threads, sizes.pack_shared,
         K, W, np.int32(m), np.int32(steps), fragments, tiles, sums, norms,
+        *(PREPARED if raw is None else raw.arguments),
+        0 if raw is None or raw.weights is None else raw.weights,
     )  # fmt: skip
     partial = cupy.empty((heads, groups, sizes.partial_rows, sizes.columns), cupy.float32)
     _launch(
@@ -137,33 +175,50 @@ def accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, Any]:
 
 def contract(
     Q: Any, moments: Any, coefficients: Sequence[float] | np.ndarray, operands: str, *,
-    divide: bool = False,
+    divide: bool = False, raw: Raw | None = None, out: Any = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """Return (numerator (heads, n, d_v), normalisers by degree (heads, n, 4)), float32.
 
     Q is (heads, n, d) float32, `moments` as `accumulate` returns them, `coefficients` one for
-    each degree. With `divide` the first result is numerator over normaliser. Degrees above the
-    State's are 0 in the second.
+    each degree, (degree + 1,) for all heads or (heads, degree + 1). With `divide` the first result
+    is numerator over normaliser; with `raw` the queries are taken as they are and it is in the
+    units of V. It is written to `out` where that is given. Degrees above the State's are 0 in the
+    second.
     """
     Q = cupy.ascontiguousarray(Q)
-    (heads, n, d), d_v, degree = Q.shape, moments.shape[2] - 1, len(coefficients) - 1
+    c = np.asarray(coefficients, dtype=np.float64)
+    (heads, n, d), d_v, degree = Q.shape, moments.shape[2] - 1, c.shape[-1] - 1
     sizes = sizes_for(d, d_v, degree, operands)
     assert moments.shape[1] == feature_dimension(d, degree), (moments.shape, degree)
-    c = [*map(float, coefficients), *(0.0,) * (3 - degree)]
+    c = np.pad(c, [(0, 0)] * (c.ndim - 1) + [(0, 3 - degree)])
+    own = 0 if c.ndim == 1 else uploaded(c)
+    c = c if c.ndim == 1 else np.zeros(4)
     table = cupy.empty((heads, sizes.blocks * sizes.tile_bytes), cupy.uint8)
     constants = cupy.empty((heads, sizes.columns), cupy.float32)
     _launch(
         "pack_state", sizes, (sizes.blocks, heads), 128, 0,
-        moments, *map(np.float64, c), table, constants,
+        moments, *map(np.float64, c), table, constants, own,
     )  # fmt: skip
-    out = cupy.empty((heads, n, d_v), cupy.float32)
+    out = cupy.empty((heads, n, d_v), cupy.float32) if out is None else out
     by_degree = cupy.empty((heads, n, 4), cupy.float32)
     rows = 64 * QUERY_GROUPS
     _launch(
         "query_pass", sizes, (-(-n // rows), heads), 2 * rows, sizes.query_shared,
-        Q, table, constants, np.int32(n), *map(np.float32, c), np.int32(divide), out, by_degree,
+        Q, table, constants, np.int32(n), *map(np.float32, c),
+        np.int32(divide or raw is not None), out, by_degree,
+        *(PREPARED if raw is None else raw.arguments), own,
     )  # fmt: skip
     return out, by_degree
+
+
+def uploaded(x: np.ndarray) -> Any:
+    """Return x on the current device; the same array for the same numbers, so leave it as it is."""
+    return _kept(x.tobytes(), x.dtype.str, x.shape, cupy.cuda.runtime.getDevice())
+
+
+@lru_cache(maxsize=256)
+def _kept(numbers: bytes, dtype: str, shape: tuple[int, ...], device: int) -> Any:
+    return cupy.asarray(np.frombuffer(numbers, dtype).reshape(shape))
 
 
 def joined(moments: Sequence[Any]) -> Any:

@@ -17,16 +17,21 @@ _KERNELS = {
     "monomials": (_COMPUTE,), "add_slices": (_COMPUTE,), "power_sums": (_COMPUTE,),
     "raise_shift": (_COMPUTE,), "weigh": (_COMPUTE,),
 }  # fmt: skip
-EXPRESSIONS = tuple(
-    f"{name}<{','.join(types)}>" for name, sets in _KERNELS.items() for types in product(*sets)
-)
+_ROW_KERNELS = ("column_ends", "key_logits")
+_COLUMNS = range(1, 5)
+"""Columns of a lane, where one warp takes a row."""
+EXPRESSIONS = (
+    *(f"{name}<{','.join(types)}>" for name, sets in _KERNELS.items() for types in product(*sets)),
+    *(f"{name}<{j}>" for name in _ROW_KERNELS for j in _COLUMNS), "value_units", "key_weights",
+)  # fmt: skip
 OPTIONS = ("--std=c++17", "--fmad=false")
 """Nothing that loosens the arithmetic: no --use_fast_math, and no products fused into sums."""
 
 
 def source() -> str:
     """Return the CUDA source of every kernel here."""
-    return Path(__file__).with_name("gpu_portable.cu").read_text(encoding="utf-8")
+    files = ("gpu_portable.cu", "gpu_replay.cu")
+    return "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in files)
 
 
 @lru_cache(maxsize=1)
@@ -46,6 +51,14 @@ def launch(name: str, types: tuple[Any, ...], grid: Any, arguments: tuple[Any, .
     names = (C_TYPES[str(getattr(t, "dtype", t))] for t in types)
     kernel = _module().get_function(f"{name}<{','.join(names)}>")
     kernel(shape, (THREADS,), arguments)
+
+
+def launch_rows(
+    name: str, columns: int, grid: tuple[int, int], arguments: tuple[Any, ...]
+) -> None:
+    """Run a kernel of one warp a row, `columns` of them a lane; 0 for one that has no rows."""
+    kernel = _module().get_function(f"{name}<{columns}>" if columns else name)
+    kernel(grid, (THREADS,), arguments)
 
 
 def blocks_for(items: int, most: int = 1 << 16) -> int:

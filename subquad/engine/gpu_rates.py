@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -18,50 +19,69 @@ PAIRS, TOKENS, ROWS = 1 << 14, 1 << 19, 1 << 18
 """Queries and keys of the exact probes, of the polynomial probes, rows prepared: enough of each
 that the launches do not count."""
 COLUMNS, PROBED_D = (8, 64), 32
+OVERHEAD = 2e-3
+"""Seconds of a call beside its passes, about: launches, and what the host waits for."""
 
 Speeds = tuple[float, float, float, float, float]
 """Flops of the exact path, pairs, flops of the polynomial path, features, entries; per second."""
 
 
 def speeds() -> dict[str, Speeds]:
-    """Return the Speeds of the current device by compute dtype; under a second, once a process."""
+    """Return the Speeds of the current device by compute dtype; about a second, once a process.
+
+    Of the fused passes as well, where the device has them.
+    """
     return _speeds_of(cupy.cuda.runtime.getDevice())
+
+
+def memory_bytes() -> float:
+    """Return the memory of the current device."""
+    return float(cupy.cuda.runtime.memGetInfo()[1])
 
 
 @lru_cache(maxsize=16)
 def _speeds_of(device: int) -> dict[str, Speeds]:
-    return {dtype: _speeds(dtype) for dtype in COMPUTE_DTYPES}
+    found = {dtype: _speeds(dtype) for dtype in COMPUTE_DTYPES}
+    for operands in prepare.operands(cupy.empty(0)):
+        found[operands] = _fused(operands, found["float32"])
+    return found
+
+
+def _fused(operands: str, stored: Speeds) -> Speeds:
+    """Return the Speeds with the polynomial path by the fused passes, at one shape.
+
+    Their features cost nothing beside the products; another shape would be compiled for this alone.
+    """
+    columns = COLUMNS[1]
+    Q, K, W = _rows("float32", TOKENS, (columns, columns, columns + 1))
+    seconds = _seconds(partial(_two_passes, Q, K, abs(W), operands))
+    flops = 2.0 * (columns + 8) * 2.0 * TOKENS * feature_dimension(columns, 2)
+    return (*stored[:2], flops / seconds, math.inf, stored[4])
 
 
 def _speeds(dtype: str) -> Speeds:
-    rng = cupy.random.default_rng(0)
-
-    def rows(count: int, columns: int) -> Any:
-        return (0.1 * rng.standard_normal((count, columns))).astype(dtype)
-
     exact, polynomial = [], []
     for columns in COLUMNS:
-        Q, K, W = rows(PAIRS, columns), rows(PAIRS, columns), abs(rows(PAIRS, columns))
-        exact.append(_seconds(partial(exact_block, Q, K, W)))
-        Q, K, W = rows(TOKENS, PROBED_D), rows(TOKENS, PROBED_D), abs(rows(TOKENS, columns))
-        polynomial.append(_seconds(partial(_two_passes, Q, K, W)))
-    x = rows(ROWS, COLUMNS[1])
+        Q, K, W = _rows(dtype, PAIRS, (columns,) * 3)
+        exact.append(_seconds(partial(exact_block, Q, K, abs(W))))
+        Q, K, W = _rows(dtype, TOKENS, (PROBED_D, PROBED_D, columns))
+        polynomial.append(_seconds(partial(_two_passes, Q, K, abs(W))))
+    (x,) = _rows(dtype, ROWS, (COLUMNS[1],))
     tokens = 2.0 * TOKENS * feature_dimension(PROBED_D, 2)
     return (
         *_line(exact, float(PAIRS) ** 2, 4.0), *_line(polynomial, tokens, 2.0),
-        x.size / _seconds(partial(_prepared, x, dtype)),
+        x.size / _seconds(partial(prepare.affine, x, 1.0, 0.0, 1.0, dtype)),
     )  # fmt: skip
 
 
-def _two_passes(Q: Any, K: Any, W: Any) -> None:
-    state = accumulate(K, W, 2, key_centre=np.zeros(K.shape[1]))
+def _rows(dtype: str, count: int, columns: tuple[int, ...]) -> list[Any]:
+    rng = cupy.random.default_rng(0)
+    return [(0.1 * rng.standard_normal((count, d))).astype(dtype) for d in columns]
+
+
+def _two_passes(Q: Any, K: Any, W: Any, operands: str | None = None) -> None:
+    state = accumulate(K, W, 2, key_centre=np.zeros(K.shape[1]), operands=operands)
     contract(Q, state, [1.0, 1.0, 0.5])
-
-
-def _prepared(x: Any, dtype: str) -> None:
-    prepare.affine(x, 1.0, 0.0, 1.0, dtype)
-    for _ in range(2):
-        prepare.row_measures(x, 1.0, 0.0)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -15,6 +15,7 @@ import array_api_compat
 import numpy as np
 
 from subquad.engine import cpu_prepare
+from subquad.engine.fleet import Sharded
 
 
 def supported(x: Any) -> bool:
@@ -24,6 +25,8 @@ def supported(x: Any) -> bool:
 
 def operands(x: Any) -> tuple[str, ...]:
     """Return the operands of the fused passes on the device of x: none but on some GPUs."""
+    if isinstance(x, Sharded):
+        return _passes(x).operands(x)
     if not array_api_compat.is_cupy_array(x):
         return ()
     from subquad.engine import gpu_fused  # brings CuPy
@@ -32,6 +35,10 @@ def operands(x: Any) -> tuple[str, ...]:
 
 
 def _passes(x: Any) -> ModuleType:
+    if isinstance(x, Sharded):
+        from subquad.engine import sharded  # comes back here with its parts
+
+        return sharded
     if array_api_compat.is_cupy_array(x):
         from subquad.engine import gpu_prepare  # brings CuPy
 

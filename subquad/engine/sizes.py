@@ -14,6 +14,11 @@ FEATURE_CHUNK = 512
 TILE_BYTES = 32 * 2**20
 """What one thread may hold in features; gives way to TILE_MIN when the degree is absurd."""
 
+TILES_AT_ONCE, CHUNK_ENTRIES = 4, 3 * 2**18
+"""Tiles whose features are built together: at most so many, and so many entries of a chunk. Each
+call that two threads make on a short tile is a chance to wait for the interpreter; past the second
+number features fall out of cache."""
+
 EXACT_ROW_BLOCK, EXACT_KEY_BLOCK = 256, 512
 """Rows and keys of one block of weights on the exact path, where there are enough of both."""
 
@@ -59,6 +64,22 @@ def tile_for(tokens: int, d: int, degree: int) -> int:
     """Return the tile used for `tokens` rows: shorter than T when few rows must feed many cores."""
     share = -(-tokens // (8 * TILE_STEP)) * TILE_STEP
     return min(tile_size(d, degree), max(share, min(2 * TILE_STEP, KEY_TILE)))
+
+
+def tiles_at_once(tile: int, d: int, degree: int) -> int:
+    """Return how many tiles of `tile` tokens are built together. Enters no rounding bound."""
+    blocks = block_sizes(d, degree)
+    longest = max(-(-r // -(-r // FEATURE_CHUNK)) for r in blocks)  # chunks are near-equal
+    rows = feature_dimension(d, max(degree - 1, 0)) + FEATURE_CHUNK
+    most = min(CHUNK_ENTRIES // (longest * tile), TILE_BYTES // (8 * rows * tile))
+    return max(1, min(TILES_AT_ONCE, most))
+
+
+def query_tile(tokens: int, d: int, degree: int) -> int:
+    """Return the tokens of a tile of `contract`, whose products are over features: any length."""
+    tile = tile_for(tokens, d, degree)
+    share = -(-tokens // (8 * tile)) * tile  # few rows must feed many cores
+    return min(tile * tiles_at_once(tile, d, degree), max(share, tile))
 
 
 def tile_count(tokens: int, d: int, degree: int) -> int:

@@ -69,7 +69,7 @@ class State:
         return replace(
             self,
             moments=tuple(a + b for a, b in zip(self.moments, other.moments, strict=True)),
-            norm_moments=_sum_up(self.norm_moments, other.norm_moments),
+            norm_moments=sum_up(self.norm_moments, other.norm_moments),
             count=self.count + other.count,
         )
 
@@ -88,7 +88,7 @@ class State:
         )
 
 
-def _sum_up(a, b):
+def sum_up(a, b):
     """Return a + b, exact where representable and rounded up elsewhere (Knuth's two-sum)."""
     total = a + b
     part = total - a

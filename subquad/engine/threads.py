@@ -5,6 +5,7 @@ number of threads changes the last bits. So blocks are cut by sizes alone, one t
 blocks, and the result does not depend on how many threads there are.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,12 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 VARIABLE = "SUBQUAD_NUM_THREADS"
+
+THREAD_WORK = 2**28
+"""Operations of the passes (some ms of one thread) for which one more thread pays: below it the
+threads spend more on waiting for the interpreter than they gain."""
+ENTRY_WORK = 2**8
+"""What an entry measured or prepared counts in that unit."""
 
 
 def thread_count() -> int:
@@ -103,11 +110,15 @@ def _this_thread_limited() -> Iterator[None]:
 single_threaded_blas = _BlasLimit()
 
 
-def for_each(count: int, setup: Callable[[], Any], body: Callable[[Any, int], None]) -> None:
+def for_each(
+    count: int, setup: Callable[[], Any], body: Callable[[Any, int], None],
+    work: float = math.inf,
+) -> None:  # fmt: skip
     """Return once ``body(buffers, i)`` has run for each i < `count`, `buffers` one per thread.
 
-    Each thread calls `setup` once and then takes the next i that is left, so memory grows with
-    the threads and not with `count`. Floating-point warnings are off: overflow shows as inf or
+    `work` is how much there is to do in all, in operations: small work starts fewer threads. Each
+    thread calls `setup` once and then takes the next i that is left, so memory grows with the
+    threads and not with `count`. Floating-point warnings are off: overflow shows as inf or
     NaN in the result, which no bound accepts. The first exception stops the others and is
     raised.
     """
@@ -119,7 +130,7 @@ def for_each(count: int, setup: Callable[[], Any], body: Callable[[Any, int], No
         with lock:
             return None if stop.is_set() else next(tickets, None)
 
-    def work() -> None:
+    def share() -> None:
         try:
             with np.errstate(all="ignore"), _this_thread_limited():
                 buffers = setup()
@@ -129,13 +140,13 @@ def for_each(count: int, setup: Callable[[], Any], body: Callable[[Any, int], No
             stop.set()
             raise
 
-    workers = min(thread_count(), count)
+    workers = int(min(thread_count(), count, 1.0 + work / THREAD_WORK))
     with single_threaded_blas():
         if workers == 1:
-            work()
+            share()
             return
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(work) for _ in range(workers)]
+            futures = [pool.submit(share) for _ in range(workers)]
             try:
                 for future in futures:
                     future.result()
@@ -143,7 +154,9 @@ def for_each(count: int, setup: Callable[[], Any], body: Callable[[Any, int], No
                 stop.set()  # an interrupt must not wait for every block
 
 
-def parallel_map(function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
+def parallel_map(
+    function: Callable[[Item], Answer], items: Iterable[Item], work: float = math.inf
+) -> list[Answer]:
     """Return [function(item) for item in items], computed by the threads of `for_each`."""
     todo = list(items)
     answers: list[Any] = [None] * len(todo)
@@ -151,5 +164,5 @@ def parallel_map(function: Callable[[Item], Answer], items: Iterable[Item]) -> l
     def body(_: None, i: int) -> None:
         answers[i] = function(todo[i])
 
-    for_each(len(todo), lambda: None, body)
+    for_each(len(todo), lambda: None, body, work)
     return answers

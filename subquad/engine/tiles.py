@@ -17,15 +17,21 @@ def padded(columns: int) -> int:
 
 def product(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
     """Write left @ right to `out`, block by block of rows in one call; see `sizes.product_rows`."""
-    rows, (inner, columns) = len(left), right.shape
+    products(left[None], right[None], out[None])
+
+
+def products(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+    """Write left[i] @ right[i] to out[i] for every i, each as by `product`, in a call or two."""
+    count, rows, inner = left.shape
+    columns = right.shape[2]
     each = sizes.product_rows(inner, columns) or max(rows, 1)
     whole = rows // each * each
     if whole:
-        shape = whole // each, each
-        blocks = left[:whole].reshape(*shape, inner)
-        np.matmul(blocks, right, out=out[:whole].reshape(*shape, columns))
+        shape = count, whole // each, each
+        blocks = left[:, :whole].reshape(*shape, inner)
+        np.matmul(blocks, right[:, None], out=out[:, :whole].reshape(*shape, columns))
     if whole < rows:
-        np.matmul(left[whole:], right, out=out[whole:])
+        np.matmul(left[:, whole:], right, out=out[:, whole:])
 
 
 class FeatureTile:

@@ -14,7 +14,7 @@ from subquad.engine import UNSHIFTED_LOGITS, prepare
 from subquad.methods.buckets import Bucket, shell_of
 from subquad.methods.exact import exact_partial
 from subquad.methods.method import widened
-from subquad.methods.polynomial import KeySums, accumulate_keys, contract_queries
+from subquad.methods.polynomial_sums import KeySums, accumulate_keys, contract_queries
 from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 from subquad.shells import Shell

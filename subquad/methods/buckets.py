@@ -14,15 +14,16 @@ from dataclasses import dataclass, replace
 from subquad.arrays import product_up
 from subquad.bounds.rounding import exact_logit_error
 from subquad.cost import Work
+from subquad.engine import stored_dtype
+from subquad.engine.calls import NONE, Calls, accumulate_calls, contract_calls, exact_calls
 from subquad.methods.method import widened
-from subquad.methods.polynomial import PolynomialParameters, passes_bytes, relative_sums
+from subquad.methods.polynomial_sums import PolynomialParameters, passes_bytes, relative_sums
 from subquad.order import OrderStatistics
 from subquad.shells import Shell
 from subquad.stats import Stats
 
-CALL_ELEMENTS = 2.0**20
-"""What one call more costs, in entries of the input prepared."""
-
+CRITERIA = ("norm", "entry")
+"""Magnitude of a row: its norm, or its largest entry."""
 
 @dataclass(frozen=True)
 class Cell:
@@ -90,7 +91,15 @@ class BucketParameters:
 
     def exact_dtype(self, bucket: Bucket) -> str:
         """Return the dtype of the rows that attend to a bucket exactly."""
-        return "float64" if bucket.wide else self.dtype
+        return "float64" if bucket.wide else stored_dtype(self.dtype)
+
+
+def check_criterion(criterion: str) -> str:
+    """Return the criterion; ValueError where it is none of `CRITERIA`."""
+    if criterion not in CRITERIA:
+        msg = f"`criterion` is {criterion!r}; the criteria are {', '.join(CRITERIA)}."
+        raise ValueError(msg)
+    return criterion
 
 
 def magnitudes(stats: Stats, criterion: str) -> tuple[OrderStatistics, OrderStatistics, float]:
@@ -129,28 +138,39 @@ def exact_error(stats: Stats, criterion: str, largest: float, dtype: str) -> flo
 
 def count_work(stats: Stats, p: BucketParameters) -> Work:
     """Return the pairs left exact, and the features of each bucket's keys and cells."""
-    pairs, tokens, memory, calls = {False: 0.0, True: 0.0}, 0.0, 0.0, 0
+    pairs, tokens, memory = {False: 0.0, True: 0.0}, 0.0, 0.0
     for bucket in p.buckets:
         pairs[bucket.wide] += float(bucket.keys) * bucket.exact_rows
-        calls += max(1, len(bucket.cells))
         if bucket.cells and bucket.keys:
             tokens += float(bucket.shared.r) * bucket.keys
             tokens += sum(float(c.polynomial.r) * c.queries for c in bucket.cells)
             memory = max(memory, passes_bytes(stats.d, stats.d_v, bucket.shared))
     # Beyond one pass over the input: rows gathered in order; rows of each bucket merged.
-    passes = 1 if not any(pairs.values()) and len(p.buckets) == 1 else 2
+    passes = 1.5 if not any(pairs.values()) and len(p.buckets) == 1 else 2.0
     elements = float(passes * (stats.n + stats.m) * (stats.d + stats.d_v))
     merged = sum(bool(b.cells) for b in p.buckets) - 1 + sum(b.own for b in p.buckets)
     elements += merge_elements(stats) * max(0, merged)
-    elements += CALL_ELEMENTS * max(0, calls - 2)
     return Work(
-        pairs[False], tokens, elements, stats.d, stats.d_v, p.dtype, memory, wide_pairs=pairs[True]
-    )
+        pairs[False], tokens, elements, stats.d, stats.d_v, p.dtype, memory,
+        wide_pairs=pairs[True], calls=sum((bucket_calls(stats, b) for b in p.buckets), NONE),
+    )  # fmt: skip
+
+
+def bucket_calls(stats: Stats, bucket: Bucket) -> Calls:
+    """Return the Calls of a bucket: its State, a contraction for each cell, the exact rows."""
+    d, d_v = stats.d, stats.d_v
+    calls = exact_calls(bucket.exact_rows, bucket.keys, d, d_v)
+    if not bucket.cells or not bucket.keys:
+        return calls
+    calls += accumulate_calls(bucket.keys, d, d_v, bucket.shared.degree)
+    for cell in bucket.cells:
+        calls += contract_calls(cell.queries, d, d_v, cell.polynomial.degree)
+    return calls
 
 
 def merge_elements(stats: Stats) -> float:
     """Return what one bucket more costs, in entries prepared: queries balanced, sums merged."""
-    return float(stats.n) * (stats.d + stats.d_v)
+    return 0.5 * stats.n * (stats.d + stats.d_v)
 
 
 def all_exact(stats: Stats, criterion: str, dtype: str) -> BucketParameters:

@@ -19,10 +19,10 @@ import numpy as np
 from subquad.bounds.rounding import FORMATS
 from subquad.cost import Rates, Work
 from subquad.engine import KEY_TILE
+from subquad.engine.calls import NONE, Calls, more_passes
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
 from subquad.methods.buckets import (
-    CALL_ELEMENTS,
     Bucket,
     BucketParameters,
     Cell,
@@ -34,7 +34,7 @@ from subquad.methods.buckets import (
     merge_elements,
 )
 from subquad.methods.method import widened
-from subquad.methods.polynomial import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
+from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
 from subquad.order import OrderStatistics
 from subquad.stats import Stats
 
@@ -204,17 +204,25 @@ def _counts_above(queries: OrderStatistics, reach: np.ndarray, heights: np.ndarr
 
 
 def _prices(stats: Stats, dtype: str, rates: Rates) -> tuple[float, float, float]:
-    """Return the seconds of a pair, of a feature of a token, and of one bucket more."""
-    def seconds(pairs: float, tokens: float, elements: float) -> float:
-        return rates.seconds(Work(pairs, tokens, elements, stats.d, stats.d_v, dtype))
+    """Return the seconds of a pair, of a feature of a token, and of one bucket more.
 
-    zero = seconds(0.0, 0.0, 0.0)
-    extra = merge_elements(stats) + CALL_ELEMENTS
+    A bucket more is a merge, and three passes: its State, a cell, the exact rows.
+    """
+    def seconds(pairs: float, tokens: float, elements: float, calls: Calls) -> float:
+        return rates.seconds(Work(pairs, tokens, elements, stats.d, stats.d_v, dtype, calls=calls))
+
+    zero = seconds(0.0, 0.0, 0.0, NONE)
     return (
-        (seconds(1e9, 0.0, 0.0) - zero) * 1e-9,
-        (seconds(0.0, 1e9, 0.0) - zero) * 1e-9,
-        (seconds(0.0, 0.0, 1e6 * extra) - zero) * 1e-6,
+        (seconds(1e9, 0.0, 0.0, NONE) - zero) * 1e-9,
+        (seconds(0.0, 1e9, 0.0, NONE) - zero) * 1e-9,
+        seconds(0.0, 0.0, merge_elements(stats), more_passes(3)) - zero,
     )
+
+
+def _cell_seconds(stats: Stats, dtype: str, rates: Rates) -> float:
+    """Return the seconds of one cell more: a pass."""
+    work = Work(0.0, 0.0, 0.0, stats.d, stats.d_v, dtype)
+    return rates.seconds(replace(work, calls=more_passes(1))) - rates.seconds(work)
 
 
 def _best_cuts(
@@ -268,7 +276,7 @@ def _with_cells(
     """Return the bucket with its cells up to step `top`; cells not worth a call are left out."""
     queries = magnitudes(stats, criterion)[0]
     _, token, _ = _prices(stats, dtype, rates)
-    call = CALL_ELEMENTS / getattr(rates, dtype).elements
+    call = _cell_seconds(stats, dtype, rates)
     factor = magnitudes(stats, criterion)[2]
     height = max(factor * bucket_height(stats, criterion, bucket), 1e-300)
     cells, done = [], 0

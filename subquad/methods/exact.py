@@ -16,6 +16,7 @@ from subquad.bounds.rounding import exact_logit_error, exact_sum_error
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import EXACT_KEY_BLOCK, exact_block
+from subquad.engine.calls import exact_calls
 from subquad.methods.method import (
     COMPUTE_DTYPES,
     Proposal,
@@ -70,7 +71,8 @@ class Exact:
         """Return n m pairs."""
         elements = (stats.n + stats.m) * (stats.d + stats.d_v)
         pairs = float(stats.n) * stats.m
-        return Work(pairs, 0.0, float(elements), stats.d, stats.d_v, parameters.dtype)
+        return Work(pairs, 0.0, float(elements), stats.d, stats.d_v, parameters.dtype,
+                    calls=exact_calls(stats.n, stats.m, stats.d, stats.d_v))  # fmt: skip
 
     def run(self, head: Head, parameters: ExactParameters) -> Partial:
         """Return the sums over all keys."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
+from subquad.engine.calls import Calls, accumulate_calls, contract_calls, exact_calls
 from subquad.features import feature_dimension
 from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.fitted_sums import grouped, large_keys, nothing, small_keys
@@ -39,10 +40,13 @@ from subquad.methods.method import (
     beaten,
     storage_term,
 )
-from subquad.methods.polynomial import PolynomialParameters, passes_bytes
+from subquad.methods.polynomial_sums import PolynomialParameters, passes_bytes
 from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 from subquad.stats import Stats
+
+PROGRAM_STEPS = 4000.0
+"""What the linear program of a group costs, and the proof of its pair, in steps of the passes."""
 
 
 class Fitted:
@@ -135,8 +139,17 @@ class Fitted:
             float(stats.n) * large, float(p.r) * (stats.n + stats.m - large),
             float(sides * (stats.d + stats.d_v)), stats.d, stats.d_v, p.dtype,
             passes_bytes(stats.d, stats.d_v, passes),
-            wide_pairs=p.exact_share * float(stats.n) * stats.m,
+            wide_pairs=p.exact_share * float(stats.n) * stats.m, calls=self._calls(stats, p),
         )  # fmt: skip
+
+    def _calls(self, stats: Stats, p: FittedParameters) -> Calls:
+        """Return the Calls: one State, a contraction and a linear program for each group."""
+        d, d_v, groups = stats.d, stats.d_v, len(p.edges)
+        each = contract_calls(-(-stats.n // max(groups, 1)), d, d_v, p.degree)
+        calls = Calls(groups * (each.steps + PROGRAM_STEPS), groups * each.alone)
+        calls += accumulate_calls(stats.m - p.large_keys, d, d_v, p.degree)
+        calls += exact_calls(stats.n, p.large_keys, d, d_v)
+        return calls + exact_calls(math.ceil(p.exact_share * stats.n), stats.m, d, d_v)
 
     def run(self, head: Head, parameters: FittedParameters) -> Partial:
         """Return the sums over all keys; a row that no group takes has no finite bound."""

@@ -14,7 +14,7 @@ from subquad.frame import balancing_exponent
 from subquad.methods.exact import exact_partial
 from subquad.methods.fitting import LOGIT_BOUND_MAX, FittedParameters, reach
 from subquad.methods.method import input_error, widened
-from subquad.methods.polynomial import gammas_for
+from subquad.methods.polynomial_sums import gammas_for
 from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 

@@ -19,7 +19,7 @@ from subquad.exp_poly.fitted import FittedPair, fit_pair
 from subquad.features import feature_dimension
 from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.method import COMPUTE_DTYPES, input_error, storage_term, widened
-from subquad.methods.polynomial import LOGIT_BOUND_MIN, gammas_for
+from subquad.methods.polynomial_sums import LOGIT_BOUND_MIN, gammas_for
 from subquad.order import OrderStatistics
 from subquad.sample import RowSample
 from subquad.stats import Stats

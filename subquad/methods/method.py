@@ -15,6 +15,8 @@ from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine.dispatch import COMPUTE_DTYPES as COMPUTE_DTYPES
+from subquad.engine.dispatch import stored_dtype
+from subquad.engine.fused_sizes import DEGREES
 from subquad.frame import WEIGHT_RANGE
 from subquad.partial import Partial
 from subquad.problem import Head
@@ -84,6 +86,21 @@ def beaten(method: Method, parameters: str, seconds: float, budget: float) -> Re
     return Refusal(method, parameters, reason)
 
 
+def fused_dtypes(stats: Stats, rates: Rates) -> tuple[str, ...]:
+    """Return the compute dtypes of the fused passes, where the head and the rates have them."""
+    return tuple(x for x in stats.operands if rates.knows(x))
+
+
+def compute_dtypes(stats: Stats, rates: Rates) -> tuple[str, ...]:
+    """Return the compute dtypes that a polynomial over all keys or the small ones may have."""
+    return (*fused_dtypes(stats, rates), *COMPUTE_DTYPES)
+
+
+def degrees_of(dtype: str) -> range:
+    """Return the degrees that the passes have in a compute dtype."""
+    return range(2**10) if dtype in COMPUTE_DTYPES else range(DEGREES[0], DEGREES[-1] + 1)
+
+
 def cheapest_dtypes(rates: Rates) -> tuple[str, ...]:
     """Return the compute dtypes in which some work may cost least, were rounding nothing."""
     pairs = zip(astuple(rates.float64), astuple(rates.float32), strict=True)
@@ -92,7 +109,8 @@ def cheapest_dtypes(rates: Rates) -> tuple[str, ...]:
 
 def storage_term(stats: Stats, dtype: str) -> Term:
     """Return the Term of rounding the values and the output."""
-    return Term("storage", "rounding-storage", storage_error(stats.value_ratio, dtype, stats.dtype))
+    error = storage_error(stats.value_ratio, stored_dtype(dtype), stats.dtype)
+    return Term("storage", "rounding-storage", error)
 
 
 def a_priori_terms(

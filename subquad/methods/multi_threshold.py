@@ -30,6 +30,7 @@ from subquad.methods.bucket_sums import Sorted, bucket_partial, centre_error
 from subquad.methods.buckets import (
     BucketParameters,
     all_exact,
+    check_criterion,
     count_work,
     exact_error,
     magnitudes,
@@ -48,8 +49,9 @@ from subquad.methods.method import (
     cheapest_dtypes,
     input_error,
 )
-from subquad.methods.polynomial import LOGIT_BOUND_MAX, Polynomial
-from subquad.methods.support_basis import CRITERIA, SupportBasis
+from subquad.methods.polynomial import Polynomial
+from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX
+from subquad.methods.support_basis import SupportBasis
 from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 from subquad.shells import TABLE_ROWS
@@ -80,15 +82,13 @@ class MultiThreshold:
     search = 1.5e-2
 
     def __init__(self, *, criterion: str = "norm", buckets: int | None = None) -> None:
-        if criterion not in CRITERIA:
-            msg = f"`criterion` is {criterion!r}; the criteria are {', '.join(CRITERIA)}."
-            raise ValueError(msg)
+        self.criterion = check_criterion(criterion)
         if buckets is not None and (
             isinstance(buckets, bool) or not isinstance(buckets, numbers.Integral) or buckets < 0
         ):
             msg = f"`buckets` is {buckets!r}; pass an integer of at least 0, or None."
             raise ValueError(msg)
-        self.criterion, self.buckets = criterion, buckets
+        self.buckets = buckets
 
     def fit(
         self, stats: Stats, tol: float, rates: Rates, budget: float = math.inf

@@ -10,72 +10,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
-import array_api_compat
-import numpy as np
-
-from subquad.arrays import Array
-from subquad.bounds.rounding import (
-    FORMATS,
-    polynomial_gammas,
-    polynomial_sum_error,
-    polynomial_underflow,
-)
-from subquad.bounds.softmax import normaliser_lower_bound, ratio_bound_inverse
+from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.engine import (
-    KEY_TILE,
-    State,
-    accumulate,
-    contract,
-    contraction_length,
-    tile_count,
-    tile_size,
-)
-from subquad.engine.threads import thread_count
-from subquad.exp_poly import ExpPolynomial, estimate_error, minimax
-from subquad.features import block_sizes, feature_dimension
-from subquad.frame import balancing_exponent
+from subquad.engine.calls import both_passes
 from subquad.methods.method import (
-    COMPUTE_DTYPES,
     Proposal,
     Refusal,
-    a_priori_terms,
     beaten,
-    input_error,
+    compute_dtypes,
+    degrees_of,
     widened,
+)
+from subquad.methods.polynomial_sums import (
+    LOGIT_BOUND_MAX,
+    LOGIT_BOUND_MIN,
+    PolynomialParameters,
+    certify_part,
+    least_rounding,
+    parameters_for,
+    passes_bytes,
+    polynomial_partial,
+    smallest_degree,
 )
 from subquad.partial import Partial
 from subquad.problem import Head
-from subquad.sides import Side
 from subquad.stats import Stats
 
-LOGIT_BOUND_MAX = 64.0
-LOGIT_BOUND_MIN = 2.0**-40
-DEGREE_MAX = 160
-"""Enough for the smallest eps at the largest logit bound."""
 DEGREES_TRIED = 16
 """From the degree whose truncation alone would do; each step divides it by at least 2."""
-
-
-@dataclass(frozen=True)
-class PolynomialParameters:
-    """Degree, the logit bound that its polynomial is for, the compute dtype, features r."""
-
-    degree: int
-    logit_bound: float
-    dtype: str
-    r: int
-
-    def __str__(self) -> str:
-        return f"degree {self.degree}, r {self.r:,}, {self.dtype}"
-
-    @property
-    def polynomial(self) -> ExpPolynomial:
-        """The minimax polynomial; computed once per degree and bound."""
-        return minimax(self.degree, self.logit_bound)
 
 
 class Polynomial:
@@ -95,7 +59,7 @@ class Polynomial:
             return
         proposals: list[Proposal] = []
         too_dear: list[tuple[float, str]] = []
-        for dtype in COMPUTE_DTYPES:
+        for dtype in compute_dtypes(stats, rates):
             start = self._start(stats, tol, dtype)
             if start is None:
                 continue
@@ -122,17 +86,21 @@ class Polynomial:
         yield Refusal(self, str(best.parameters), reason, best.bound)
 
     def _start(self, stats: Stats, tol: float, dtype: str) -> PolynomialParameters | None:
-        """Return the least degree that may do, by estimates; None where rounding alone is more."""
+        """Return the least degree that may do, by estimates; None where none of the dtype can."""
         logit_bound = max(widened(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
         if least_rounding(logit_bound, dtype) > tol:
             return None
         degree = smallest_degree(logit_bound, ratio_bound_inverse(tol))
+        degree = max(degree, degrees_of(dtype).start)
+        if degree not in degrees_of(dtype):
+            return None
         return parameters_for(degree, logit_bound, dtype, stats.d)
 
     def _smallest(self, stats: Stats, tol: float, start: PolynomialParameters) -> Proposal:
         """Return the Proposal of the smallest degree within tol, or the best one met."""
         best = None
-        for degree in range(start.degree, start.degree + DEGREES_TRIED):
+        end = min(start.degree + DEGREES_TRIED, degrees_of(start.dtype).stop)
+        for degree in range(start.degree, end):
             p = parameters_for(degree, start.logit_bound, start.dtype, stats.d)
             proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))
             if best is None or proposal.bound < best.bound:
@@ -153,6 +121,7 @@ class Polynomial:
         return Work(
             0.0, float(parameters.r) * (stats.n + stats.m), float(elements), stats.d, stats.d_v,
             parameters.dtype, passes_bytes(stats.d, stats.d_v, parameters),
+            calls=both_passes(stats.m, stats.n, stats.d, stats.d_v, parameters.degree),
         )  # fmt: skip
 
     def run(self, head: Head, parameters: PolynomialParameters) -> Partial:
@@ -163,176 +132,3 @@ class Polynomial:
         )
 
 
-def passes_bytes(d: int, d_v: int, parameters: PolynomialParameters) -> float:
-    """Return the memory of the two passes: State, accumulators and table, tiles of features."""
-    state = 8.0 * parameters.r * (d_v + 8)
-    degree = parameters.degree
-    tile = 8.0 * feature_dimension(d, max(degree - 1, 0)) * tile_size(d, degree)
-    return 3.0 * state + thread_count() * tile
-
-
-def parameters_for(
-    degree: int, logit_bound: float, dtype: str, d: int
-) -> PolynomialParameters:
-    """Return the parameters of a degree, the feature dimension filled in."""
-    return PolynomialParameters(degree, logit_bound, dtype, feature_dimension(d, degree))
-
-
-def least_rounding(logit_bound: float, dtype: str) -> float:
-    """Return about the least that rounding costs: hopeless cases need no polynomial to see it.
-
-    The absolute values of the terms sum to about exp(B) times the smallest computed weight.
-    """
-    return 2.0 * KEY_TILE * FORMATS[dtype].u * math.exp(logit_bound)
-
-
-def smallest_degree(logit_bound: float, eps: float) -> int:
-    """Return the smallest degree whose estimated minimax error is at most eps (not proved)."""
-    low, high = 0, 1
-    while high < DEGREE_MAX and not estimate_error(high, logit_bound) <= eps:
-        low, high = high, 2 * high
-    while low < high:
-        middle = (low + high) // 2
-        if estimate_error(middle, logit_bound) <= eps:
-            high = middle
-        else:
-            low = middle + 1
-    return high
-
-
-def gammas_for(
-    d: int, keys: int, degree: int, dtype: str, state_degree: int | None = None
-) -> np.ndarray:
-    """Return the rounding of each degree of the two passes over `keys` keys.
-
-    `state_degree` is that of the State where only a prefix of it is contracted.
-    """
-    whole = degree if state_degree is None else state_degree
-    tiles = tile_count(keys, d, whole) + 8  # covers every subset of the keys as well
-    lengths = [
-        contraction_length(k, d=d, degree=whole, tiles=tiles, dtype=dtype)
-        for k in range(degree + 1)
-    ]
-    return polynomial_gammas(lengths, dtype)
-
-
-def relative_sums(
-    stats: Stats, parameters: PolynomialParameters, keys: int, offset: float,
-    shared: PolynomialParameters | None = None,
-) -> tuple[float, float]:  # fmt: skip
-    """Return (rounding, lower bound of the computed sum), both per unit of key weight.
-
-    `shared` is the polynomial of highest degree and largest bound that uses the same State.
-    """
-    b, p, whole = parameters.logit_bound, parameters.polynomial, shared or parameters
-    powers = np.ones(p.degree + 1)  # |q|^k M_k is at most B^k times the sum of key weights
-    gammas = gammas_for(stats.d, keys, p.degree, parameters.dtype, whole.degree)
-    rho = float(polynomial_sum_error(p.scaled(), np.asarray(b), powers, gammas))
-    # The largest key weight exceeds 1/2.
-    rho += 2.0 * underflow_for(parameters, keys, stats.d, whole.logit_bound)
-    return rho, float(normaliser_lower_bound(1.0, b, offset)) / (1.0 + p.upper)
-
-
-def underflow_for(
-    parameters: PolynomialParameters, keys: int, d: int, logit_bound: float
-) -> float:
-    """Return `polynomial_underflow` of the parameters, rows balanced for `logit_bound`."""
-    sizes = block_sizes(d, parameters.degree)
-    return polynomial_underflow(
-        parameters.polynomial.scaled(), sizes, keys, d, logit_bound, parameters.dtype
-    )
-
-
-def certify_part(
-    stats: Stats, parameters: PolynomialParameters, logit_bound: float, keys: int, offset: float
-) -> tuple[Term, ...]:
-    """Return the a priori Terms of a polynomial over `keys` keys with logits <= logit_bound."""
-    p, dtype = parameters.polynomial, parameters.dtype
-    inside = p.upper < 1.0 and widened(logit_bound, dtype) <= parameters.logit_bound
-    sums, floor = relative_sums(stats, parameters, keys, offset) if inside else (0.0, 1.0)
-    return a_priori_terms(
-        stats, dtype, eps=p.upper if inside else math.inf,
-        perturbation=input_error(parameters.logit_bound, stats.d, dtype, stats.tilted),
-        sums=sums, floor=floor,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class KeySums:
-    """The State of some keys, for every polynomial of its degree or less, and what goes with it.
-
-    `shared` is the polynomial of highest degree and largest bound that will use it.
-    """
-
-    state: State
-    key_norm: float
-    weighted: bool
-    shared: PolynomialParameters
-
-
-def accumulate_keys(
-    head: Head, query_norm: float, keys: tuple[Array, np.ndarray], V: Array,
-    shared: PolynomialParameters, side: Side | None = None,
-) -> KeySums:  # fmt: skip
-    """Return the KeySums of some keys (rows of the input, and their norms), at least one.
-
-    No query that is contracted with it may be larger than `query_norm`. The norms are about the
-    centre of `side`, by default that of the Frame; the sums are in units of that centre.
-    """
-    K, key_norms = keys
-    weights, shift = head.frame.key_weights(K)  # those of the Frame, whatever the centre
-    frame = head.frame if side is None else replace(head.frame, key=side)
-    dtype = shared.dtype
-    # Large rows elsewhere may have left these unbalanced, and powers overflow early.
-    balance = balancing_exponent(query_norm, float(key_norms.max()))
-    state = accumulate(
-        frame.keys(K, dtype, -balance), frame.values(V, weights, dtype), shared.degree,
-        key_centre=frame.key.centre, weight_shift=shift, balance=balance,
-    )  # fmt: skip
-    return KeySums(state, float(key_norms.max()), weights is not None, shared)
-
-
-def contract_queries(
-    head: Head, queries: tuple[Array, np.ndarray], sums: KeySums, parameters: PolynomialParameters
-) -> Partial:
-    """Return the sums of some queries (rows of the input, and their norms), at least one."""
-    Q, query_norms = queries
-    xp = array_api_compat.array_namespace(Q)
-    state, p, dtype = sums.state, parameters.polynomial, parameters.dtype
-    c = p.scaled()
-    numerator, by_degree = contract(head.frame.queries(Q, dtype, state.balance), state, c)
-    normaliser = by_degree @ xp.asarray(c)
-    norms = xp.asarray(widened(query_norms * 2.0**state.balance, dtype))
-    gammas = gammas_for(state.d, state.count, p.degree, dtype, state.degree)
-    moments = state.norm_moments[: p.degree + 1]
-    rounding = polynomial_sum_error(c, norms, moments, gammas)
-    rows_bound = sums.shared.logit_bound  # what the rows are balanced for
-    rounding = rounding + underflow_for(parameters, state.count, state.d, rows_bound)
-    # Outside its interval a polynomial proves nothing, whoever chose it.
-    inside = xp.asarray(widened(query_norms * sums.key_norm, dtype) <= parameters.logit_bound)
-    one = xp.ones_like(normaliser)
-    perturbation = input_error(rows_bound, state.d, dtype, sums.weighted)
-    return Partial(
-        numerator, normaliser, xp.full(Q.shape[0], state.weight_shift, dtype=xp.int64),
-        error=xp.where(inside, p.upper * (normaliser + rounding), xp.inf),
-        ratio=xp.where(inside, p.upper * one, one), rounding=rounding,
-        perturbation=perturbation * one,
-    )  # fmt: skip
-
-
-def polynomial_partial(
-    head: Head,
-    queries: tuple[Array, np.ndarray],
-    keys: tuple[Array, np.ndarray],
-    V: Array,
-    parameters: PolynomialParameters,
-) -> Partial:
-    """Return the sums of some queries over some keys of a head by polynomial.
-
-    `queries` and `keys` are rows of the input with their norms, V (m, d_v) the values of the keys.
-    """
-    Q, query_norms = queries
-    if keys[0].shape[0] == 0 or Q.shape[0] == 0:
-        return Partial.empty(Q.shape[0], V.shape[1], array_api_compat.array_namespace(Q))
-    sums = accumulate_keys(head, float(query_norms.max()), keys, V, parameters)
-    return contract_queries(head, queries, sums, parameters)

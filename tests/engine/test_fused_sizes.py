@@ -8,6 +8,7 @@ import pytest
 
 from subquad.engine.fused_sizes import (
     OPERANDS,
+    QUERY_GROUPS,
     SHARED,
     STAGE_BLOCKS,
     V,
@@ -23,42 +24,85 @@ SHAPES = [
 ]
 
 
-def monomials_of_blocks(d, degree):
-    """Return every monomial that some block holds, with repetitions, and the number of blocks."""
-    found, count = [], 0
+def diagonal_pairs(c):
+    """Return the pairs of variables of 9 blocks of chunk c with itself, two a lane and half."""
+    own, found = 16 * c, []
+    for s in range(4):
+        for e in range(2):
+            found += [(own + k, own + (k // 2 + s) % 8 * 2 + e)
+                      for k in range(16) if s or not e or k % 2]  # fmt: skip
+    return found + [(own + k % 8, own + 8 + k % 8 // 2 * 2 + k // 8) for k in range(16)]
+
+
+def round_of(d, v, rotated, prefix):
+    """Return what a round of the query pass has a place for, and its blocks."""
+    found, count, chunks = [], 0, d // 16
+    for c in range(v // 16, chunks):
+        eights = range(max(v // 8 * 8, 16 * c), 16 * c + 16)
+        later = 16 * c + (16 if rotated else 0)
+        pairs = diagonal_pairs(c) if rotated else []
+        pairs += [(b, x) for b in eights for x in range(later, d) if rotated or b <= x]
+        count += len(eights) * (d - later) // 16 + (10 if rotated else 0)
+        found += [(*prefix, *p) for p in pairs if not prefix or min(p) >= v]
+        if rotated:
+            found += [(*prefix, x) for x in range(16 * c, 16 * c + 16) if not prefix or x >= v]
+    return found, -(-count // STAGE_BLOCKS) * STAGE_BLOCKS
+
+
+def monomials_of_blocks(d, degree, rotated):
+    """Return what the query pass has a place for, as sorted variables, and its blocks."""
+    rounds = [round_of(d, v, rotated, (v,)) for v in range(d)] if degree == 3 else []
+    if degree == 2 or not rotated:
+        rounds.append(round_of(d, 0, rotated, ()))
+    if degree == 3 or not rotated:
+        linear = -(-d // 16 // STAGE_BLOCKS) * STAGE_BLOCKS
+        rounds.append(([(x,) for x in range(d)], linear))
+    found = [tuple(sorted(m)) for part, _ in rounds for m in part]
+    return found, sum(count for _, count in rounds)
+
+
+@pytest.mark.parametrize("operands", OPERANDS)
+@pytest.mark.parametrize(("d", "degree"), [(16, 2), (16, 3), (32, 2), (32, 3), (48, 3), (64, 2),
+                                           (80, 3), (128, 2)])  # fmt: skip
+def test_the_blocks_hold_every_monomial_once(d, degree, operands):
+    sizes = sizes_for(d, 8, degree, operands)
+    found, count = monomials_of_blocks(d, degree, sizes.rotated)
+    wanted = [m for k in range(1, degree + 1)
+              for m in itertools.combinations_with_replacement(range(d), k)]  # fmt: skip
+    assert sorted(found) == sorted(wanted)
+    assert count == sizes.blocks
+
+
+def cubic_units(d, width):
+    """Return the units of degree 3 of the key pass, each as its monomials, with repetitions."""
+    units = []
     for c in range(d // 16):
-        variables = range(16 * c, 16 * c + 16)
-        prefixes = [(b,) for b in range(16 * c + 16)]
-        if degree == 3:
-            prefixes += [(a, b) for a in range(16 * c + 16) for b in range(a // 8 * 8, 16 * c + 16)]
-        count += len(prefixes) + 1  # and the linear one
-        found += [tuple(sorted((*p, x))) for p in prefixes for x in variables]
-        found += [(x,) for x in variables]
-    return found, count
-
-
-@pytest.mark.parametrize(("d", "degree"), [(16, 2), (16, 3), (32, 2), (32, 3), (48, 3)])
-def test_the_blocks_hold_every_monomial(d, degree):
-    found, count = monomials_of_blocks(d, degree)
-    wanted = {m for k in range(1, degree + 1)
-              for m in itertools.combinations_with_replacement(range(d), k)}  # fmt: skip
-    assert set(found) == wanted
-    blocks = sizes_for(d, 8, degree, "bfloat16").blocks
-    assert blocks % STAGE_BLOCKS == 0
-    assert count <= blocks < count + STAGE_BLOCKS
+        own = 16 * c
+        for a in range(own):
+            for b in range(own, own + 8, width):  # halves
+                units.append([(a, b + i + k // 8 * 8, own + k)
+                              for i in range(width) for k in range(16)])  # fmt: skip
+            for b in range(own + 8, own + 16, 2 * width):  # crosswise
+                units.append([(a, own + k % 8, b + 2 * i + k // 8)
+                              for i in range(width) for k in range(16)])  # fmt: skip
+        for origin, end in ((0, own), (own, own + 16)):
+            units += [[(a, b + i, own + k) for i in range(width) for k in range(16)]
+                      for b in range(origin, end, width)
+                      for a in range(origin, b + width)]  # fmt: skip
+    return units
 
 
 @pytest.mark.parametrize(("d", "d_v"), [(16, 8), (64, 64), (48, 100)])
 @pytest.mark.parametrize("degree", [2, 3])
-def test_the_units_hold_every_prefix(d, d_v, degree):
+def test_the_units_hold_every_monomial(d, d_v, degree):
     sizes = sizes_for(d, d_v, degree, "bfloat16")
-    width, units = sizes.accumulators, 0
-    for c in range(d // 16):
-        units += 16 * (c + 1) // width
-        if degree == 3:  # for each a the groups of b that reach it
-            units += sum(b + width - 1 >= a for a in range(16 * c + 16)
-                         for b in range(0, 16 * c + 16, width))  # fmt: skip
-    assert sizes.units == units
+    width = sizes.accumulators
+    cubic = cubic_units(d, width) if degree == 3 else []
+    assert sizes.units == len(cubic) + sum(16 * (c + 1) // width for c in range(d // 16))
+    if degree == 3:
+        ordered = [m for unit in cubic for m in unit if m[0] <= m[1] <= m[2]]
+        wanted = itertools.combinations_with_replacement(range(d), 3)
+        assert sorted(ordered) == sorted(wanted)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -68,6 +112,11 @@ def test_every_shape_fits_in_shared_memory(shape):
     assert stages >= 3  # with fewer the refills would wait for themselves
     assert sizes.key_stage[1] >= 3
     assert resident * sizes.query_shared <= SHARED + 2048
+    operands = 64 * QUERY_GROUPS * 2 * sizes.d * sizes.parts
+    barriers = sizes.query_shared - stages * STAGE_BLOCKS * sizes.tile_bytes - operands
+    assert barriers >= 8 + 16 * stages  # a pair of ones, two barriers a stage
+    assert sizes.key_shared - sizes.key_stage[1] * sizes.key_stage[0] * (
+        sizes.key_bytes + sizes.tile_bytes) >= 16 * sizes.key_stage[1]  # fmt: skip
     assert max(sizes.key_shared, sizes.pack_shared) <= SHARED
     assert sizes.columns >= sizes.d_v + sizes.degree
     assert sizes.pack_threads <= 1024

@@ -79,7 +79,7 @@ def test_two_bits_below_the_last_are_kept(step, sign):
         assert (found - 1.0 == sign * 2.0**-23).all(), j
 
 
-def test_a_step_is_within_its_bound_of_the_largest(step):
+def test_a_step_is_within_its_bound_of_the_sum_of_absolute_values(step):
     rng, worst = np.random.default_rng(0), 0.0
     for trial in range(200):
         A, B = (cut(rng.standard_normal(s) * 2.0 ** rng.integers(-12, 3, s))
@@ -89,10 +89,10 @@ def test_a_step_is_within_its_bound_of_the_largest(step):
         C = (rng.standard_normal((64, 8)) * 2.0 ** rng.integers(-20, 3)).astype(np.float32)
         products = A.astype(np.float64)[:, :, None] * B.astype(np.float64)
         exact = products.astype(np.longdouble).sum(axis=1) + C
-        largest = np.maximum(np.abs(products).max(axis=1), np.abs(C))
-        worst = max(worst, float((np.abs(step(A, B, C) - exact) / largest).max()))
+        size = np.abs(products).sum(axis=1) + np.abs(C)
+        worst = max(worst, float((np.abs(step(A, B, C) - exact) / size).max()))
     assert worst <= STEP_ERROR
-    assert worst >= STEP_ERROR / 4.0
+    assert worst >= STEP_ERROR / 16.0
 
 
 def drawn(cp, n, m, d, d_v, seed):
@@ -167,6 +167,18 @@ def test_many_heads_are_each_their_own(cp, fused):
         weights = (1.0 + logits + 0.5 * logits**2) * w[:, -1]
         exact = weights @ (w[:, :-1] / w[:, -1:]) / weights.sum(axis=1, keepdims=True)
         assert float(cp.abs(out[i] - exact).max()) <= 2e-5
+
+
+@pytest.mark.parametrize("operands", OPERANDS)
+def test_many_rows_are_those_of_few(cp, fused, operands):
+    """At lengths where blocks wait for one another: a warp that came apart there was met once."""
+    Q, K, W = drawn(cp, 4096, 5000, 64, 64, 3)
+    c = [1.003, 0.98, 0.53]
+    moments, _ = fused.accumulate(K[None], W[None], 2, operands)
+    few = fused.contract(Q[None], moments, c, operands)
+    many = fused.contract(cp.tile(Q, (128, 1))[None], moments, c, operands)
+    for a, b in zip(few, many, strict=True):
+        assert bool((b.reshape(128, 4096, -1) == a).all())
 
 
 @pytest.mark.parametrize(("dtype", "rows", "d"), [("float64", 8, 16), ("float32", 8, 24),

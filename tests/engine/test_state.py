@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subquad import engine
-from subquad.engine.state import _sum_up
+from subquad.engine.state import sum_up
 
 
 def state(K, W, degree=2, dtype="float64", **metadata):
@@ -43,7 +43,7 @@ def test_monoid_laws_on_integers(seed, counts):
 def test_sums_of_bounds_are_rounded_up(a, b):
     from fractions import Fraction
 
-    total = float(_sum_up(np.float64(a), np.float64(b)))
+    total = float(sum_up(np.float64(a), np.float64(b)))
     assert Fraction(total) >= Fraction(a) + Fraction(b)
     assert total <= np.nextafter(a + b, np.inf)
 

@@ -51,7 +51,10 @@ def test_the_tally_of_the_cost_model():
     right = cell("a", {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.2})
     wrong = cell("b", {"a": 2.0, "b": 1.0}, {"a": 1.0, "b": 1.4})
     found = cost_model.tally([right, wrong])
-    assert (found["cells"], found["right"]) == (2, 1)
+    assert (found["cells"], found["right"], found["nearly_right"]) == (2, 1, 1)
+    near = cell("b", {"a": 2.0, "b": 1.0}, {"a": 1.0, "b": 1.08})
+    again = cost_model.tally([right, near])
+    assert (again["right"], again["nearly_right"]) == (1, 2)
     assert found["regret"]["worst"] == pytest.approx(1.4)
     assert found["within_1.5"] == 0.5  # 1 and 1/1.4 are, 1/1.6 and 2 are not
     assert found["predicted_over_measured"]["a"] == {"least": 1.0, "median": 1.5, "most": 2.0}

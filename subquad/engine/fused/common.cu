@@ -17,14 +17,26 @@ constexpr int PARTS = X3 ? 2 : 1;
 constexpr int KSTEP = CH * 512 * PARTS;    // bytes of 16 keys in fragment order
 constexpr int WHALF = 16 * NC * 2;         // bytes of 16 rows of a B tile, one part
 constexpr int WSTEP = WHALF * PARTS;
-constexpr int BLOCKS2 = 8 * CH * (CH + 1);
-__device__ constexpr int blocks3(int chunks) {   // of the chunks below: eights of b from that of a on
+// Blocks of the query pass, in rounds: in degree 3 one for each first prefix v. For each eight prefixes, from
+// v's eight on, 8 for each chunk from theirs on; a last round as if v = 0, without it; linear blocks.
+// ROTATED: a chunk with itself takes 8 blocks once, the eights of prefixes only meet later chunks, and
+// for each chunk 2 more of it with itself follow, the last the chunk alone (times v, which makes the round
+// without v needless in degree 3). Rounds are filled up to whole stages of 4.
+constexpr bool ROTATED = !X3 && D <= 64;
+__device__ constexpr int query_round(int eight) {
     int total = 0;
-    for (int c = 0; c < chunks; c++) total += 64 * (c + 1) * (2 * c + 3);
-    return total;
+    for (int c = eight / 2; c < CH; c++) {
+        const int here = c == eight / 2 && eight % 2 ? 8 : 16;
+        total += ROTATED ? 10 + here * (CH - 1 - c) : here * (CH - c);
+    }
+    return (total + 3) / 4 * 4;
 }
-constexpr int BLOCKS3 = DEGREE == 3 ? blocks3(CH) : 0;
-constexpr int BLOCKS = BLOCKS3 + BLOCKS2 + (CH + 3) / 4 * 4;   // the last ones zero
+__device__ constexpr int query_blocks() {
+    int total = DEGREE == 3 || !ROTATED ? (CH + 3) / 4 * 4 : 0;
+    for (int eight = 0; DEGREE == 3 && eight < 2 * CH; eight++) total += 8 * query_round(eight);
+    return DEGREE == 3 && ROTATED ? total : total + query_round(0);
+}
+constexpr int BLOCKS = query_blocks();
 constexpr int NORMS = DEGREE + 1;
 constexpr int SUMS = CH + 1;               // columns summed by pack_keys: weights, last of each chunk
 
@@ -68,6 +80,11 @@ __device__ __forceinline__ void bar_wait(u32 bar, u32 parity) {
         "{\n.reg .pred p;\nagain:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
         "@p bra done;\nbra again;\ndone:\n}" ::"r"(bar), "r"(parity) : "memory");
+}
+// For a whole warp, whose lanes wgmma must find together.
+__device__ __forceinline__ void warp_wait(u32 bar, u32 parity) {
+    bar_wait(bar, parity);
+    __syncwarp();
 }
 __device__ __forceinline__ void bulk_load(u32 to, const void* from, u32 bytes, u32 bar) {
     asm volatile(

@@ -1,11 +1,20 @@
 // ---- key pass --------------------------------------------------------------------------------
 constexpr int KEY_WARPS = 8;
-__device__ constexpr int unit_count(int chunks, bool cubic) {   // groups of NACC prefixes b with one chunk and one a
+// A unit is NACC blocks of one warp: prefixes b .. b + NACC - 1 times the chunk c, and in degree 3 times a
+// first prefix a <= b + NACC - 1. Where b lies in the chunk and a before it, half of that would repeat:
+// there a HALVES unit has for each of b .. b + NACC - 1 < 8 the lower variables times x_b and the upper
+// ones times x_(b + 8), a CROSS unit the lower ones times x_(8 + b + 2 i) and times x_(9 + b + 2 i).
+enum Kind { PLAIN, HALVES, CROSS };
+struct Unit { int a, b, c; Kind kind; };   // a < 0: degree 2
+
+__device__ constexpr int plain_units(int groups) { return NACC * groups * (groups + 1) / 2; }   // a < b + NACC
+constexpr int PAIRED = 12 / NACC;   // units of one a and a later chunk with itself
+__device__ constexpr int cubic_units(int c) {
+    return plain_units(16 / NACC * c) + plain_units(16 / NACC) + 16 * c * PAIRED;
+}
+__device__ constexpr int unit_count(int chunks, bool cubic) {
     int total = 0;
-    for (int c = 0; c < chunks; c++) {
-        const int wide = 16 / NACC * (c + 1);
-        total += cubic ? NACC * wide * (wide + 1) / 2 : wide;
-    }
+    for (int c = 0; c < chunks; c++) total += cubic ? cubic_units(c) : 16 / NACC * (c + 1);
     return total;
 }
 constexpr int UNITS2 = unit_count(CH, false), UNITS = UNITS2 + (DEGREE == 3 ? unit_count(CH, true) : 0);
@@ -14,22 +23,29 @@ constexpr int FEATURE_GROUPS = (UNITS + KEY_WARPS - 1) / KEY_WARPS;
 constexpr int ROWS = FEATURE_GROUPS * KEY_WARPS * NACC * 16;
 constexpr int FLUSH = FLUSH_STEPS / KEY_STEPS;   // stages between additions to `partial`
 
-struct Unit { int a, b, c; };   // prefixes a and b .. b + NACC - 1, chunk; a < 0: degree 2
-
 __device__ __forceinline__ Unit unit_of(int index) {
-    Unit u = {-1, 0, 0};
+    Unit u = {-1, 0, 0, PLAIN};
     if (DEGREE == 2 || index < UNITS2) {
         while (index >= 16 / NACC * (u.c + 1)) index -= 16 / NACC * ++u.c;
         u.b = index * NACC;
         return u;
     }
     index -= UNITS2;
-    for (int wide = 16 / NACC; index >= NACC * wide * (wide + 1) / 2; wide += 16 / NACC) {
-        index -= NACC * wide * (wide + 1) / 2;
-        u.c++;
+    while (index >= cubic_units(u.c)) index -= cubic_units(u.c++);
+    const int later = 16 * u.c * PAIRED, below = plain_units(16 / NACC * u.c);
+    if (index < later) {
+        u.a = index / PAIRED;
+        const int which = index % PAIRED;
+        u.kind = which < 8 / NACC ? HALVES : CROSS;
+        u.b = (u.kind == HALVES ? which : 2 * (which - 8 / NACC)) * NACC;
+        return u;
     }
+    index -= later;
+    const int origin = index < below ? 0 : 16 * u.c;
+    if (index >= below) index -= below;
     while (index >= u.b + NACC) { index -= u.b + NACC; u.b += NACC; }
-    u.a = index;
+    u.a = origin + index;
+    u.b += origin;
     return u;
 }
 
@@ -77,23 +93,29 @@ extern "C" __global__ void __launch_bounds__(KEY_WARPS * 32, 1) key_pass(
     const Unit unit = unit_of(min((int)blockIdx.y * KEY_WARPS + warp, UNITS - 1));
     const u32 chunk_at = unit.c * 512 + lane * 16;
     auto pairs_at = [&](int v) { return (u32)(v / 16 * 512 + v % 8 * 64 + t * 16 + (v % 16 >= 8 ? 8 : 0)); };
-    const u32 prefix_at = pairs_at(unit.b), first_at = pairs_at(max(unit.a, 0));
+    const u32 prefix_at = pairs_at(unit.b + (unit.kind == PLAIN ? 0 : 16 * unit.c + (unit.kind == CROSS ? 8 : 0)));
+    const u32 first_at = pairs_at(max(unit.a, 0));
+    const bool paired = DEGREE == 3 && unit.kind != PLAIN, cross = DEGREE == 3 && unit.kind == CROSS;
+    const u32 apart = unit.kind == CROSS ? 128 : 64, second = unit.kind == CROSS ? 64 : 8;
     const bool cubic = DEGREE == 3 && unit.a >= 0;
     const bool linear = !cubic && unit.b + NACC == 16 * unit.c + 16;   // its last b is that of the chunk
     const bool corner = g == 7;
 
     float acc[NACC][NC / 2];
     Operand a[2][2];
-    uint2 before = make_uint2(0, 0), before_l = before;   // the pairs of prefix a
-    auto build = [&](Operand& to, const Keys& key, u32 from, int i) {
-        uint2 s = load8(from + prefix_at + i * 64), sl = make_uint2(0, 0);
-        if constexpr (X3) sl = load8(from + CH * 512 + prefix_at + i * 64);
-        if (cubic) {
-            const uint2 x = s, xl = sl;
-            feature(s.x, sl.x, x.x, xl.x, before.x, before_l.x);
-            feature(s.y, sl.y, x.y, xl.y, before.y, before_l.y);
+    struct Prefix { uint2 upper, lower, upper_l, lower_l; };   // of the rows g and g + 8
+    auto prefix_of = [&](u32 from, int i) {
+        const u32 at = from + prefix_at + (DEGREE == 3 ? i * apart : i * 64);
+        const uint2 s = load8(at), sl = X3 ? load8(at + CH * 512) : make_uint2(0, 0);
+        Prefix p = {s, s, sl, sl};
+        if (paired) {
+            p.lower = load8(at + second);
+            if constexpr (X3) p.lower_l = load8(at + CH * 512 + second);
         }
-        uint2 upper = s, upper_l = sl, lower = s, lower_l = sl;
+        return p;
+    };
+    auto build = [&](Operand& to, const Keys& key, const Prefix& p, int i) {
+        uint2 upper = p.upper, upper_l = p.upper_l, lower = p.lower, lower_l = p.lower_l;
         if (i == NACC - 1) {
             if (linear) { upper = make_uint2(ONES, ONES); upper_l = make_uint2(0, 0); }
             if (linear && !corner) { lower = make_uint2(ONES, ONES); lower_l = make_uint2(0, 0); }
@@ -104,9 +126,9 @@ extern "C" __global__ void __launch_bounds__(KEY_WARPS * 32, 1) key_pass(
         feature(to.high[1], to.low[1], key.x[2], key.xl[2], lower.x, lower_l.x);
         feature(to.high[3], to.low[3], key.x[3], key.xl[3], lower.y, lower_l.y);
     };
-    auto half = [&](Operand (&to)[2], const Keys& key, u32 from, u64 tile, int i) {
-        build(to[0], key, from, i);
-        build(to[1], key, from, i + 1);
+    auto half = [&](Operand (&to)[2], const Keys& key, const Prefix& first, const Prefix& next, u64 tile, int i) {
+        build(to[0], key, first, i);
+        build(to[1], key, next, i + 1);
         settle(to[0]);
         settle(to[1]);
         wg_fence();
@@ -126,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(KEY_WARPS * 32, 1) key_pass(
             for (int j = 0; j < NC / 2; j++) acc[i][j] = 0.f;
         for (; stage < end; stage++) {
             const int slot = stage % KEY_STAGES, count = min(KEY_STEPS, high - low - stage * KEY_STEPS);
-            bar_wait(full + 8 * slot, (stage / KEY_STAGES) & 1);
+            warp_wait(full + 8 * slot, (stage / KEY_STAGES) & 1);
             const u32 keys = base + slot * KEY_STAGE;
             const u64 values = first_tile + slot * (KEY_STAGE / 16);
             for (int s = 0; s < count; s++) {
@@ -135,13 +157,23 @@ extern "C" __global__ void __launch_bounds__(KEY_WARPS * 32, 1) key_pass(
                 Keys key;
                 load16(key.x, from + chunk_at);
                 if constexpr (X3) load16(key.xl, from + CH * 512 + chunk_at);
-                if (cubic) {
-                    before = load8(from + first_at);
-                    if constexpr (X3) before_l = load8(from + CH * 512 + first_at);
+                Prefix prefix[NACC];   // split operands leave no registers to load all of them at once
+                if constexpr (!X3)
+#pragma unroll
+                    for (int i = 0; i < NACC; i++) prefix[i] = prefix_of(from, i);
+                if (cubic) {   // the chunk times the first prefix
+                    const Keys x = key;
+                    const uint2 v = load8(from + first_at), vl = X3 ? load8(from + CH * 512 + first_at) : v;
+#pragma unroll
+                    for (int r = 0; r < 4; r++)
+                        feature(key.x[r], key.xl[r], x.x[r], x.xl[r], r & 1 ? v.y : v.x, r & 1 ? vl.y : vl.x);
+                    if (cross) { key.x[2] = key.x[0]; key.x[3] = key.x[1]; }
+                    if (X3 && cross) { key.xl[2] = key.xl[0]; key.xl[3] = key.xl[1]; }
                 }
 #pragma unroll
                 for (int i = 0; i < NACC; i += 2) {
-                    half(a[i / 2 % 2], key, from, tile, i);
+                    if constexpr (X3) half(a[i / 2 % 2], key, prefix_of(from, i), prefix_of(from, i + 1), tile, i);
+                    else half(a[i / 2 % 2], key, prefix[i], prefix[i + 1], tile, i);
                     wg_wait<NACC == 2 ? 0 : 1>();   // with one buffer only, nothing may be in flight
                     if (i == 0 && s == 0 && stage > 0) {   // the stage before is done with
                         const int old = (stage - 1) % KEY_STAGES;
@@ -151,6 +183,7 @@ extern "C" __global__ void __launch_bounds__(KEY_WARPS * 32, 1) key_pass(
                             bar_wait(empty + 8 * ((stage - 2) % KEY_STAGES), ((stage - 2) / KEY_STAGES) & 1);
                             fill(next);
                         }
+                        __syncwarp();
                     }
                 }
             }

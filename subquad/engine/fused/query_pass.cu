@@ -5,14 +5,44 @@ constexpr int Q_PART = CH * 512;        // bytes of 16 queries, one part
 constexpr int Q_OPERANDS = 4 * Q_GROUPS * PARTS * Q_PART;
 
 struct Rows { u32 x[4], xl[4]; };
-struct Scalar { u32 x, x8, xl, x8l; };   // twice in a word, of row g and of row g + 8
 
-// Q (heads, n, D) float32. FINISHED: out (heads, n, CW) float32 is numerator over normaliser;
-// else the numerator. by_degree (heads, n, 4): the normalisers of degree 0, 1, 2, 3.
+// A row of the operands in shared memory, its squared norm rounded up.
+__device__ __forceinline__ float squared_norm(u32 at) {
+    float sum = 0.f;
+#pragma unroll
+    for (int c = 0; c < CH; c++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            u32 high[4], low[4] = {0, 0, 0, 0};
+            load16(high, at + c * 512 + half * 256);
+            if constexpr (X3) load16(low, at + c * 512 + half * 256 + Q_PART);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float x = low_of(high[i]) + low_of(low[i]), y = high_of(high[i]) + high_of(low[i]);
+                sum = fmaf(x, x, fmaf(y, y, sum));
+            }
+        }
+    return sum * (X3 ? 1.f + 0x1p-13f : 1.f + 0x1p-6f);   // operands are within 2^-16, 2^-8; and roundings
+}
+
+// Two columns of the output: (mid + radius * x) / pre within [low, high], `values` as `Raw` has them.
+__device__ __forceinline__ float2 restored(float2 x, const float* values, int col) {
+    auto one = [&](float x, int c) {
+        const float* v = values + min(c, CW - 1);
+        const float y = (fmaf(x, v[4 * CW], v[2 * CW]) + v[CW]) * v[5 * CW], low = v[6 * CW], high = v[7 * CW];
+        return y < low ? low : y > high ? high : y;   // NaN stays
+    };
+    return make_float2(one(x.x, col), one(x.y, col + 1));
+}
+
+// Q (heads, n, D) float32, or raw (`pack_keys`): then `largest` of a head becomes that of its queries, and
+// the output is in the units of V. `own` (heads, 4), if any, has coefficients for each head. FINISHED: out (heads, n, CW) float32 is
+// numerator over normaliser; else the numerator. by_degree (heads, n, 4): the normalisers of degree 0, 1, 2, 3.
 extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_pass(
     const float* __restrict__ Q, const char* __restrict__ table, const float* __restrict__ constants,
     int n, float c0, float c1, float c2, float c3, int finished,
-    float* __restrict__ out, float4* __restrict__ by_degree) {
+    float* __restrict__ out, float4* __restrict__ by_degree, const float* sides, const float* values,
+    u32* __restrict__ largest, int apart, const double* own) {
     extern __shared__ __align__(128) char smem[];
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, g = lane / 4, t = lane % 4;
     const int head = blockIdx.y, first = blockIdx.x * Q_ROWS;
@@ -33,10 +63,17 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
     // chunk, and eight variables of one row are four consecutive words. A pair of ones behind them (not
     // a literal: a product with that is a move, and moves into operands keep products from overlapping).
     if (tid == 0) asm volatile("st.shared.u32 [%0], %1;" ::"r"(ones), "r"(ONES) : "memory");
+    const float* centre = sides + (size_t)head * (D + 4);
+    const float pre = sides ? centre[D] : 1.f, post = sides ? centre[D + 1] : 1.f;
     for (int i = tid; i < Q_ROWS * D / 4; i += Q_GROUPS * 128) {
         const int row = i / (D / 4), col = i % (D / 4) * 4, r = col % 16 / 8 * 2 + row % 16 / 8;
         float4 v = first + row < n ? *(const float4*)(Q + (size_t)(first + row) * D + col)
                                    : make_float4(0.f, 0.f, 0.f, 0.f);
+        if (sides && first + row < n) {
+            const float4 down = *(const float4*)(centre + col);
+            v = make_float4((v.x * pre - down.x) * post, (v.y * pre - down.y) * post,
+                            (v.z * pre - down.z) * post, (v.w * pre - down.w) * post);
+        }
         const u32 x = pair(v.x, v.y), y = pair(v.z, v.w);
         const u32 at = rows + row / 16 * PARTS * Q_PART + col / 16 * 512 + r * 128 + row % 8 * 16 + col % 8 * 2;
         asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(x), "r"(y) : "memory");
@@ -45,6 +82,11 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
                          "r"(rest(v.x, v.y, x)), "r"(rest(v.z, v.w, y)) : "memory");
     }
     __syncthreads();
+    if (sides && tid < Q_ROWS) {
+        const float square = squared_norm(rows + tid / 16 * PARTS * Q_PART + tid / 8 % 2 * 128 + tid % 8 * 16);
+        const u32 longest = __reduce_max_sync(0xffffffffu, __float_as_uint(square));
+        if (lane == 0) atomicMax(largest + (size_t)head * apart, longest);
+    }
     const u32 mine = rows + warp * PARTS * Q_PART;
     auto word = [&](u32 at) {
         u32 r;
@@ -67,8 +109,9 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
 
     // Stages come in order; the one before the last is refilled, so as not to wait for it.
     int stage = 0, slot = 0, phase = 0, refill = 0, refill_phase = 0;
+    int at = 0;   // block of the stage: set anew in each loop, all of which take whole stages, to be a constant
     const char* next = table + (size_t)Q_STAGES * Q_STAGE;
-    auto enter = [&]() { bar_wait(full + 8 * slot, phase); };
+    auto enter = [&]() { if (at == 0) warp_wait(full + 8 * slot, phase); };
     auto leave = [&]() {   // called once the stage before `stage` is done with
         if (lane == 0 && stage > 0) bar_arrive(empty + 8 * (slot == 0 ? Q_STAGES - 1 : slot - 1));
         if (tid == 0 && stage > 1 && stage < stages - Q_STAGES + 2) {
@@ -79,16 +122,17 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
             next += Q_STAGE;
             if (++refill == Q_STAGES) { refill = 0; refill_phase ^= 1; }
         }
+        __syncwarp();   // wgmma is illegal for a warp that came apart here
     };
-    auto advance = [&]() { stage++; if (++slot == Q_STAGES) { slot = 0; phase ^= 1; } };
-    auto scaled = [&](u32 (&high)[4], u32 (&low)[4], const Rows& q, const Scalar& s) {
+    auto advance = [&]() { at = 0; stage++; if (++slot == Q_STAGES) { slot = 0; phase ^= 1; } };
+    // Row r of an operand times multiplier r, words of two: upper and lower rows, variables 0-7 and 8-15.
+    auto scaled = [&](u32 (&high)[4], u32 (&low)[4], const Rows& q, const Rows& s) {
 #pragma unroll
-        for (int r = 0; r < 4; r++)
-            feature(high[r], low[r], q.x[r], q.xl[r], r & 1 ? s.x8 : s.x, r & 1 ? s.x8l : s.xl);
+        for (int r = 0; r < 4; r++) feature(high[r], low[r], q.x[r], q.xl[r], s.x[r], s.xl[r]);
     };
     Operand a[2][Q_PER];
-    auto multiply = [&](Operand (&to)[Q_PER], int count, int commit) {
-        const u64 tile = first_tile + (slot * Q_STAGE + commit * Q_PER % Q_BLOCKS * WSTEP) / 16;
+    auto multiply = [&](Operand (&to)[Q_PER], int count) {
+        const u64 tile = first_tile + (slot * Q_STAGE + at * WSTEP) / 16;
 #pragma unroll
         for (int e = 0; e < Q_PER; e++) if (e < count) settle(to[e]);
         wg_fence();
@@ -96,75 +140,152 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
         for (int e = 0; e < Q_PER; e++) if (e < count) products(acc, to[e], tile + e * (WSTEP / 16));
         wg_commit();
         wg_wait<1>();   // of the two groups of operands one may be built now
-        if (commit * Q_PER % Q_BLOCKS == 0) leave();
-        if ((commit + 1) * Q_PER % Q_BLOCKS == 0) advance();
+        if (at == 0) leave();
+        at += Q_PER;
+        if (at == Q_BLOCKS) advance();
     };
-    // First prefixes v of degree 3; the last round, without one, is degree 2.
-#pragma unroll 1
-    for (int v = DEGREE == 3 ? 0 : D; v <= D; v++) {
-        const bool cubic = DEGREE == 3 && v < D;
-        Scalar before = {};
-        if (cubic) {
-            const u32 at = mine + v / 16 * 512 + v % 16 / 8 * 256 + g * 16 + v % 8 / 2 * 4, pick = v & 1 ? 0x3232 : 0x1010;
-            before.x = __byte_perm(word(at), 0, pick);
-            before.x8 = __byte_perm(word(at + 128), 0, pick);
-            if constexpr (X3) {
-                before.xl = __byte_perm(word(at + Q_PART), 0, pick);
-                before.x8l = __byte_perm(word(at + Q_PART + 128), 0, pick);
-            }
+    auto one_of = [&](const Rows& pairs, int e) {   // the first or second of each word, twice
+        Rows s;
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            s.x[r] = __byte_perm(pairs.x[r], 0, e ? 0x3232 : 0x1010);
+            s.xl[r] = X3 ? __byte_perm(pairs.xl[r], 0, e ? 0x3232 : 0x1010) : 0;
         }
-#pragma unroll 1
-        for (int e8 = cubic ? v / 8 : 0; e8 < 2 * CH; e8++) {   // prefixes b = 8 e8 .. 8 e8 + 7
-            const u32 at = mine + e8 / 2 * 512 + e8 % 2 * 256 + g * 16;
-            u32 up[4], down[4], upl[4], downl[4];
-            load16(up, at);
-            load16(down, at + 128);
-            if constexpr (X3) { load16(upl, at + Q_PART); load16(downl, at + Q_PART + 128); }
-            Scalar scalars[8];   // split operands leave no registers to keep them: see below
+        return s;
+    };
+    const u32 eights = mine + g * 16;   // of this lane's rows: variables 8 e on are at e * 256
+    auto unit = [&]() {
+        const u32 one = word(ones);
+        return Rows{{one, one, one, one}, {0, 0, 0, 0}};
+    };
+    Rows before = {};   // the first prefix v of degree 3
+    auto start = [&](int v) {
+        const u32 from = eights + v / 8 * 256 + v % 8 / 2 * 4;
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                const u32 pick = i & 1 ? 0x3232 : 0x1010;
-                scalars[i] = {__byte_perm(up[i / 2], 0, pick), __byte_perm(down[i / 2], 0, pick), 0, 0};
-                if constexpr (!X3) asm volatile("" : "+r"(scalars[i].x), "+r"(scalars[i].x8));
+        for (int r = 0; r < 4; r++) {
+            const u32 pick = v & 1 ? 0x3232 : 0x1010;
+            before.x[r] = __byte_perm(word(from + r % 2 * 128), 0, pick);
+            if constexpr (X3) before.xl[r] = __byte_perm(word(from + Q_PART + r % 2 * 128), 0, pick);
+        }
+    };
+    auto times = [&](int c, bool cubic) {
+        Rows q = chunk_of(c);
+        if (cubic) { const Rows x = q; scaled(q.x, q.xl, x, before); }
+        return q;
+    };
+    // ptxas lets products overlap only where every loop runs at least once and ends with none in flight.
+    if constexpr (ROTATED) {   // so a round has no loop, and all its chunks stay in registers
+        auto pairs_times = [&](int i, const Rows& q, const Rows& pairs) {   // two blocks
+            enter();
+#pragma unroll
+            for (int e = 0; e < 2; e++) scaled(a[i % 2][e].high, a[i % 2][e].low, q, one_of(pairs, e));
+            multiply(a[i % 2], 2);
+        };
+        auto round = [&](int eight) {
+            Rows held[CH];
+            at = 0;
+#pragma unroll
+            for (int c = eight / 2; c < CH; c++) held[c] = times(c, DEGREE == 3);
+#pragma unroll
+            for (int first = eight / 2; first < CH; first++) {
+                // The chunk with itself: pairs of variables p (two a lane: t and t + 4) times those of
+                // p + s modulo 8, s = 1, 2, 3, then 0.
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int p = t + (i + 1) % 4;
+                    const u32 low = eights + first * 512 + (p & 4) * 64 + (p & 3) * 4, high = low + 256 - (p & 4) * 128;
+                    pairs_times(i, held[first], {{word(low), word(low + 128), word(high), word(high + 128)}, {}});
+                }
+#pragma unroll
+                for (int e = max(eight, 2 * first); e < 2 * first + 2 && first < CH - 1; e++) {
+                    u32 up[4], down[4];
+                    load16(up, eights + e * 256);
+                    load16(down, eights + e * 256 + 128);
+#pragma unroll
+                    for (int c = first + 1; c < CH; c++)
+#pragma unroll
+                        for (int i = 0; i < 4; i++)
+                            pairs_times(i, held[c], {{up[i], down[i], up[i], down[i]}, {}});
+                }
             }
+            // Pairs p < 4 times p + 4, and the chunk alone.
+#pragma unroll
+            for (int c = eight / 2; c < CH; c++) {
+                const Rows x = chunk_of(c), q = held[c], s = one_of(x, 0), s2 = one_of(x, 1);
+                Operand (&to)[Q_PER] = a[(c - eight / 2) % 2];
+                enter();
+                scaled(to[0].high, to[0].low, {{q.x[0], q.x[1], q.x[0], q.x[1]}, {}},
+                       {{s.x[2], s.x[3], s2.x[2], s2.x[3]}, {}});
+                scaled(to[1].high, to[1].low, q, unit());
+                multiply(to, 2);
+            }
+            if (at > 0) advance();
+            wg_wait<0>();
+        };
+        if constexpr (DEGREE == 2) round(0);
+        else
+#pragma unroll
+            for (int eight = 0; eight < 2 * CH; eight++)
 #pragma unroll 1
-            for (int c = e8 / 2; c < CH; c++) {
-                Rows q = chunk_of(c);
-                if (cubic) { const Rows x = q; scaled(q.x, q.xl, x, before); }
+                for (int v = 8 * eight; v < 8 * eight + 8; v++) { start(v); round(eight); }
+    } else {   // so there is one nest of loops; the last round of v is that of degree 2
+#pragma unroll 1
+        for (int v = DEGREE == 3 ? 0 : D; v <= D; v++) {
+            const bool cubic = DEGREE == 3 && v < D;
+            if (cubic) start(v);
+#pragma unroll 1
+            for (int e8 = cubic ? v / 8 : 0; e8 < 2 * CH; e8++) {   // prefixes b = 8 e8 .. 8 e8 + 7
+                u32 up[4], down[4], upl[4], downl[4];
+                load16(up, eights + e8 * 256);
+                load16(down, eights + e8 * 256 + 128);
+                if constexpr (X3) { load16(upl, eights + e8 * 256 + Q_PART); load16(downl, eights + e8 * 256 + Q_PART + 128); }
+                u32 upper[8], lower[8];   // split operands leave no registers to keep them: see below
 #pragma unroll
-                for (int commit = 0; commit < 8 / Q_PER; commit++) {
-                    if (commit * Q_PER % Q_BLOCKS == 0) enter();
+                for (int i = 0; i < 8; i++) {
+                    const u32 pick = i & 1 ? 0x3232 : 0x1010;
+                    upper[i] = __byte_perm(up[i / 2], 0, pick);
+                    lower[i] = __byte_perm(down[i / 2], 0, pick);
+                    if constexpr (!X3) asm volatile("" : "+r"(upper[i]), "+r"(lower[i]));
+                }
+#pragma unroll 1
+                for (int c = e8 / 2; c < CH; c++) {
+                    const Rows q = times(c, cubic);
+                    at = 0;
 #pragma unroll
-                    for (int e = 0; e < Q_PER; e++) {
-                        const int i = commit * Q_PER + e;
-                        Scalar s = scalars[i];
+                    for (int i = 0; i < 8; i++) {
+                        if (i % 2 == 0) enter();
+                        u32 su = 0, sl = 0;
                         if constexpr (X3) {
                             const u32 pick = i & 1 ? 0x3232 : 0x1010;
-                            s.xl = __byte_perm(upl[i / 2], 0, pick);
-                            s.x8l = __byte_perm(downl[i / 2], 0, pick);
+                            su = __byte_perm(upl[i / 2], 0, pick);
+                            sl = __byte_perm(downl[i / 2], 0, pick);
                         }
-                        scaled(a[commit % 2][e].high, a[commit % 2][e].low, q, s);
+                        Operand& to = a[i / 2 % 2][i % 2];
+                        scaled(to.high, to.low, q, {{upper[i], lower[i], upper[i], lower[i]}, {su, sl, su, sl}});
+                        if (i % 2) multiply(a[i / 2 % 2], 2);
                     }
-                    multiply(a[commit % 2], Q_PER, commit);
                 }
             }
         }
+        wg_wait<0>();
     }
-    wg_wait<0>();
-    const u32 one = word(ones);
-    const Scalar unit = {one, one, 0, 0};
+    if constexpr (DEGREE == 3 || !ROTATED) {
+        at = 0;
 #pragma unroll
-    for (int commit = 0; commit < (CH + Q_PER - 1) / Q_PER; commit++) {   // linear blocks
-        if (commit * Q_PER % Q_BLOCKS == 0) enter();
+        for (int c = 0; c < CH; c += Q_PER) {   // linear blocks
+            enter();
 #pragma unroll
-        for (int e = 0; e < Q_PER; e++)
-            if (commit * Q_PER + e < CH) scaled(a[commit % 2][e].high, a[commit % 2][e].low, chunk_of(commit * Q_PER + e), unit);
-        multiply(a[commit % 2], CH - commit * Q_PER, commit);
+            for (int e = 0; e < Q_PER; e++)
+                if (c + e < CH) scaled(a[c / 2 % 2][e].high, a[c / 2 % 2][e].low, chunk_of(c + e), unit());
+            multiply(a[c / 2 % 2], CH - c);
+        }
+        wg_wait<0>();
     }
-    wg_wait<0>();
 
     // Degree 0 in float32, last. The normalisers have a column each; whoever holds it tells its row.
     constants += head * NC;
+    if (sides) values += (size_t)head * 8 * CW;
+    if (own) { c0 = own[4 * head]; c1 = own[4 * head + 1]; c2 = own[4 * head + 2]; c3 = own[4 * head + 3]; }
     const float zero = constants[CW];
     float upper[4] = {zero, 0.f, 0.f, 0.f}, lower[4] = {zero, 0.f, 0.f, 0.f};
 #pragma unroll
@@ -186,8 +307,9 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
         const int col = 8 * j + 2 * t;
         if (col >= CW) continue;
         const float2 c = *(const float2*)(constants + col);
-        const float2 x = make_float2((acc[4 * j] + c.x) * r1, (acc[4 * j + 1] + c.y) * r1);
-        const float2 y = make_float2((acc[4 * j + 2] + c.x) * r2, (acc[4 * j + 3] + c.y) * r2);
+        float2 x = make_float2((acc[4 * j] + c.x) * r1, (acc[4 * j + 1] + c.y) * r1);
+        float2 y = make_float2((acc[4 * j + 2] + c.x) * r2, (acc[4 * j + 3] + c.y) * r2);
+        if (sides) { x = restored(x, values, col); y = restored(y, values, col); }
         float* at = out + (size_t)row * CW + col;
         if constexpr (CW % 2 == 0) {
             if (row < n) *(float2*)at = x;

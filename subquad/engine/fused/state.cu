@@ -24,8 +24,11 @@ extern "C" __global__ void __launch_bounds__(256) reduce_state(
         const int line = entry / (NC / 4), col = entry % (NC / 4) * 4, unit = line / 16 / NACC;
         if (unit >= UNITS) return;
         const Unit u = unit_of(unit);
-        const int b = u.b + line / 16 % NACC, c = 16 * u.c + line % 16;
-        if (u.a > b || (b > c && (u.a >= 0 || b != 16 * u.c + 15))) return;
+        const int i = line / 16 % NACC, k = line % 16, own = 16 * u.c;
+        int b = u.b + i, c = own + k;
+        if (u.kind == HALVES) b += own + k / 8 * 8;
+        if (u.kind == CROSS) { b = own + k % 8; c = own + 8 + u.b + 2 * i + k / 8; }
+        if (u.a > b || (b > c && (u.a >= 0 || b != own + 15))) return;
         const int row = b <= c ? graded_row(u.a, b, c) : 1 + c;
         const float* at = partial + ((size_t)head * groups * ROWS + line) * NC + col;
         double total[4] = {0.0, 0.0, 0.0, 0.0};
@@ -52,48 +55,94 @@ extern "C" __global__ void __launch_bounds__(256) reduce_state(
 }
 
 // ---- the State as tiles of the query pass --------------------------------------------------------
-// table[head][BLOCKS][PARTS][WHALF bytes] in the order of the query pass: prefix a (none last), eights
-// of b, chunks c, the eight b; the linear blocks. Value columns
-// carry coefficient and multinomial; the normaliser of degree k, multinomial alone, in column CW + k - 1.
-__device__ __forceinline__ void block_of(int block, int& a, int& b, int& c) {
-    int first = DEGREE == 3 ? 0 : D;   // prefix a; D: none, degree 2
-    for (; first <= D; first++)
-        for (int eight = first < D ? first / 8 : 0; eight < 2 * CH; eight++) {
-            const int here = 8 * (CH - eight / 2);
-            if (block < here) {
-                a = first < D ? first : -1;
-                b = 8 * eight + block % 8;
-                c = eight / 2 + block / 8;
-                return;
+// table[head][BLOCKS][PARTS][WHALF bytes] in the order of the query pass. Value columns carry coefficient
+// and multinomial; the normaliser of degree k, multinomial alone, in column CW + k - 1.
+
+// What a block multiplies: prefix a (-1: none), chunk c, and `with`: 0..15 prefix b of the chunk `from`;
+// 16 + 2 s + e the pairs s further on in the chunk; or nothing but a.
+constexpr int LINEAR = 32, NOTHING = 33;
+struct Block { int a, c, from, with; };
+
+__device__ __forceinline__ Block block_of(int block) {
+    Block found = {-1, 0, 0, 0};
+    constexpr int ROUNDS = DEGREE == 2 ? 1 : ROTATED ? D : D + 1;
+    for (int v = 0; v < ROUNDS; v++) {
+        const int own = DEGREE == 3 && v < D ? v / 8 : 0;
+        if (block >= query_round(own)) { block -= query_round(own); continue; }
+        found.a = DEGREE == 3 && v < D ? v : -1;
+        for (int from = own / 2; from < CH; from++) {
+            found.c = found.from = from;
+            if (ROTATED && block < 8) {
+                found.with = 16 + (2 + block) % 8;
+                return found;
             }
-            block -= here;
+            if (ROTATED) block -= 8;
+            const int first = ROTATED ? from + 1 : from;
+            for (int eight = max(own, 2 * from); eight < 2 * from + 2; eight++) {
+                const int here = 8 * (CH - first);
+                if (block < here) {
+                    found.c = first + block / 8;
+                    found.with = eight % 2 * 8 + block % 8;
+                    return found;
+                }
+                block -= here;
+            }
         }
-    a = b = -1;
-    c = block;
+        found.c = own / 2 + block / 2;
+        found.with = found.c >= CH ? NOTHING : block % 2 ? LINEAR : 24;
+        return found;
+    }
+    found.c = block;
+    found.with = block < CH ? LINEAR : NOTHING;
+    return found;
+}
+
+// The feature k of a block, its variables in order, -1 for none; false where it repeats another.
+__device__ __forceinline__ bool feature_of(const Block& block, int k, int& a, int& b, int& c) {
+    const int own = 16 * block.c;
+    a = block.a; b = -1; c = own + k;
+    if (block.with == NOTHING) return false;
+    if (block.with == LINEAR) {   // a prefix times the chunk is of degree 2
+        b = a; a = -1;
+        return b <= c;
+    }
+    if (block.with < 16) b = 16 * block.from + block.with;
+    else {
+        const int s = (block.with - 16) / 2, e = (block.with - 16) % 2;
+        if (s == 0 && e == 1 && k % 2 == 0) return false;   // what e = 0 has
+        if (s == 4) { c = own + k % 8; b = own + 8 + k % 8 / 2 * 2 + k / 8; }
+        else b = own + (k / 2 + s) % 8 * 2 + e;
+    }
+    if (b > c) {
+        if (!ROTATED) return false;   // it has b and c the other way round too
+        const int other = b; b = c; c = other;
+    }
+    return a <= b;
 }
 
 extern "C" __global__ void pack_state(
     const double* __restrict__ moments, double c0, double c1, double c2, double c3,
-    u32* __restrict__ table, float* __restrict__ constants) {
+    u32* __restrict__ table, float* __restrict__ constants, const double* own) {
     const int head = blockIdx.y, tid = threadIdx.x;
+    if (own) { c0 = own[4 * head]; c1 = own[4 * head + 1]; c2 = own[4 * head + 2]; c3 = own[4 * head + 3]; }
     const double* M = moments + (size_t)head * STATE_ROWS * COLUMNS;
     if (blockIdx.x == 0) for (int i = tid; i < NC; i += blockDim.x)   // degree 0, added last in float32
         constants[head * NC + i] = i >= COLUMNS ? 0.f : (float)(M[i] * (i < CW ? c0 : 1.0));
-    int a, b, chunk;
-    block_of(blockIdx.x, a, b, chunk);
+    const Block block = block_of(blockIdx.x);
     u32* out = table + ((size_t)head * BLOCKS + blockIdx.x) * (WSTEP / 4);
-    const int degree = a >= 0 ? 3 : b >= 0 ? 2 : 1;
-    const double coefficient = degree == 3 ? c3 : degree == 2 ? c2 : c1;
     for (int i = tid; i < 2 * NC * 4; i += blockDim.x) {   // word: two features of a column
         const int r = i % 4, col = i / 4 % NC, half = i / 4 / NC;
-        const int source = col < CW ? col : col == CW + degree - 1 ? CW : -1;
         float x[2];
         for (int e = 0; e < 2; e++) {
-            const int c = 16 * chunk + 8 * half + 2 * r + e;
+            int a, b, c;
+            const bool here = feature_of(block, 8 * half + 2 * r + e, a, b, c);
+            const int degree = a >= 0 ? 3 : b >= 0 ? 2 : 1;
+            const int source = col < CW ? col : col == CW + degree - 1 ? CW : -1;
             double value = 0.0;
-            if (chunk < CH && source >= 0 && a <= b && b <= c) {
+            if (here && source >= 0) {
                 const int row = degree == 1 ? 1 + c : graded_row(a, b, c);
-                value = M[(size_t)row * COLUMNS + source] * (col < CW ? coefficient : 1.0);
+                value = M[(size_t)row * COLUMNS + source];
+                if (col < CW) value *= degree == 3 ? c3 : degree == 2 ? c2 : c1;
                 if (degree == 2) value *= b < c ? 2.0 : 1.0;
                 if (degree == 3) value *= a == c ? 1.0 : a == b || b == c ? 3.0 : 6.0;
             }

@@ -1,0 +1,169 @@
+"""How fast the passes run on this CPU: a few of them timed, and fitted with a typical machine.
+
+A shared host changes its pace within seconds: products have been seen to fall to half for a while,
+exp not at all. So no single probe sets a rate. Every probe is priced as the methods price their
+work, and the rates are those that explain all of them best while the ratios between them stay near
+those of a typical machine (least squares in the logarithms, a Gaussian prior on the ratios). What
+the probes say clearly wins over the prior; what they say only by a small difference of two large
+times does not move. Rates cannot become negative, nor faster than any probe allows by much.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from subquad.engine import prepare
+from subquad.engine.calls import Calls, both_passes, exact_calls, exact_work
+from subquad.engine.dispatch import accumulate, contract, exact_block
+from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, thread_count
+from subquad.engine.tiles import padded
+from subquad.features import feature_dimension
+
+TERMS = ("exact_flops", "pairs", "polynomial_flops", "features", "elements", "state_bytes", "steps")
+TYPICAL_SECONDS = np.array([5.5e-12, 5.0e-10, 7.5e-12, 3.3e-10, 5.7e-9, 5.0e-10, 1.35e-6])
+"""Of one unit of each of TERMS, fitted to whole runs on two cores of a server (see
+`experiments.cost_model`); only the ratios between them enter."""
+RATIO_SPREAD, NOISE = 0.35, 0.1
+"""Standard deviations, in logarithms: of a rate about its typical ratio to the others, of a probe
+about what the rates make of it."""
+ROUNDS = 3
+OVERHEAD_STEPS = 1800.0
+"""What a run costs beside its passes, whatever the sizes, in steps."""
+ROW_ENTRIES = 64
+"""What a row is found to cost beside its own entries, in entries."""
+PREPARED = 0.63
+"""Share of what an entry costs in a run that the probe of preparation makes: two of the passes."""
+
+Probe = tuple[np.ndarray, Callable[[], object]]
+"""Amounts of TERMS, and what is timed."""
+
+
+@lru_cache(maxsize=1)
+def speeds() -> tuple[dict[str, dict[str, float]], float]:
+    """Return the rates of each compute dtype by name, per second, and the seconds of a call.
+
+    Under 0.3 s, once a process.
+    """
+    probes, wide = _probes("float32", PROBES), _probes("float64", WIDE)
+    seconds = _timed({name: call for name, (_, call) in probes.items()}, ROUNDS)
+    fitted = fit(np.array([amount for amount, _ in probes.values()]), np.array([*seconds.values()]))
+    # Timed once, so half of it is what half the lanes say. The wider format is never faster.
+    slow = _timed({name: call for name, (_, call) in wide.items()}, 1)
+    exact, polynomial = (min(1.0, (0.5 * seconds[name] / slow[name]) ** 0.5) for name in WIDE)
+    slower = np.array([exact, exact, polynomial, polynomial, 1.0, 1.0, 1.0])
+    found = {}
+    for dtype, ratio in (("float32", np.ones(len(TERMS))), ("float64", slower)):
+        rates = dict(zip(TERMS, (ratio / fitted).tolist(), strict=True))
+        found[dtype] = {**rates, "rows": rates["elements"] / ROW_ENTRIES}
+    return found, OVERHEAD_STEPS * float(fitted[-1])
+
+
+def fit(amounts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Return the seconds of a unit of each of TERMS from probes: amounts (probes, terms), times.
+
+    The maximum of the posterior: of a common factor nothing is supposed.
+    """
+    terms = len(TYPICAL_SECONDS)
+    prior = (np.eye(terms) - 1.0 / terms) / RATIO_SPREAD**2
+    factors = np.zeros(terms)
+    for _ in range(STEPS):
+        parts = amounts * (TYPICAL_SECONDS * np.exp(factors))
+        predicted = parts.sum(axis=1)
+        shares = parts / predicted[:, None]
+        slope = shares.T @ np.log(seconds / predicted) / NOISE**2 - prior @ factors
+        move = np.linalg.solve(shares.T @ shares / NOISE**2 + prior, slope)
+        factors += np.clip(move, -1.0, 1.0)
+    return TYPICAL_SECONDS * np.exp(factors)
+
+
+STEPS = 25
+"""Of Gauss and Newton; a few do, more where the machine is far from the typical one."""
+
+
+def _timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return the least seconds of each call, in turns: a burst falls on all alike."""
+    found = dict.fromkeys(calls, np.inf)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            found[name] = min(found[name], time.perf_counter() - start)
+    return found
+
+
+def _probes(dtype: str, names: tuple[str, ...]) -> dict[str, Probe]:
+    """Return the probes asked for: each starts every thread, and is no larger than that.
+
+    But for the last three, which more threads make no faster, or not yet.
+    """
+    work = 1.1 * THREAD_WORK * max(thread_count() - 1, 0.5)
+    made: dict[str, Callable[[], Probe]] = {
+        "exact, few columns": partial(_exact, 8, 1.5 * work, dtype),
+        "exact, many columns": partial(_exact, 64, 1.5 * work, dtype),
+        "polynomial, few columns": partial(_polynomial, 16, 4, work, dtype),
+        "polynomial, many columns": partial(_polynomial, 64, 2, work, dtype),
+        "steps": partial(_polynomial, 8, 3, 2.0**21, dtype),
+        "state": partial(_polynomial, 32, 3, 2.0**19, dtype),
+        "preparation": partial(_preparation, 64, THREAD_WORK // (128 * ENTRY_WORK), dtype),
+    }
+    return {name: made[name]() for name in names}
+
+
+PROBES = (
+    "exact, few columns", "exact, many columns", "polynomial, few columns",
+    "polynomial, many columns", "steps", "state", "preparation",
+)  # fmt: skip
+WIDE = ("exact, many columns", "polynomial, many columns")
+"""The probes taken in float64 as well: one ratio for each path."""
+
+
+def _head(n: int, d: int, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    Q, K = (0.1 * rng.standard_normal((n, d)).astype(dtype) for _ in "QK")
+    return Q, K, abs(rng.standard_normal((n, d + 1))).astype(dtype)
+
+
+def _exact(d: int, work: float, dtype: str) -> Probe:
+    """Return the probe of n queries and keys, `work` operations in all, about."""
+    n = int((work / exact_work(1, 1, d, d + 1)) ** 0.5)
+    Q, K, W = _head(n, d, dtype)
+    Q[0] *= 1e3  # row maxima are needed, as they are wherever exact is worth it
+    pairs = float(n) * n
+    amount = np.array([pairs * 2 * (2 * d + 1), pairs, 0.0, 0.0, 0.0, 0.0, 0.0])
+    return amount + _beside(exact_calls(n, n, d, d), padded(d + 1)), partial(exact_block, Q, K, W)
+
+
+def _polynomial(d: int, degree: int, work: float, dtype: str) -> Probe:
+    """Return the probe of both passes, each of `work` operations, about."""
+    r, columns = feature_dimension(d, degree), padded(d + 1)
+    n = max(64, int(work / (2 * r * columns)))
+    tokens, state = 2.0 * n * r, 3 * 8.0 * r * (d + 8)  # as methods count it
+    amount = np.array([0.0, 0.0, 2 * columns * tokens, tokens, 0.0, state, 0.0])
+    beside = _beside(both_passes(n, n, d, d, degree), columns)
+    return amount + beside, partial(_two_passes, degree, *_head(n, d, dtype))
+
+
+def _beside(calls: Calls, columns: int) -> np.ndarray:
+    """Return the amounts of what passes cost beside their arithmetic, as `Rates.seconds` does."""
+    alone = calls.alone * (thread_count() - 1)
+    return np.array([0.0, 0.0, alone, alone / (2 * columns), 0.0, 0.0, calls.steps])
+
+
+def _two_passes(degree: int, Q: Any, K: Any, W: Any) -> None:
+    state = accumulate(K, W, degree, key_centre=np.zeros(K.shape[1]))
+    contract(Q, state, [1.0] * (degree + 1))
+
+
+def _preparation(d: int, rows: int, dtype: str) -> Probe:
+    x, zeros = np.random.default_rng(0).random((rows, d), np.float32).astype(dtype), np.zeros(d)
+
+    def prepared() -> None:
+        prepare.affine(x, 1.0, zeros, 1.0, dtype)
+        prepare.row_measures(x, 1.0, zeros)
+
+    return np.array([0.0, 0.0, 0.0, 0.0, PREPARED * rows * d, 0.0, 0.0]), prepared

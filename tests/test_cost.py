@@ -1,0 +1,125 @@
+"""The cost model: linear in its counts, free where no rate is given; a calibration that holds."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from subquad import TYPICAL, Rates, Speed
+from subquad.cost import Work
+from subquad.engine import cpu_rates, fast, sizes, threads
+from subquad.engine.calls import (
+    Calls,
+    accumulate_calls,
+    both_passes,
+    contract_calls,
+    exact_calls,
+)
+
+UNIT = Speed(*[math.inf] * 5)
+
+
+def priced(**rates):
+    speed = dataclasses.replace(UNIT, **{k: v for k, v in rates.items() if k != "threads"})
+    return Rates(speed, speed, overhead=0.0, threads=rates.get("threads", 1))
+
+
+def test_every_count_has_its_rate():
+    work = Work(3.0, 5.0, 12.0, 2, 1, "float32", 7.0, 11.0, Calls(13.0, 17.0))
+    assert priced().seconds(work) == 0.0
+    assert priced(pairs=2.0).seconds(work) == 14.0 / 2.0
+    assert priced(exact_flops=2.0).seconds(work) == 14.0 * 2 * 4 / 2.0
+    assert priced(features=2.0).seconds(work) == 2.5
+    assert priced(polynomial_flops=2.0).seconds(work) == 5.0 * 16 / 2.0  # [V, 1] padded to 8
+    assert priced(elements=2.0).seconds(work) == 6.0
+    assert priced(rows=2.0).seconds(work) == 4.0 / 2.0
+    assert priced(state_bytes=2.0).seconds(work) == 3.5
+    assert priced(steps=2.0).seconds(work) == 6.5
+
+
+def test_what_one_thread_does_alone_costs_what_the_others_miss():
+    work = Work(0.0, 0.0, 0.0, 2, 1, "float32", calls=Calls(0.0, 17.0))
+    assert priced(polynomial_flops=2.0).seconds(work) == 0.0
+    assert priced(polynomial_flops=2.0, threads=3).seconds(work) == pytest.approx(17.0)
+    small = both_passes(64, 64, 4, 4, 2)
+    assert small.alone == 2 * 2.0 * 64 * 15 * 8
+    assert both_passes(10**7, 10**7, 4, 4, 2).alone == 2 * threads.THREAD_WORK
+
+
+def test_calls_add_up_and_nothing_costs_nothing():
+    both = accumulate_calls(4096, 8, 8, 3) + contract_calls(1024, 8, 8, 3)
+    assert both == both_passes(4096, 1024, 8, 8, 3)
+    assert accumulate_calls(0, 8, 8, 3) == contract_calls(0, 8, 8, 3) == Calls()
+    assert exact_calls(0, 9, 8, 8) == exact_calls(9, 0, 8, 8) == Calls()
+    assert exact_calls(2048, 4096, 8, 8).steps > exact_calls(2048, 1024, 8, 8).steps
+
+
+def test_steps_are_about_the_calls_that_the_passes_make(monkeypatch):
+    """Counted on the engine: multiplications of the builder and products."""
+    from subquad.engine import cpu, tiles
+
+    made = []
+    real = np.matmul
+    monkeypatch.setattr(tiles.np, "matmul", lambda *x, **k: made.append(1) or real(*x, **k))
+    rng, n, d, degree = np.random.default_rng(0), 5000, 8, 3
+    K, W = rng.standard_normal((n, d)), rng.random((n, 8))
+    cpu.accumulate(K, W, degree)
+    loads = len(made)  # one or two products for a chunk, one chunk a degree
+    steps = accumulate_calls(n, d, 7, degree).steps - accumulate_calls(1, d, 7, degree).steps
+    assert 4.0 * loads / 3 < steps < 20.0 * loads
+
+
+def test_the_fit_returns_the_rates_that_made_the_times():
+    probes = cpu_rates._probes("float32", cpu_rates.PROBES)
+    amounts = np.array([amount for amount, _ in probes.values()])
+    for factors in (np.ones(7), 3.0 * np.ones(7), np.array([1, 1.3, 1, 0.8, 1, 1.2, 0.9])):
+        truth = cpu_rates.TYPICAL_SECONDS * factors
+        times = amounts @ truth
+        found = cpu_rates.fit(amounts, times)
+        np.testing.assert_allclose(amounts @ found, times, rtol=0.1)
+        np.testing.assert_allclose(found, truth, rtol=1e-9 if np.ptp(factors) == 0.0 else 0.35)
+
+
+def test_one_wild_probe_cannot_make_a_rate_wild():
+    """A probe at half its pace, or twice, moves no rate by a factor of 3, and explains itself."""
+    probes = cpu_rates._probes("float32", cpu_rates.PROBES)
+    amounts = np.array([amount for amount, _ in probes.values()])
+    times = amounts @ cpu_rates.TYPICAL_SECONDS
+    for i in range(len(times)):
+        for factor in (0.5, 2.0):
+            wild = np.where(np.arange(len(times)) == i, factor * times, times)
+            found = cpu_rates.fit(amounts, wild) / cpu_rates.TYPICAL_SECONDS
+            assert np.all(found > 1 / 3) and np.all(found < 3.0)
+            others = np.delete(amounts @ (found * cpu_rates.TYPICAL_SECONDS) / times, i)
+            assert np.all(others > 1 / 1.5) and np.all(others < 1.5)
+
+
+def test_measured_rates_are_sane_and_measured_once():
+    import subquad
+
+    rates = subquad.measured_rates()
+    assert rates == subquad.measured_rates()
+    assert rates.threads == threads.thread_count()
+    for name in ("exact_flops", "pairs", "polynomial_flops", "features"):
+        assert 0.0 < getattr(rates.float64, name) <= getattr(rates.float32, name) < 1e15
+    assert rates.float32.steps < 1e8 and TYPICAL.float32.steps == math.inf
+
+
+def test_a_compiled_builder_is_expected_only_where_it_will_be_used(monkeypatch):
+    monkeypatch.setattr(fast, "_installed", lambda: True)
+    monkeypatch.setattr(fast, "LEAST_PRODUCTS", 10**6)
+    fast._compiled.cache_clear()
+    assert not fast.expected(10**9, 8, 1)
+    assert not fast.expected(10, 8, 2)
+    assert fast.expected(10**6, 8, 2)
+
+
+def test_tiles_built_together_stay_within_their_limits():
+    for d, degree in ((8, 2), (16, 3), (64, 2), (64, 4), (3, 9)):
+        tile = sizes.tile_size(d, degree)
+        span = sizes.tiles_at_once(tile, d, degree)
+        assert 1 <= span <= sizes.TILES_AT_ONCE
+        for n in (1, 500, 5000, 10**6):
+            query = sizes.query_tile(n, d, degree)
+            assert sizes.tile_for(n, d, degree) <= query <= span * tile

@@ -1,0 +1,140 @@
+"""The fused passes as the planner takes them: bounds held, plans run again without measuring."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import subquad
+from subquad.engine.fused_sizes import OPERANDS
+from tests.oracle import row_errors
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def fused(cp):
+    """CuPy, on a device that has the fused passes."""
+    from subquad.engine import gpu_fused
+
+    if not gpu_fused.available():
+        pytest.skip("the fused passes need a device of compute capability 9.0")
+    return cp
+
+
+@pytest.fixture
+def fast(rates):
+    """Rates under which the fused passes are the cheapest whatever the size."""
+    quick = {name: replace(rates.float32, polynomial_flops=s * 1e14, features=float("inf"))
+             for name, s in zip(OPERANDS, (3.0, 1.0), strict=True)}  # fmt: skip
+    return replace(rates, **quick)
+
+
+def drawn(n=3001, m=2777, d=64, d_v=33, seed=0, reach=0.4, lead=()):
+    """Return Q, K, V, float32: logits up to about `reach`, no centre, no symmetry."""
+    rng = np.random.default_rng(seed)
+    Q, K = (rng.standard_normal((*lead, rows, d)) for rows in (n, m))
+    Q, K = (x / np.linalg.norm(x, axis=-1).max() for x in (Q, K))
+    V = rng.uniform(-1.0, 2.0, (*lead, m, d_v)) ** 3
+    return tuple(x.astype(np.float32) for x in (Q * reach * np.sqrt(d), K + 0.01, V))
+
+
+def there(cp, arrays):
+    return tuple(cp.asarray(x) for x in arrays)
+
+
+def holds(result, arrays, tol):
+    """Assert that the error of every row of every head is within its bound."""
+    Q, K, V = arrays
+    output, bounds = result.output.get(), result.certificate.row_bounds.get()
+    assert result.certificate.bound <= tol
+    for i in np.ndindex(Q.shape[:-2]):
+        error = row_errors(output[i], Q[i], K[i], V[i], 1.0 / np.sqrt(Q.shape[-1]))
+        assert (error <= bounds[i]).all()
+    return output
+
+
+def dtype_of(result):
+    return result.plan.heads[0].chosen.work.dtype
+
+
+@pytest.mark.parametrize(
+    ("tol", "dtype"), [(6e-2, "bfloat16"), (1e-2, "bfloat16x3"), (1e-5, "float64")]
+)
+def test_the_mode_follows_from_the_tolerance(fused, fast, tol, dtype):
+    arrays = drawn()
+    result = subquad.attention(*there(fused, arrays), tol=tol, rates=fast, method="polynomial")
+    assert dtype_of(result) == dtype
+    holds(result, arrays, tol)
+    assumed = " ".join(result.certificate.assumptions)
+    assert ("tensor cores" in assumed) == (dtype in OPERANDS)
+
+
+def test_large_rows_go_exact_beside_them(fused, fast):
+    Q, K, V = drawn()
+    Q[::500] *= 12.0
+    K[7::600] *= 15.0
+    result = subquad.attention(
+        *there(fused, (Q, K, V)), tol=1e-2, rates=fast, method="support_basis"
+    )
+    assert dtype_of(result) in OPERANDS
+    assert result.plan.heads[0].chosen.parameters.large_keys > 0
+    holds(result, (Q, K, V), 1e-2)
+
+
+@pytest.fixture
+def replays(monkeypatch, fused):
+    """The heads that went through the fused passes without being measured."""
+    from subquad.engine import gpu_replay
+
+    calls, start = [], gpu_replay.start
+
+    def counted(*args):
+        calls.extend(args[3])
+        return start(*args)
+
+    monkeypatch.setattr(gpu_replay, "start", counted)
+    return calls
+
+
+@pytest.mark.parametrize("tol", [6e-2, 1e-2])
+@pytest.mark.parametrize(("d", "d_v", "lead"), [(64, 33, ()), (16, 128, ()), (128, 1, (2, 2))])
+def test_a_plan_runs_again_in_its_own_units(fused, fast, replays, tol, d, d_v, lead):
+    made = subquad.plan(
+        *there(fused, drawn(d=d, d_v=d_v, lead=lead)), tol=tol, rates=fast, method="polynomial"
+    )
+    new = drawn(d=d, d_v=d_v, seed=5, reach=0.35, lead=lead)
+    dirty = [fused.full(1 << power, fused.nan, fused.float32) for power in range(6, 22)]
+    del dirty
+    results = [made.run(*there(fused, new)) for _ in range(2)]
+    assert len(replays) == 2 * len(made.heads)
+    first, second = (holds(result, new, tol) for result in results)
+    assert np.array_equal(first, second)
+    assert [t.name for t in results[0].certificate.terms][:3] == ["truncation", "logits", "sums"]
+
+
+def test_a_bound_that_new_data_break_is_refused(fused, fast, replays):
+    made = subquad.plan(*there(fused, drawn()), tol=1e-2, rates=fast, method="polynomial")
+    Q, K, V = drawn(seed=5)
+    Q[17] *= 9.0
+    with pytest.raises(subquad.ToleranceError, match="plan again"):
+        made.run(*there(fused, (Q, K, V)))
+    assert replays
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(fused, fast, which, bad):
+    made = subquad.plan(*there(fused, drawn()), tol=1e-2, rates=fast, method="polynomial")
+    arrays = drawn(seed=5, reach=0.3)
+    arrays[which][1234, 0] = bad
+    with pytest.raises(ValueError, match=f"`{'QKV'[which]}`"):
+        made.run(*there(fused, arrays))
+
+
+def test_other_layouts_run_the_long_way(fused, fast, replays):
+    made = subquad.plan(*there(fused, drawn()), tol=1e-2, rates=fast, method="polynomial")
+    new = drawn(seed=5, reach=0.3)
+    Q, K, V = there(fused, new)
+    holds(made.run(Q, fused.asfortranarray(K), V), new, 1e-2)
+    assert not replays

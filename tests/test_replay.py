@@ -1,0 +1,148 @@
+"""Plans by the fused passes run again on new data, on the stand-in: bounds hold or are refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import subquad
+from subquad.engine.fused_sizes import OPERANDS
+from tests.engine import stand_in_replay
+from tests.oracle import row_errors
+
+TOLERANCES = {"bfloat16": 6e-2, "bfloat16x3": 1e-2}
+
+
+@pytest.fixture
+def replays(monkeypatch):
+    """The Units of each call of the stand-in."""
+    return stand_in_replay.install(monkeypatch)
+
+
+@pytest.fixture
+def fast(rates):
+    """Rates of a machine whose fused passes cost next to nothing, bfloat16 the least."""
+    quick = {name: replace(rates.float32, polynomial_flops=speed, features=float("inf"))
+             for name, speed in zip(OPERANDS, (3e14, 1e14), strict=True)}  # fmt: skip
+    return replace(rates, **quick)
+
+
+def drawn(seed=0, reach=0.4, n=302, m=277, d=16, d_v=5, lead=(), mirrored=False):
+    """Return Q, K, V, float32: logits about the centres up to `reach`, keys off centre.
+
+    Queries that are `mirrored` have their centre at 0, the others have not.
+    """
+    rng = np.random.default_rng(seed)
+    Q, K = (rng.standard_normal((*lead, rows, d)) for rows in (n, m))
+    Q, K = (x / np.linalg.norm(x, axis=-1, keepdims=True).max() for x in (Q, K))
+    Q = Q * reach * np.sqrt(d) + (0.0 if mirrored else 0.1) * np.linspace(-1.0, 2.0, d)
+    if mirrored:
+        Q[..., n // 2 :, :] = -Q[..., : n // 2, :]
+    V = rng.uniform(-1.0, 2.0, (*lead, m, d_v)) ** 3 * np.linspace(1.0, 40.0, d_v)
+    V[..., 0] = 0.375
+    return tuple(x.astype(np.float32) for x in (Q, K + np.linspace(0.5, -0.2, d), V))
+
+
+def planned(tol, fast, **shape):
+    return subquad.plan(*drawn(**shape), tol=tol, rates=fast, method="polynomial")
+
+
+def sound(result, arrays, tol):
+    """Assert that every row is within its bound, and its bound within tol."""
+    Q, K, V = arrays
+    bounds = np.asarray(result.certificate.row_bounds)
+    assert np.all(bounds <= tol)
+    for i in np.ndindex(Q.shape[:-2]):
+        errors = row_errors(result.output[i], Q[i], K[i], V[i], 1.0 / np.sqrt(Q.shape[-1]))
+        assert np.all(errors <= bounds[i])
+    named = sum(term.value for term in result.certificate.terms)
+    np.testing.assert_allclose(named, bounds, rtol=1e-12)
+
+
+@pytest.mark.parametrize("operands", OPERANDS)
+@pytest.mark.parametrize(
+    "shape", [{}, {"lead": (2, 3)}, {"mirrored": True}, {"d": 48, "d_v": 1}], ids=str
+)
+def test_new_data_are_certified_in_the_units_of_the_plan(replays, fast, operands, shape):
+    tol = TOLERANCES[operands]
+    made = planned(tol, fast, **shape)
+    dtypes = [own.chosen.work.dtype for own in made.heads]
+    assert operands in dtypes and set(dtypes) <= set(OPERANDS)
+    new = drawn(seed=7, **{"reach": 0.25, **shape})
+    result = made.run(*new)
+    assert sum(map(len, replays)) == len(made.heads)
+    assert (replays[0][0].tilt is None) == ("mirrored" in shape)
+    sound(result, new, tol)
+    assert result.certificate.terms[-1].name == "conversion"
+    assert "tensor cores" in " ".join(result.certificate.assumptions)
+
+
+def test_values_far_from_zero_pay_for_the_conversion(replays, fast):
+    made = planned(1e-2, fast)
+    Q, K, V = drawn(seed=7, reach=0.3)
+    near, far = made.run(Q, K, V), made.run(Q, K, V + np.float32(3e4))
+    sound(far, (Q, K, V + np.float32(3e4)), 1e-2)
+    assert far.certificate.terms[-1].value.max() > 30.0 * near.certificate.terms[-1].value.max()
+    assert len(replays) == 2
+
+
+@pytest.mark.parametrize("change", ["queries", "keys"])
+def test_what_leaves_the_interval_is_planned_anew_or_refused(replays, fast, change):
+    made = planned(1e-2, fast)
+    Q, K, V = drawn(seed=7)
+    (Q if change == "queries" else K)[11] *= 6.0
+    with pytest.raises(subquad.ToleranceError, match="plan again"):
+        made.run(Q, K, V)
+    assert len(replays) == 1
+
+
+def test_rows_out_of_balance_run_the_long_way(replays, fast):
+    made = planned(1e-2, fast)
+    Q, K, V = drawn(seed=7, reach=0.3)
+    centre = K.mean(axis=0)
+    K = ((K - centre) * np.float32(2.0**-6) + centre).astype(np.float32)
+    Q = Q * np.float32(2.0**5)
+    result = made.run(Q, K, V)
+    assert len(replays) == 1
+    assert result.certificate.terms[-1].name != "conversion"
+    sound(result, (Q, K, V), 1e-2)
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(replays, fast, which, bad):
+    made = planned(1e-2, fast)
+    arrays = drawn(seed=7, reach=0.3)
+    arrays[which][123, 2] = bad
+    with pytest.raises(ValueError, match=f"`{'QKV'[which]}`"):
+        made.run(*arrays)
+
+
+def test_tiny_values_run_the_long_way(replays, fast):
+    made = planned(1e-2, fast)
+    Q, K, V = drawn(seed=7, reach=0.3)
+    V *= np.float32(2.0**-110)
+    result = made.run(Q, K, V)
+    assert result.certificate.terms[-1].name != "conversion"
+    assert len(replays) == 1
+
+
+def test_what_the_kernels_cannot_take_runs_the_long_way(replays, fast):
+    made = planned(1e-2, fast)
+    Q, K, V = new = drawn(seed=7, reach=0.3)
+    sound(made.run(np.asfortranarray(Q), K, V), new, 1e-2)
+    masked = made.run(Q, K, V, key_mask=np.ones(len(K), bool))
+    sound(masked, new, 1e-2)
+    assert replays == []
+    with pytest.raises(ValueError, match="plan again"):
+        made.run(Q[:-1], K, V)
+
+
+def test_heads_of_one_degree_go_together_as_far_as_memory_does(replays, fast, monkeypatch):
+    made = planned(1e-2, fast, lead=(5,), reach=0.2)
+    new = drawn(seed=7, lead=(5,), reach=0.15)
+    sound(made.run(*new), new, 1e-2)
+    assert [len(units) for units in replays] == [5]
+    monkeypatch.setattr("subquad.replay.ROWS_AT_ONCE", 2 * 302 + 1)
+    sound(made.run(*new), new, 1e-2)
+    assert [len(units) for units in replays] == [5, 2, 2, 1]

@@ -39,6 +39,21 @@ def test_the_speed_table_is_the_committed_record():
     assert record["machine"]["processor"] in TEXT
 
 
+def test_the_gpu_tables_are_the_committed_records():
+    one, many = (json.loads((ROOT / f"experiments/results/{name}.json").read_text())
+                 for name in ("gpu", "many_gpus"))  # fmt: skip
+    for row in one["rows"]:
+        for peer, ratio in row["ratios"].items():
+            time = 1e6 * row["seconds"]["graph"]
+            assert f"| {row['key']} | {time:,.0f} | {peer} | {ratio:.1f} |" in TEXT
+    for row in many["rows"]:
+        alone, together = (1e3 * row["seconds"][name] for name in ("one", "all"))
+        assert f"| {row['key']} | {alone:.1f} | {together:.1f} | {row['efficiency']:.2f} |" in TEXT
+    assert one["date"] == many["date"] and one["date"] in TEXT
+    for record in (one, many):
+        assert record["settings"]["device"].split(" 80GB")[0] in TEXT
+
+
 def test_every_method_has_a_line():
     for name in subquad.METHODS:
         assert f"| `{name}` |" in TEXT

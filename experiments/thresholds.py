@@ -5,14 +5,14 @@ One row per way: `support_basis` with its one threshold, `multi_threshold` with 
 or any number of buckets that have a polynomial, by norm and by entry; mean(V) and first order, the
 answers that need no attention, beside each. The plan of least count is run for bound and error, and
 costs the same on every machine; exact and the best of one and of several thresholds are timed in
-turns, each at its plan of least predicted time. Real heads are also planned with their rows
-replicated to a million.
+turns, each at its plan of least predicted time, and once more with all of them in float64, where
+exact cannot win by a dtype. Real heads are also planned with their rows replicated to a million.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 
 import numpy as np
@@ -34,6 +34,8 @@ TOL = 1e-2
 ROWS_CHECKED = 256
 BUCKETS = (0, 1, 2, 4, None)
 TIMED = ("single, norm", "any number, norm")
+WIDE = ", float64"
+"""Ends the names of what is timed with every method in float64."""
 HEADS = ("minilm-l5-h0-smallest", "minilm-l3-h7-median")
 LONG = 2**20
 """Rows of a real head, replicated: a State does not pay at its own 512."""
@@ -143,9 +145,11 @@ def _times(
     """Return median seconds of exact and of TIMED, in turns, each at its least predicted time."""
     s = shared()
     methods: dict[str, str | Method] = {"exact": "exact", **{way: ways()[way] for way in TIMED}}
+    half = {f.name: getattr(rates.float64, f.name) / 2.0 for f in fields(subquad.Speed)}
+    wide = replace(rates, float32=subquad.Speed(**half))  # so that no plan takes float32
     made = {
-        name: subquad.plan(*s.data, tol=tol, scale=s.scale, method=method, rates=rates)
-        for name, method in methods.items()
+        name + kind: subquad.plan(*s.data, tol=tol, scale=s.scale, method=method, rates=own)
+        for kind, own in (("", rates), (WIDE, wide)) for name, method in methods.items()
     }
     calls = {name: partial(plan.run, *s.data) for name, plan in made.items()}
     return {
@@ -171,12 +175,18 @@ def verdict(rows: list[dict]) -> dict:
             "gains": gains,
             "several_over_single": _over(gains, "any number, norm", "single, norm"),
             "norm_over_entry": _over(gains, "any number, norm", "any number, entry"),
-            "faster_than_exact": {
-                way: times[instance]["exact"] / times[instance][way] for way in TIMED
-            } if instance in times else None,
+            "faster_than_exact": _faster(times.get(instance), ""),
+            "faster_in_float64": _faster(times.get(instance), WIDE),
         }
         for instance, gains in found.items()
     }
+
+
+def _faster(seconds: dict[str, float] | None, kind: str) -> dict[str, float] | None:
+    """Return how many times longer exact takes than each of TIMED, of one kind of plans."""
+    if seconds is None or f"exact{kind}" not in seconds:
+        return None
+    return {way: seconds[f"exact{kind}"] / seconds[way + kind] for way in TIMED}
 
 
 def by_way(rows: list[dict]) -> list[dict]:

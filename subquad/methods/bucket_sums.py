@@ -38,8 +38,13 @@ class Sorted:
         return cls(q, queries[q], k, keys[k], xp.take(head.Q, xp.asarray(q), axis=0))
 
 
-def bucket_partial(head: Head, sides: Sorted, bucket: Bucket, exact_dtype: str) -> Partial:
-    """Return the sums of all queries, in ascending order, over the keys of one bucket."""
+def bucket_partial(
+    head: Head, sides: Sorted, bucket: Bucket, exact_dtypes: tuple[str, str], reach: float
+) -> Partial:
+    """Return the sums of all queries, in ascending order, over the keys of one bucket.
+
+    Exact ones in the first dtype, in the second from queries above `reach` on.
+    """
     xp = array_api_compat.array_namespace(head.Q)
     low, high = np.searchsorted(sides.key_sizes, (bucket.smallest, bucket.largest), side="right")
     index, n = sides.key_order[low:high], sides.query_order.size
@@ -49,13 +54,15 @@ def bucket_partial(head: Head, sides: Sorted, bucket: Bucket, exact_dtype: str) 
     key_norms = head.rows.key_norms[index]
     parts = list(_cells(head, sides, bucket, (K, key_norms), V))
     small = max((rows.stop for rows, _ in parts), default=0)
-    for rows in _exact_runs(head, sides, small, float(key_norms.max())):
-        frame, full_norms = head.frame, head.rows.full_query_norms[sides.query_order[rows]]
-        part = exact_partial(
-            frame.full_queries(sides.Q[rows], exact_dtype), frame.full_keys(K, exact_dtype),
-            frame.values(V, None, exact_dtype), full_norms, float(key_norms.max()),
-        )  # fmt: skip
-        parts.append((rows, part))
+    outer = max(small, int(np.searchsorted(sides.query_sizes, reach, side="right")))
+    for dtype, start, stop in zip(exact_dtypes, (small, outer), (outer, n), strict=True):
+        for rows in _exact_runs(head, sides, start, stop, float(key_norms.max())):
+            frame, full_norms = head.frame, head.rows.full_query_norms[sides.query_order[rows]]
+            part = exact_partial(
+                frame.full_queries(sides.Q[rows], dtype), frame.full_keys(K, dtype),
+                frame.values(V, None, dtype), full_norms, float(key_norms.max()),
+            )  # fmt: skip
+            parts.append((rows, part))
     return join_rows([(xp.arange(rows.start, rows.stop), part) for rows, part in parts])
 
 
@@ -113,11 +120,13 @@ def centre_error(moved: Array, d: int) -> Array:
     return exact_logit_error(widened(moved, "float64"), d + 2, "float64")
 
 
-def _exact_runs(head: Head, sides: Sorted, start: int, key_norm: float) -> Iterator[slice]:
-    """Yield the rows from `start` on, first those whose logits the exact path need not shift."""
-    norms = head.rows.full_query_norms[sides.query_order[start:]]
+def _exact_runs(
+    head: Head, sides: Sorted, start: int, stop: int, key_norm: float
+) -> Iterator[slice]:
+    """Yield rows `start` to `stop`, first those whose logits the exact path need not shift."""
+    norms = head.rows.full_query_norms[sides.query_order[start:stop]]
     low = np.maximum.accumulate(norms) * key_norm < 0.99 * UNSHIFTED_LOGITS
-    middle, n = start + int(low.sum()), sides.query_order.size
-    for run in (slice(start, middle), slice(middle, n)):
+    middle = start + int(low.sum())
+    for run in (slice(start, middle), slice(middle, stop)):
         if run.stop > run.start:
             yield run

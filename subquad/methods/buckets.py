@@ -39,7 +39,8 @@ class Bucket:
     """Keys of magnitude in (smallest, largest], how many, the rows exact, cells by magnitude.
 
     With `own`, the polynomials are about the centre of these very keys, which `KeyShells` finds.
-    With `wide`, the rows exact are so in float64: their logits are too large for the other dtype.
+    With `wide`, the rows exact are so in float64, those above every bucket's cells apart: their
+    logits are too large for the other dtype.
     """
 
     smallest: float
@@ -64,11 +65,26 @@ class Bucket:
 
 @dataclass(frozen=True)
 class BucketParameters:
-    """The buckets, from the largest keys down, by which magnitude, and the compute dtype."""
+    """The buckets, from the largest keys down, by which magnitude, and the compute dtype.
+
+    `outer` is the dtype of the queries above the cells of every bucket, whose rows are exact
+    throughout and so have no truncation to share the tolerance with; None for that of the bucket.
+    """
 
     criterion: str
     dtype: str
     buckets: tuple[Bucket, ...]
+    outer: str | None = None
+
+    @property
+    def reach(self) -> float:
+        """Queries above this attend to all keys, in `outer`; infinity where that is None."""
+        return math.inf if self.outer is None else max(b.reach for b in self.buckets)
+
+    @property
+    def outer_rows(self) -> int:
+        """Queries above `reach`."""
+        return 0 if self.outer is None else min(b.exact_rows for b in self.buckets)
 
     def __str__(self) -> str:
         small = [b for b in self.buckets if b.cells]
@@ -86,7 +102,7 @@ class BucketParameters:
                 f"exact {exact:,} keys; {rows} rows exact, {self._dtypes()}")
 
     def _dtypes(self) -> str:
-        wide = any(bucket.wide for bucket in self.buckets)
+        wide = self.outer not in (None, self.dtype) or any(b.wide for b in self.buckets)
         return f"{self.dtype}, the largest in float64" if wide else self.dtype
 
     def exact_dtype(self, bucket: Bucket) -> str:
@@ -129,18 +145,26 @@ def cell_logit_bound(stats: Stats, criterion: str, bucket: Bucket, cell: Cell) -
     return product_up(factor, min(cell.largest, queries.largest), height)
 
 
-def exact_error(stats: Stats, criterion: str, largest: float, dtype: str) -> float:
-    """Return the largest error of a logit, exact in `dtype`, of keys of magnitude `largest`."""
-    norm = product_up(largest, 1.0 if criterion == "norm" else math.sqrt(stats.d))
-    b = product_up(stats.full_query_norm, min(norm, stats.key_norms.largest))
+def exact_error(
+    stats: Stats, criterion: str, largest: float, dtype: str, reach: float = math.inf
+) -> float:
+    """Return the largest error of a logit, exact in `dtype`, of keys of magnitude `largest`.
+
+    Of queries up to `reach`; where they are centred, that says nothing of them as they are.
+    """
+    root = 1.0 if criterion == "norm" else math.sqrt(stats.d)
+    query = math.inf if stats.tilted or reach == math.inf else product_up(max(reach, 0.0), root)
+    norm = product_up(largest, root)
+    b = product_up(min(query, stats.full_query_norm), min(norm, stats.key_norms.largest))
     return float(exact_logit_error(widened(b, dtype), stats.d, dtype))
 
 
 def count_work(stats: Stats, p: BucketParameters) -> Work:
     """Return the pairs left exact, and the features of each bucket's keys and cells."""
     pairs, tokens, memory = {False: 0.0, True: 0.0}, 0.0, 0.0
+    pairs[p.outer == "float64" != p.dtype] += float(p.outer_rows) * stats.m
     for bucket in p.buckets:
-        pairs[bucket.wide] += float(bucket.keys) * bucket.exact_rows
+        pairs[bucket.wide] += float(bucket.keys) * (bucket.exact_rows - p.outer_rows)
         if bucket.cells and bucket.keys:
             tokens += float(bucket.shared.r) * bucket.keys
             tokens += sum(float(c.polynomial.r) * c.queries for c in bucket.cells)

@@ -17,6 +17,7 @@ from itertools import groupby
 import numpy as np
 
 from subquad.bounds.rounding import FORMATS
+from subquad.bounds.softmax import logit_perturbation_bound
 from subquad.cost import Rates, Work
 from subquad.engine import KEY_TILE
 from subquad.engine.calls import NONE, Calls, more_passes
@@ -142,13 +143,14 @@ class _Places:
 
 def cheapest_cuts(
     stats: Stats, criterion: str, dtype: str, rates: Rates, eps: float, limit: float,
-    most: int | None = None, own: bool = False, slack: float = math.inf,
+    most: int | None = None, own: bool = False, slack: float = math.inf, tol: float = math.inf,
 ) -> BucketParameters:  # fmt: skip
     """Return the buckets of least predicted cost with estimated errors at most eps.
 
     `limit` is the largest logit left to a polynomial, whatever its degree; `most` the number of
     buckets that may have one. With `own`, by norm, they may have their own centres. Where exact
-    logits in `dtype` err by more than `slack`, they are left to float64.
+    logits in `dtype` err by more than `slack`, they are left to float64; those of rows exact
+    throughout where that alone takes most of `tol`.
     """
     queries, _, factor = magnitudes(stats, criterion)
     ladder = _Ladder.of(stats, eps, limit)
@@ -159,11 +161,13 @@ def cheapest_cuts(
     above = _counts_above(queries, reach, factor * places.heights[None, :, :])
     above = np.broadcast_to(above, (*above.shape[:2], places.starts.size))
     prices = _prices(stats, dtype, rates)
-    errors = np.array([exact_error(stats, criterion, float(x), dtype) for x in places.edges])
-    wide = ~(errors <= slack) & (dtype != "float64")
-    priced = np.where(wide, _prices(stats, "float64", rates)[0], prices[0]), *prices[1:]
+    priced = np.full(places.starts.size, prices[0]), *prices[1:]
+    cuts = _best_cuts(stats, places.starts, above, ladder, priced, most)
+    inner = _reach(stats, criterion, places, ladder, cuts)
+    errors = [exact_error(stats, criterion, float(x), dtype, inner) for x in places.edges]
+    wide = ~(np.array(errors) <= slack) & (dtype != "float64")
     buckets = []
-    for place, end, top in _best_cuts(stats, places.starts, above, ladder, priced, most):
+    for place, end, top in cuts:
         if top >= 0:
             bucket = _bucket(stats, places, place, end, bool(wide[place]))
             bucket = replace(bucket, own=bool(places.own[place, min(end, places.own.shape[1]) - 1]))
@@ -173,7 +177,21 @@ def cheapest_cuts(
         for start, stop in ((place, middle), (middle, end)):
             if start < stop:
                 buckets.append(_bucket(stats, places, start, stop, bool(wide[start])))
-    return BucketParameters(criterion, dtype, tuple(_joined(buckets)))
+    error = float(logit_perturbation_bound(exact_error(stats, criterion, math.inf, dtype)))
+    outer = dtype if error <= 0.9 * tol else "float64"
+    return BucketParameters(criterion, dtype, tuple(_joined(buckets)), outer)
+
+
+def _reach(
+    stats: Stats, criterion: str, places: _Places, ladder: _Ladder, cuts: list[tuple[int, int, int]]
+) -> float:
+    """Return at least the largest query that some bucket of the cuts has a polynomial for."""
+    factor, heights = magnitudes(stats, criterion)[2], places.heights
+    return max(
+        (float(ladder.reach[top]) / max(factor * float(heights[i, min(j, heights.shape[1]) - 1]),
+                                        1e-300) for i, j, top in cuts if top >= 0),
+        default=-math.inf,
+    )  # fmt: skip
 
 
 def _bucket(stats: Stats, places: _Places, place: int, end: int, wide: bool) -> Bucket:

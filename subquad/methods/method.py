@@ -40,7 +40,7 @@ class Proposal:
     @property
     def bound(self) -> float:
         """The proved bound, before anything is run; infinite or NaN where there is none."""
-        return sum(float(term.value) for term in self.terms)
+        return bound_of(self.terms)
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,11 @@ def a_priori_terms(
         Term("sums", "rounding-sums", sums / safe + 2.0**-50 if safe > 0.0 else float("inf")),
         storage_term(stats, dtype),
     )
+
+
+def bound_of(terms: tuple[Term, ...]) -> float:
+    """Return the sum of Terms before a run."""
+    return sum(float(term.value) for term in terms)
 
 
 def input_error(logit_bound: float, d: int, dtype: str, tilted: bool) -> float:

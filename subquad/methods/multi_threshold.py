@@ -46,6 +46,7 @@ from subquad.methods.method import (
     Refusal,
     a_priori_terms,
     beaten,
+    bound_of,
     cheapest_dtypes,
     input_error,
 )
@@ -159,13 +160,28 @@ class MultiThreshold:
         eps, rest = ratio_bound_inverse(room * tol), (1.0 - room) * tol
         return cheapest_cuts(
             stats, self.criterion, dtype, rates, eps, sum_limit(rest, dtype), self.buckets, own,
-            slack=rest / 2.0,
+            slack=rest / 2.0, tol=tol,
         )  # fmt: skip
 
     def certify(self, stats: Stats, parameters: BucketParameters) -> tuple[Term, ...]:
-        """Return the Terms: the largest eps and logit error of a part, the sums of a worst row."""
+        """Return the Terms: the largest eps and logit error of a part, the sums of a worst row.
+
+        Or those of the rows that are exact throughout, where they are more.
+        """
+        inner, p = self._inner(stats, parameters), parameters
+        if not p.reach < magnitudes(stats, p.criterion)[0].largest:
+            return inner
+        assert p.outer is not None
+        error = exact_error(stats, p.criterion, math.inf, p.outer)
+        sums = sum_error(stats.m, p.outer) + 2.0**-51 * (2 * len(p.buckets) - 1)
+        outer = a_priori_terms(stats, p.dtype, eps=0.0, perturbation=error, sums=sums, floor=1.0)
+        # By the sum: a row has the Terms of its own parts. Infinity and NaN are the larger.
+        return outer if bound_of(inner) <= bound_of(outer) else inner
+
+    def _inner(self, stats: Stats, parameters: BucketParameters) -> tuple[Term, ...]:
+        """Return the Terms of the rows up to the reach of some cell."""
         dtype, parts = parameters.dtype, list(parts_of(stats, parameters))
-        largest = magnitudes(stats, parameters.criterion)[0].largest
+        largest = min(magnitudes(stats, parameters.criterion)[0].largest, parameters.reach)
         exact = [(b, parameters.exact_dtype(b)) for b in parameters.buckets if b.reach < largest]
         sums = max((sum_error(stats.m, wide) for _, wide in exact), default=0.0)
         errors = [
@@ -173,10 +189,12 @@ class MultiThreshold:
             + (0.0 if p.moved is None else float(centre_error(p.moved, stats.d)))
             for p in parts
         ]
-        errors += [exact_error(stats, parameters.criterion, b.largest, x) for b, x in exact]
-        sums += polynomial_sums(stats, parts) * math.exp(max(errors))
+        errors += [exact_error(stats, parameters.criterion, b.largest, x, parameters.reach)
+                   for b, x in exact]  # fmt: skip
+        sums += polynomial_sums(stats, parts) * math.exp(max(errors, default=0.0))
         return a_priori_terms(
-            stats, dtype, eps=max((p.eps for p in parts), default=0.0), perturbation=max(errors),
+            stats, dtype, eps=max((p.eps for p in parts), default=0.0),
+            perturbation=max(errors, default=0.0),
             sums=sums + 2.0**-51 * (2 * len(parameters.buckets) - 1), floor=1.0,
         )  # fmt: skip
 
@@ -195,9 +213,8 @@ class MultiThreshold:
         xp = array_api_compat.array_namespace(head.Q)
         total = Partial.empty(head.Q.shape[0], head.V.shape[1], xp)
         for bucket in parameters.buckets:
-            total = total.merge(
-                bucket_partial(head, sides, bucket, parameters.exact_dtype(bucket))
-            )
+            dtypes = parameters.exact_dtype(bucket), parameters.outer or ""
+            total = total.merge(bucket_partial(head, sides, bucket, dtypes, parameters.reach))
         return join_rows([(xp.asarray(sides.query_order), total)])
 
 

@@ -174,24 +174,32 @@ def test_operation_counts_on_heavy_tails(dof, factor, wanted):
     assert ours.bound <= 1e-2
 
 
-def test_only_logits_too_large_for_float32_are_exact_in_float64():
-    """Heavy tails: the largest keys take float64, the others half the time, all within tol."""
+@pytest.mark.parametrize(("tol", "outer"), [(1e-2, "float32"), (2e-3, "float64")])
+def test_rows_exact_throughout_have_the_tolerance_to_themselves(tol, outer):
+    """Heavy tails: no truncation beside the largest queries, so float32 does while it alone does.
+
+    The terms of `certify` are those of the worst rows, with float32 forced those of the largest.
+    """
     Q, K, V, scale = heavy_tail(4096)
     head = next(Problem(Q, K, V, scale=scale).heads())
-    offer = offer_of(MultiThreshold(), head.stats, 1e-2, TWICE)
+    offer = offer_of(MultiThreshold(), head.stats, tol, TWICE)
     p = offer.parameters
-    wide = [bucket.wide for bucket in p.buckets]
-    assert p.dtype == "float32" and wide == sorted(wide, reverse=True) and wide[0] and not wide[-1]
-    assert "float32, the largest in float64" in str(p)
-    assert 0.0 < offer.work.wide_pairs < offer.work.pairs
+    assert (p.dtype, p.outer) == ("float32", outer)
+    assert p.outer_rows > 0
+    assert ("the largest in float64" in str(p)) == (outer == "float64")
+    assert offer.work.wide_pairs == (p.outer_rows * 4096 if outer == "float64" else 0.0)
     assert_run_sound(head, MultiThreshold(), p, p.dtype)
-    narrow = dataclasses.replace(p, buckets=tuple(
-        dataclasses.replace(bucket, wide=False) for bucket in p.buckets))  # fmt: skip
-    for q in (p, narrow):
-        logits = MultiThreshold().run(head, q).finish()[1][1].value.max()
-        proved = float(MultiThreshold().certify(head.stats, q)[1].value)
-        assert logits <= proved <= 1.5 * logits
-    assert proved > 1.5 * float(MultiThreshold().certify(head.stats, p)[1].value)
+    forced = dataclasses.replace(p, outer="float32")
+    largest = head.rows.query_norms > p.reach
+    for q in (p, forced):
+        truncation, logits, sums = (t.value for t in MultiThreshold().run(head, q).finish()[1])
+        bounds = truncation + logits + sums
+        assert 0.9 * p.outer_rows <= largest.sum() <= p.outer_rows
+        assert np.all(truncation[largest] == 0.0) and np.all(truncation[~largest] > 0.0)
+        proved = sum(float(t.value) for t in MultiThreshold().certify(head.stats, q))
+        assert bounds.max() <= proved <= 1.6 * bounds.max()
+    assert logits[largest].max() > 8.0 * logits[~largest].max()
+    assert (bounds.max() == bounds[largest].max()) == (outer == "float64")
 
 
 def clusters(n=4000, d=6, far=3.0, seed=0):

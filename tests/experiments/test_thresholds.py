@@ -58,10 +58,14 @@ def test_times_are_a_row_of_their_own(record, timed):
     times = [row for row in timed["rows"] if row["way"] is None]
     assert [row["instance"] for row in times] == ["outliers"]
     seconds = times[0]["seconds"]
-    assert set(seconds) == set(times[0]["plans"]) == {"exact", *thresholds.TIMED}
-    faster = timed["derived"]["outliers"]["faster_than_exact"]
-    assert faster["single, norm"] == pytest.approx(seconds["exact"] / seconds["single, norm"])
-    assert record["derived"]["outliers"]["faster_than_exact"] is None
+    names = {"exact", *thresholds.TIMED}
+    wide = {name + thresholds.WIDE for name in names}
+    assert set(seconds) == set(times[0]["plans"]) == names | wide
+    assert all(times[0]["plans"][name].endswith("float64") for name in wide)
+    for key, kind in (("faster_than_exact", ""), ("faster_in_float64", thresholds.WIDE)):
+        faster = timed["derived"]["outliers"][key]["single, norm"]
+        assert faster == pytest.approx(seconds["exact" + kind] / seconds["single, norm" + kind])
+        assert record["derived"]["outliers"][key] is None
     assert "Measured, times faster" in summary.findings(timed)[0]["evidence"]
     assert "Measured, times faster" not in summary.findings(record)[0]["evidence"]
 

@@ -35,6 +35,8 @@ FAR = 2.0**100
 """Beyond that, and below its inverse, float32 has no room for units."""
 ROWS_AT_ONCE = 2**23
 """Rows of all heads of one launch: what is packed of them takes a few GiB."""
+HEADS_AT_ONCE = 2**15
+"""Of one launch: a grid has no more than 65,535 of them."""
 STEPS = 32
 """Offsets of the keys are rounded up to multiples of one in so many."""
 
@@ -51,7 +53,8 @@ def replay(
     """
     stats = heads[0].stats
     shapes = ((stats.n, stats.d), (stats.m, stats.d), (stats.m, stats.d_v))
-    if (len(frames) != len(heads) or not prepare.operands(arrays[0])
+    sizes = {(own.stats.n, own.stats.m, own.stats.d, own.stats.d_v) for own in heads}
+    if (len(frames) != len(heads) or len(sizes) > 1 or not prepare.operands(arrays[0])
             or not all(map(_replayable, heads, frames))
             or any(x.shape != (*lead, *own) for x, own in zip(arrays, shapes, strict=True))):
         return None
@@ -99,7 +102,8 @@ def _balance(stats: Stats) -> int:
 
 def _runs(heads: tuple[HeadPlan, ...]) -> list[list[int]]:
     """Return the heads in runs that one launch of the passes can take."""
-    most = max(1, ROWS_AT_ONCE // max(heads[0].stats.n, heads[0].stats.m))
+    rows = max(heads[0].stats.n, heads[0].stats.m)
+    most = max(1, min(HEADS_AT_ONCE, ROWS_AT_ONCE // rows))
     runs: list[list[int]] = []
     for _, run in groupby(range(len(heads)), key=lambda i: _passes(heads[i])):
         members = list(run)

@@ -146,3 +146,16 @@ def test_heads_of_one_degree_go_together_as_far_as_memory_does(replays, fast, mo
     monkeypatch.setattr("subquad.replay.ROWS_AT_ONCE", 2 * 302 + 1)
     sound(made.run(*new), new, 1e-2)
     assert [len(units) for units in replays] == [5, 2, 2, 1]
+
+
+def test_heads_that_were_planned_for_fewer_keys_run_the_long_way(replays, fast):
+    """A mask may leave each head another number of keys; bounds are for that number."""
+    Q, K, V = drawn(lead=(2,), m=2000)
+    mask = np.ones((2, 2000), bool)
+    mask[1, 16:] = False
+    made = subquad.plan(Q, K, V, tol=6e-2, rates=fast, method="polynomial", key_mask=mask)
+    assert [own.stats.m for own in made.heads] == [2000, 16]
+    new = drawn(seed=7, reach=0.2, lead=(2,), m=2000)
+    with pytest.raises(ValueError, match="plan again"):
+        made.run(*new)
+    assert replays == []

@@ -46,7 +46,8 @@ def fleet_of(devices: Any) -> Fleet | None:
     """
     if devices is None or isinstance(devices, Fleet):
         return devices
-    listed = list(devices) if isinstance(devices, list | tuple | range) else []
+    several = isinstance(devices, list | tuple | range | np.ndarray)
+    listed = [x.item() if isinstance(x, np.generic) else x for x in devices] if several else []
     if listed and all(name == CPU for name in listed):
         return CpuFleet([1.0] * len(listed))
     numbers = all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in listed)

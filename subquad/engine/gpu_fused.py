@@ -218,7 +218,9 @@ def uploaded(x: np.ndarray) -> Any:
 
 @lru_cache(maxsize=256)
 def _kept(numbers: bytes, dtype: str, shape: tuple[int, ...], device: int) -> Any:
-    return cupy.asarray(np.frombuffer(numbers, dtype).reshape(shape))
+    found = cupy.asarray(np.frombuffer(numbers, dtype).reshape(shape))
+    cupy.cuda.get_current_stream().synchronize()  # other streams will find it here
+    return found
 
 
 def joined(moments: Sequence[Any]) -> Any:

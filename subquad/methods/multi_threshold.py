@@ -175,8 +175,8 @@ class MultiThreshold:
         error = exact_error(stats, p.criterion, math.inf, p.outer)
         sums = sum_error(stats.m, p.outer) + 2.0**-51 * (2 * len(p.buckets) - 1)
         outer = a_priori_terms(stats, p.dtype, eps=0.0, perturbation=error, sums=sums, floor=1.0)
-        # By the sum: a row has the Terms of its own parts. Infinity and NaN are the larger.
-        return outer if bound_of(inner) <= bound_of(outer) else inner
+        # By the sum: a row has the Terms of its own parts. NaN is the larger, whosever it is.
+        return max((inner, outer), key=lambda terms: (math.isnan(bound_of(terms)), bound_of(terms)))
 
     def _inner(self, stats: Stats, parameters: BucketParameters) -> tuple[Term, ...]:
         """Return the Terms of the rows up to the reach of some cell."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ NAMES = (
     "error_vs_bound", "error_vs_threshold", "crossover", "bench", "thresholds", "certificates",
     "bridge", "verdict", "peers", "cost_model", "crossover_lengths",
 )
+ON_GPU = ("gpu", "many_gpus")
+"""Not of `all`: they need CuPy, CUDA devices and PyTorch beside it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,9 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="ignore the rows already on disk")
     parser.add_argument("--out", type=Path, help="the JSON file (a folder for all)")
     chosen = parser.parse_args(arguments)
-    if chosen.name not in (*NAMES, "all"):
-        print(f"`name` is {chosen.name!r}; the experiments are {', '.join(NAMES)}, all.",
+    if chosen.name not in (*NAMES, *ON_GPU, "all"):
+        print(f"`name` is {chosen.name!r}; the experiments are {', '.join(NAMES)}, all; "
+              f"on GPUs {', '.join(ON_GPU)}.",
               file=sys.stderr)  # fmt: skip
+        return 2
+    if chosen.name in ON_GPU and importlib.util.find_spec("cupy") is None:
+        print(f"`name` is {chosen.name!r}, which needs CuPy and a CUDA device: install "
+              "subquad[cuda12] or subquad[cuda13].", file=sys.stderr)  # fmt: skip
         return 2
     for name in NAMES if chosen.name == "all" else (chosen.name,):
         one(name, _path(chosen, name), quick=chosen.quick, fresh=chosen.fresh)

@@ -36,6 +36,10 @@ ORDER = (
 )  # fmt: skip
 
 
+KEPT = (*ORDER, "peers", "crossover_lengths", "cost_model", "gpu", "many_gpus")
+"""What is shown from its committed record, where there is one."""
+
+
 def write(
     out_dir: str | Path = "report", quick: bool = False, progress: Progress | None = None, *,
     experiments: tuple[Experiment, ...] | None = None,
@@ -64,7 +68,7 @@ def write(
     chosen = light(quick) if experiments is None else experiments
     records = {x.name: run(x, progress=progress) for x in chosen}
     checked = checked_claims(quick, progress)
-    committed = {name: found for name in ORDER if (found := _committed(name)) is not None}
+    committed = {name: found for name in KEPT if (found := _committed(name)) is not None}
     sections = shown(records, committed)
     listed = {name: sections.get(name, record) for name, record in records.items()}
     report: dict[str, Any] = {

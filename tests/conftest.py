@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import subquad
+from subquad.engine.fused_sizes import OPERANDS
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=60, **_COMMON)
@@ -19,6 +21,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 def rates():
     """A fixed machine, never a clock: choices must be the same everywhere."""
     return subquad.TYPICAL
+
+
+@pytest.fixture
+def fast(rates):
+    """Rates of a machine whose fused passes cost next to nothing, bfloat16 the least."""
+    quick = {name: replace(rates.float32, polynomial_flops=speed, features=float("inf"))
+             for name, speed in zip(OPERANDS, (3e14, 1e14), strict=True)}  # fmt: skip
+    return replace(rates, **quick)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What leads to the fused passes and from them, on NumPy arrays: a stand-in does their sums."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,14 +20,6 @@ from tests.engine import stand_in
 def used(monkeypatch):
     """(operands, degree) of each key pass of the stand-in, in order."""
     return stand_in.install(monkeypatch)
-
-
-@pytest.fixture
-def fast(rates):
-    """Rates of a machine whose fused passes cost next to nothing, bfloat16 the least."""
-    quick = {name: replace(rates.float32, polynomial_flops=speed, features=float("inf"))
-             for name, speed in zip(OPERANDS, (3e14, 1e14), strict=True)}  # fmt: skip
-    return replace(rates, **quick)
 
 
 def drawn(d=16, n=301, m=277, d_v=5, reach=0.5, seed=0, lead=(), dtype="float32"):

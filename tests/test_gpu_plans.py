@@ -1,6 +1,5 @@
 """The fused passes as the planner takes them: bounds held, plans run again without measuring."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,14 +19,6 @@ def fused(cp):
     if not gpu_fused.available():
         pytest.skip("the fused passes need a device of compute capability 9.0")
     return cp
-
-
-@pytest.fixture
-def fast(rates):
-    """Rates under which the fused passes are the cheapest whatever the size."""
-    quick = {name: replace(rates.float32, polynomial_flops=s * 1e14, features=float("inf"))
-             for name, s in zip(OPERANDS, (3.0, 1.0), strict=True)}  # fmt: skip
-    return replace(rates, **quick)
 
 
 def drawn(n=3001, m=2777, d=64, d_v=33, seed=0, reach=0.4, lead=()):

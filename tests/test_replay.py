@@ -1,6 +1,5 @@
 """Plans by the fused passes run again on new data, on the stand-in: bounds hold or are refused."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,14 +16,6 @@ TOLERANCES = {"bfloat16": 6e-2, "bfloat16x3": 1e-2}
 def replays(monkeypatch):
     """The Units of each call of the stand-in."""
     return stand_in_replay.install(monkeypatch)
-
-
-@pytest.fixture
-def fast(rates):
-    """Rates of a machine whose fused passes cost next to nothing, bfloat16 the least."""
-    quick = {name: replace(rates.float32, polynomial_flops=speed, features=float("inf"))
-             for name, speed in zip(OPERANDS, (3e14, 1e14), strict=True)}  # fmt: skip
-    return replace(rates, **quick)
 
 
 def drawn(seed=0, reach=0.4, n=302, m=277, d=16, d_v=5, lead=(), mirrored=False):

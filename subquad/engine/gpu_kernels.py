@@ -15,7 +15,7 @@ _KERNELS = {
     "affine": (_ANY, _COMPUTE), "weighted": (_ANY, _COMPUTE), "restored": (_ANY,),
     "measures": (_ANY,), "dots": (_ANY,), "extremes": (_ANY,), "column_sums": (_ANY,),
     "monomials": (_COMPUTE,), "add_slices": (_COMPUTE,), "power_sums": (_COMPUTE,),
-    "raise_shift": (_COMPUTE,), "weigh": (_COMPUTE,),
+    "weigh": (_COMPUTE,),
 }  # fmt: skip
 _ROW_KERNELS = ("column_ends", "key_logits")
 _COLUMNS = range(1, 5)

@@ -230,42 +230,6 @@ __global__ void power_sums(const double* norms, const T* weights, index_t stride
 
 // ---- The exact pass: logits (blocks, rows, width), keys counted over blocks and width ----------
 
-// One block a row: raise its shift to the new peak, and re-shift its sums (rows, columns) so far.
-template <class T>
-__global__ void raise_shift(const T* logits, index_t rows, index_t width, index_t keys,
-                            double per_bit, index_t* shift, double* total, index_t columns,
-                            index_t first) {
-    __shared__ double peaks[256];
-    __shared__ int down;
-    const index_t r = blockIdx.x;
-    double peak = -infinity();
-    for (index_t q = threadIdx.x; q < keys; q += blockDim.x) {
-        const index_t b = q / width;
-        peak = larger(peak, wide(logits[(b * rows + r) * width + q - b * width]));
-    }
-    peaks[threadIdx.x] = peak;
-    __syncthreads();
-    for (int step = blockDim.x / 2; step > 0; step /= 2) {
-        if (threadIdx.x < step)
-            peaks[threadIdx.x] = larger(peaks[threadIdx.x], peaks[threadIdx.x + step]);
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) {
-        const double limit = 1125899906842624.0;  // 2**50
-        double bits = ceil(peaks[0] / per_bit);
-        bits = bits < -limit ? -limit : (bits > limit ? limit : bits);
-        index_t needed = static_cast<index_t>(bits);
-        if (!first && needed < shift[r]) needed = shift[r];
-        const index_t step = first ? 0 : shift[r] - needed;
-        down = step < -2200 ? -2200 : static_cast<int>(step);
-        shift[r] = needed;
-    }
-    __syncthreads();
-    if (down < 0)
-        for (index_t c = threadIdx.x; c < columns; c += blockDim.x)
-            total[r * columns + c] = ldexp(total[r * columns + c], down);
-}
-
 // A float32 weight below the smallest normal number may be 0: the bound has it.
 __device__ float exponential(float x) { return expf(x); }
 __device__ double exponential(double x) { return exp(x); }

@@ -1,10 +1,12 @@
 """Plans by the fused passes run again on new data, on the stand-in: bounds hold or are refused."""
 
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import subquad
+from subquad import replay
 from subquad.engine.fused_sizes import OPERANDS
 from tests.engine import stand_in_replay
 from tests.oracle import row_errors
@@ -150,3 +152,15 @@ def test_heads_that_were_planned_for_fewer_keys_run_the_long_way(replays, fast):
     with pytest.raises(ValueError, match="plan again"):
         made.run(*new)
     assert replays == []
+
+
+def test_the_offset_and_the_balance_are_what_is_found(replays, fast):
+    head = planned(1e-2, fast).heads[0]
+    p = head.chosen.parameters
+    root = p.logit_bound**0.5
+    mean = np.full(16, 0.25 * root / 4.0)  # of norm 0.25 root
+    found = SimpleNamespace(key_norm=0.5 * root, key_mean=mean, query_norm=lambda: 0.5 * root)
+    assert 0.5 <= replay._offset(head, found) <= 0.5 + 1e-2
+    assert replay._inside(head, found)
+    far = SimpleNamespace(key_norm=0.5 * root, query_norm=lambda: 1.8 * root)
+    assert not replay._inside(head, far)  # the product is 0.9 of the bound

@@ -14,7 +14,14 @@ from experiments import instances
 from subquad.arrays import product_up
 from subquad.cost import Rates, Speed
 from subquad.methods import multi_threshold
-from subquad.methods.buckets import Bucket, BucketParameters, Cell, bucket_height, single
+from subquad.methods.buckets import (
+    Bucket,
+    BucketParameters,
+    Cell,
+    bucket_height,
+    exact_error,
+    single,
+)
 from subquad.methods.cuts import largest_logit
 from subquad.methods.method import Proposal, Refusal, widened
 from subquad.methods.multi_threshold import MultiThreshold
@@ -387,3 +394,15 @@ def test_a_given_number_of_buckets_runs(buckets):
 def test_bad_parameters(options, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         MultiThreshold(**options)
+
+
+def test_reach_bounds_exact_logits_unless_queries_are_centred():
+    """Magnitudes are about the centre, exact logits about zero."""
+    Q, K, V, scale = heavy_tail(512)
+    stats = next(Problem(Q, K, V, scale=scale).heads()).stats
+    assert not stats.tilted
+    reach = stats.full_query_norm / 50.0
+    near, all_of_them = (exact_error(stats, "norm", np.inf, "float32", r) for r in (reach, np.inf))
+    assert near < all_of_them / 10.0
+    tilted = dataclasses.replace(stats, tilted=True)
+    assert exact_error(tilted, "norm", np.inf, "float32", reach) == all_of_them

@@ -90,7 +90,7 @@ def exact_sum_error(
     """Return a bound of |numerator error| + |normaliser error| of a row of the exact path.
 
     Products of at most `block` terms in `dtype`, `blocks` of them added in float64; weights that
-    underflow lose at most the smallest normal number each, beside a largest weight of 1/2.
+    underflow lose at most the smallest normal number each.
     """
     form = FORMATS[dtype]
     relative = gamma(block + 1, form.u) + gamma(blocks + 1, U64)

@@ -5,10 +5,12 @@ Rounding, per row. u is the unit roundoff of the compute dtype, B a bound of |q.
 * logit: a product of length d: gamma_d |q| |k|.
 * shifted path: c is one float64 product rounded once to the compute dtype (off by (u + 2 u64) |c|),
   then one subtraction (u |S - c|). The shift is within 1 of B / ln 2, so |c| <= B + ln 2 and
-  |S - c| <= 2B + ln 2 give at most (3B + 2) u to first order. Skipped where max|q| max|k| <= 40:
-  there exp stays within e^-40..e^40, far from the ends of float32.
+  |S - c| <= 2B + ln 2 give at most (3B + 2) u to first order. Skipped for a block of queries and
+  of keys with max|q| max|k| <= 40: there exp stays within e^-40..e^40, far from the ends of
+  float32. These blocks come first, so a later shift of their rows is at least 0.
 * exp of the library: 4 ulp is assumed. Weights below the smallest normal number lose at most that
-  number, beside a largest weight of the row of at least 1/2 (up to the roundings above).
+  number, beside a largest weight of the row of at least 1/2, or of e^-40 where a block of the row
+  was not shifted and none raised its shift since (up to the roundings above).
 * a product of length EXACT_KEY_BLOCK with W in the compute dtype: gamma_512 of the sum of
   absolute values; then at most ceil(m / 512) additions in float64: those of the blocks of a group
   of keys, then those of the other groups, each of which has a block.
@@ -16,6 +18,7 @@ Rounding, per row. u is the unit roundoff of the compute dtype, B a bound of |q.
   of two: exact, but for what falls below 2^-1074.
 """
 
+from dataclasses import dataclass
 from math import log
 
 import numpy as np
@@ -28,7 +31,7 @@ from subquad.engine.tiles import product
 LN2 = log(2.0)
 
 UNSHIFTED_LOGITS = 40.0
-"""Up to this bound of |logits| the row maxima are not needed."""
+"""Up to this bound of the |logits| of a block the row maxima are not needed."""
 
 _SHIFT_LIMIT = 2.0**50  # keeps the conversion to int64 defined, whatever the logits
 
@@ -42,8 +45,6 @@ def exact_block(Q, K, W) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n, m, columns = len(Q), len(K), W.shape[1]
     if m == 0 or n == 0:
         return np.zeros((n, columns - 1)), np.zeros(n), np.zeros(n, dtype=np.int64)
-    with np.errstate(all="ignore"):
-        small = bool(_largest_norm(Q) * _largest_norm(K) <= UNSHIFTED_LOGITS)
     keys = _key_blocks(K, np.ascontiguousarray(W))
     rows, groups = sizes.exact_shares(n, m)
     sums, shifts = np.zeros((groups, n, columns)), np.zeros((groups, n), dtype=np.int64)
@@ -56,7 +57,7 @@ def exact_block(Q, K, W) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         part = slice(block * rows, min(n, (block + 1) * rows))
         own = keys[len(keys) * group // groups : len(keys) * (group + 1) // groups]
         queries = np.ascontiguousarray(Q[part])
-        shifts[group, part] = buffers.add_up(queries, own, sums[group, part], small)
+        shifts[group, part] = buffers.add_up(queries, own, sums[group, part])
 
     work = exact_work(n, m, K.shape[1], columns)
     for_each(-(-n // rows) * groups, setup, one_share, work)
@@ -68,14 +69,23 @@ def _largest_norm(rows) -> float:
     return float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max()))
 
 
-def _key_blocks(K, W) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return (keys (d, block) contiguous, weights (block, columns)) of each block of keys."""
+@dataclass(frozen=True)
+class _Keys:
+    """A block of keys: (d, block) contiguous, their weights (block, columns), the largest norm."""
+
+    K: np.ndarray
+    W: np.ndarray
+    norm: float
+
+
+def _key_blocks(K, W) -> list[_Keys]:
     starts = range(0, len(K), sizes.EXACT_KEY_BLOCK)
     parts = [slice(start, start + sizes.EXACT_KEY_BLOCK) for start in starts]
     # Transposed once: BLAS would do it anew for every block of rows.
     return parallel_map(
-        lambda part: (np.ascontiguousarray(K[part].T), W[part]), parts, ENTRY_WORK * K.size
-    )
+        lambda part: _Keys(np.ascontiguousarray(K[part].T), W[part], _largest_norm(K[part])),
+        parts, ENTRY_WORK * K.size,
+    )  # fmt: skip
 
 
 def _added(sums: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,18 +113,21 @@ class _Buffers:
         rows, keys, columns = shape
         self._logits, self._product = np.empty(rows * keys, dtype), np.empty((rows, columns), dtype)
 
-    def add_up(self, Q, keys: list, total: np.ndarray, small: bool) -> np.ndarray:
+    def add_up(self, Q, keys: list[_Keys], total: np.ndarray) -> np.ndarray:
         """Add the sums of a block of queries over `keys` to `total` (zeros); return log_shift."""
         rows, out = len(Q), self._product[: len(Q)]
-        shift = np.zeros(rows, dtype=np.int64)
-        for i, (K, W) in enumerate(keys):
-            logits = self._logits[: rows * len(W)].reshape(rows, len(W))
-            product(Q, K, logits)
-            if not small:
-                shift = _shifted(logits, shift, total, first=i == 0)
-            np.exp(logits, out=logits)
-            product(logits, W, out)
-            total += out
+        shift, norm = np.zeros(rows, dtype=np.int64), _largest_norm(Q)
+        small = [norm * block.norm <= UNSHIFTED_LOGITS for block in keys]  # NaN is not
+        first = not any(small)
+        for shifted in (False, True):
+            for block in (x for x, alone in zip(keys, small, strict=True) if alone != shifted):
+                logits = self._logits[: rows * len(block.W)].reshape(rows, len(block.W))
+                product(Q, block.K, logits)
+                if shifted:
+                    shift, first = _shifted(logits, shift, total, first=first), False
+                np.exp(logits, out=logits)
+                product(logits, block.W, out)
+                total += out
         return shift
 
 

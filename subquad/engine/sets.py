@@ -42,8 +42,7 @@ def tile_size(r: int) -> int:
 
 def tile_for(tokens: int, r: int) -> int:
     """Return the tile used for `tokens` rows: shorter where few rows must feed many cores."""
-    share = -(-tokens // (8 * sizes.TILE_STEP)) * sizes.TILE_STEP
-    return min(tile_size(r), max(share, 2 * sizes.TILE_STEP))
+    return min(tile_size(r), sizes.short_tile(tokens, r))
 
 
 def set_length(keys: int, r: int, degree: int, dtype: str) -> float:

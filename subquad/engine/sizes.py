@@ -8,6 +8,9 @@ from subquad.features import block_sizes, feature_dimension
 TILE_MIN, KEY_TILE, TILE_STEP = 64, 512, 64
 """Fewest and most tokens of a tile. More means fewer additions in float64 and looser bounds."""
 
+TILE_WORK = 2**20
+"""Features of a tile, times its tokens, from which a thread of its own pays: a ms or so."""
+
 FEATURE_CHUNK = 512
 """Most features in one product, in either pass."""
 
@@ -19,7 +22,7 @@ TILES_AT_ONCE, CHUNK_ENTRIES = 4, 3 * 2**18
 call that two threads make on a short tile is a chance to wait for the interpreter; past the second
 number features fall out of cache."""
 
-EXACT_ROW_BLOCK, EXACT_KEY_BLOCK = 256, 512
+EXACT_ROW_BLOCK, EXACT_KEY_BLOCK = 1024, 512
 """Rows and keys of one block of weights on the exact path, where there are enough of both."""
 
 GROUPS = 16
@@ -62,8 +65,13 @@ def tile_size(d: int, degree: int) -> int:
 
 def tile_for(tokens: int, d: int, degree: int) -> int:
     """Return the tile used for `tokens` rows: shorter than T when few rows must feed many cores."""
-    share = -(-tokens // (8 * TILE_STEP)) * TILE_STEP
-    return min(tile_size(d, degree), max(share, min(2 * TILE_STEP, KEY_TILE)))
+    return min(tile_size(d, degree), short_tile(tokens, feature_dimension(d, degree)))
+
+
+def short_tile(tokens: int, r: int) -> int:
+    """Return the tile that makes 8 of `tokens` rows, or fewer that hold TILE_WORK features each."""
+    share, least = -(-tokens // (8 * TILE_STEP)), -(-TILE_WORK // (r * TILE_STEP))
+    return TILE_STEP * max(share, least, 2)
 
 
 def tiles_at_once(tile: int, d: int, degree: int) -> int:

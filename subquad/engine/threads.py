@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -142,16 +142,25 @@ def for_each(
 
     workers = int(min(thread_count(), count, 1.0 + work / THREAD_WORK))
     with single_threaded_blas():
-        if workers == 1:
+        others = [_pool(os.getpid()).submit(share) for _ in range(workers - 1)]
+        try:
             share()
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(share) for _ in range(workers)]
-            try:
-                for future in futures:
-                    future.result()
-            finally:
-                stop.set()  # an interrupt must not wait for every block
+        finally:
+            stop.set()  # an interrupt must not wait for every block
+            begun = [other for other in others if not other.cancel()]
+            wait(begun)
+        for other in begun:
+            other.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Return the threads beside the caller's, kept: starting two took longer than small passes.
+
+    A child made by fork has none of its parent's. What finds no thread free is done by the caller,
+    so callers inside one another cannot wait for each other.
+    """
+    return ThreadPoolExecutor(max(32, 4 * (os.cpu_count() or 1)), f"subquad-{process}")
 
 
 def parallel_map(

@@ -10,7 +10,7 @@ import numpy as np
 
 from subquad.arrays import Array
 from subquad.bounds.rounding import exact_logit_error
-from subquad.engine import UNSHIFTED_LOGITS, prepare
+from subquad.engine import prepare
 from subquad.methods.buckets import Bucket, shell_of
 from subquad.methods.exact import exact_partial
 from subquad.methods.method import widened
@@ -55,14 +55,14 @@ def bucket_partial(
     parts = list(_cells(head, sides, bucket, (K, key_norms), V))
     small = max((rows.stop for rows, _ in parts), default=0)
     outer = max(small, int(np.searchsorted(sides.query_sizes, reach, side="right")))
-    for dtype, start, stop in zip(exact_dtypes, (small, outer), (outer, n), strict=True):
-        for rows in _exact_runs(head, sides, start, stop, float(key_norms.max())):
-            frame, full_norms = head.frame, head.rows.full_query_norms[sides.query_order[rows]]
-            part = exact_partial(
-                frame.full_queries(sides.Q[rows], dtype), frame.full_keys(K, dtype),
-                frame.values(V, None, dtype), full_norms, float(key_norms.max()),
-            )  # fmt: skip
-            parts.append((rows, part))
+    for dtype, start, stop in _exact_runs(exact_dtypes, small, outer, n):
+        rows = slice(start, stop)
+        frame, full_norms = head.frame, head.rows.full_query_norms[sides.query_order[rows]]
+        part = exact_partial(
+            frame.full_queries(sides.Q[rows], dtype), frame.full_keys(K, dtype),
+            frame.values(V, None, dtype), full_norms, float(key_norms.max()),
+        )  # fmt: skip
+        parts.append((rows, part))
     return join_rows([(xp.arange(rows.start, rows.stop), part) for rows, part in parts])
 
 
@@ -121,12 +121,11 @@ def centre_error(moved: Array, d: int) -> Array:
 
 
 def _exact_runs(
-    head: Head, sides: Sorted, start: int, stop: int, key_norm: float
-) -> Iterator[slice]:
-    """Yield rows `start` to `stop`, first those whose logits the exact path need not shift."""
-    norms = head.rows.full_query_norms[sides.query_order[start:stop]]
-    low = np.maximum.accumulate(norms) * key_norm < 0.99 * UNSHIFTED_LOGITS
-    middle = start + int(low.sum())
-    for run in (slice(start, middle), slice(middle, stop)):
-        if run.stop > run.start:
-            yield run
+    dtypes: tuple[str, str], small: int, outer: int, n: int
+) -> Iterator[tuple[str, int, int]]:
+    """Yield (dtype, start, stop) of the rows `small` to `outer` and on to n, one run if it can."""
+    if dtypes[0] == dtypes[1]:
+        outer = n
+    for dtype, start, stop in zip(dtypes, (small, outer), (outer, n), strict=True):
+        if stop > start:
+            yield dtype, start, stop

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import exp
 
 import array_api_compat
 import numpy as np
@@ -15,7 +16,7 @@ from subquad.arrays import Array
 from subquad.bounds.rounding import exact_logit_error, exact_sum_error
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.engine import EXACT_KEY_BLOCK, exact_block
+from subquad.engine import EXACT_KEY_BLOCK, UNSHIFTED_LOGITS, exact_block
 from subquad.engine.calls import exact_calls
 from subquad.methods.method import (
     COMPUTE_DTYPES,
@@ -123,5 +124,7 @@ def logit_error(stats: Stats, dtype: str) -> float:
 def sum_error(keys: int, dtype: str) -> float:
     """Return `exact_sum_error` relative to a normaliser, a priori, over `keys` keys."""
     blocks = -(-keys // EXACT_KEY_BLOCK)
-    # A largest weight above 1/2: what underflows is relative to that.
-    return 2.0 * float(exact_sum_error(0.5, keys, EXACT_KEY_BLOCK, blocks, dtype))
+    # A largest weight above 1/2, or one of e^-40 that needed no shift: what underflows is relative
+    # to that.
+    least = exp(-UNSHIFTED_LOGITS - 1.0)
+    return float(exact_sum_error(least, keys, EXACT_KEY_BLOCK, blocks, dtype)) / least

@@ -71,6 +71,44 @@ def test_several_real_blocks(logit, dtype):
     np.testing.assert_allclose(result[1], shifted, rtol=1e-2 if dtype == "float32" else 1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_only_blocks_that_need_it_are_shifted(dtype, monkeypatch):
+    # One large key in the second of three blocks, one large query in the last block of rows.
+    monkeypatch.setattr(sizes, "EXACT_KEY_BLOCK", 50)
+    monkeypatch.setattr(sizes, "EXACT_ROW_BLOCK", 20)
+    monkeypatch.setattr(sizes, "GROUPS", 1)
+    Q, K, W = problem(6, 60, 150, 4, 3, 3.0, dtype)
+    Q[-1] *= 50
+    K[70] *= 30
+    real = cpu_exact._shifted
+    with mock.patch.object(cpu_exact, "_shifted", side_effect=real) as shifted:
+        result = engine.exact_block(Q, K, W)
+    # The block of the large key for all rows, the other two for the rows of the large query.
+    assert shifted.call_count == 3 + 2
+    assert_within_bound(Q, K, W, result)
+    # Rows that had a block without a shift keep at least their unit.
+    assert (result[2][:40] >= 0).all()
+    assert (result[2][:40] > 0).any()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_block_that_needs_a_shift_beside_one_that_does_not(sign, order):
+    # Weights e^-900 and e^900 beside those of a block that is not shifted.
+    Q, W = np.array([[3.0], [2.0]]), np.ones((4, 2))
+    K = np.array([[0.5], [-0.5], [sign * 300.0], [sign * 299.0]])[::order]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizes, "EXACT_KEY_BLOCK", 2)
+        patch.setattr(sizes, "GROUPS", 1)
+        result = engine.exact_block(Q, K, W)
+    assert_within_bound(Q, K, W, result)
+    if sign < 0:
+        assert result[2].tolist() == [0, 0]
+        np.testing.assert_allclose(result[1], 2 * np.cosh(0.5 * Q[:, 0]), rtol=1e-14)
+    else:
+        assert result[2].tolist() == [1299, 866]
+
+
 def test_the_shift_grows_by_exact_powers_of_two(monkeypatch):
     # Keys in ascending order: every block raises the shift. W = 1, so sums are of weights alone.
     monkeypatch.setattr(sizes, "EXACT_KEY_BLOCK", 1)

@@ -12,7 +12,7 @@ from subquad import engine
 from subquad.engine import cpu, naive, sizes
 from subquad.features import block_sizes, multinomials
 
-SMALL_SIZES = dict(KEY_TILE=5, TILE_MIN=2, TILE_STEP=2, FEATURE_CHUNK=4, GROUPS=3)
+SMALL_SIZES = dict(TILE_WORK=1, KEY_TILE=5, TILE_MIN=2, TILE_STEP=2, FEATURE_CHUNK=4, GROUPS=3)
 
 
 def tiny_tiles(**changes):

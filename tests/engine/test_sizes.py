@@ -21,8 +21,10 @@ def test_buffers_fit(d, degree):
 def test_known_sizes():
     assert sizes.tile_size(64, 2) == 512
     assert sizes.tile_size(64, 4) == 64
-    assert sizes.tile_for(1, 64, 2) == 128
+    assert sizes.tile_for(1, 64, 2) == 512
     assert sizes.tile_for(10**6, 64, 2) == 512
+    assert sizes.tile_for(2000, 32, 3) == 256
+    assert sizes.tile_for(1000, 48, 3) == 128
     assert sizes.tile_count(0, 64, 2) == 0
     assert sizes.tile_count(65_536, 64, 2) == 128
     assert sizes.feature_dot_length(64, 1) == 64

@@ -1,6 +1,8 @@
 """Threads: the same bits for any number, the BLAS setting restored, errors not swallowed."""
 
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ def blas_threads():
 def test_bits_do_not_depend_on_the_threads(monkeypatch, dtype, group_bytes):
     monkeypatch.setattr(sizes, "GROUP_BYTES", group_bytes)
     monkeypatch.setattr(sizes, "FEATURE_CHUNK", 100)
+    monkeypatch.setattr(sizes, "TILE_WORK", 1)
     rng = np.random.default_rng(0)
     n, d, d_v = 2000, 13, 5
     Q, K = (rng.standard_normal((n, d)).astype(dtype) + 0.2 for _ in "QK")
@@ -66,6 +69,43 @@ def test_every_item_once_and_errors_propagate(monkeypatch, count):
         threads.for_each(10_000, lambda: None, body)
     assert len(done) < 10_000
     assert blas_threads() == before
+
+
+def test_threads_are_kept_and_a_forked_child_gets_its_own(monkeypatch):
+    monkeypatch.setenv("SUBQUAD_NUM_THREADS", "3")
+    together = threading.Barrier(3, timeout=10)
+
+    def names():
+        found = set()
+
+        def body(_, i):
+            together.wait()
+            found.add(threading.current_thread().name)
+
+        threads.for_each(3, lambda: None, body)
+        return found
+
+    first = names()
+    assert len(first) == 3
+    assert threading.current_thread().name in first
+    for _ in range(20):
+        names()
+    own = [t for t in threading.enumerate() if t.name.startswith(f"subquad-{os.getpid()}")]
+    assert 2 <= len(own) <= 32
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    others = names() - {threading.current_thread().name}
+    assert len(others) == 2
+    assert all(name.startswith("subquad--1") for name in others)
+
+
+def test_loops_inside_loops_end_with_no_thread_to_spare(monkeypatch):
+    monkeypatch.setenv("SUBQUAD_NUM_THREADS", "3")
+    with ThreadPoolExecutor(1) as only:
+        monkeypatch.setattr(threads, "_pool", lambda process: only)
+        found = threads.parallel_map(
+            lambda i: sum(threads.parallel_map(lambda j: i * j, range(5))), range(7)
+        )
+    assert found == [10 * i for i in range(7)]
 
 
 def test_overlapping_callers_restore_the_blas_setting():

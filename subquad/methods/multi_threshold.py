@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterator
+from functools import reduce
 
 import array_api_compat
 
@@ -211,11 +212,12 @@ class MultiThreshold:
             rows.key_norms if by_norm else rows.key_entries,
         )  # fmt: skip
         xp = array_api_compat.array_namespace(head.Q)
-        total = Partial.empty(head.Q.shape[0], head.V.shape[1], xp)
-        for bucket in parameters.buckets:
-            dtypes = parameters.exact_dtype(bucket), parameters.outer or ""
-            total = total.merge(bucket_partial(head, sides, bucket, dtypes, parameters.reach))
-        return join_rows([(xp.asarray(sides.query_order), total)])
+        outer = parameters.outer or ""
+        parts = (
+            bucket_partial(head, sides, b, (parameters.exact_dtype(b), outer), parameters.reach)
+            for b in parameters.buckets
+        )
+        return join_rows([(xp.asarray(sides.query_order), reduce(Partial.merge, parts))])
 
 
 def _table_seconds(stats: Stats, rates: Rates) -> float:

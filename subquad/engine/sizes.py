@@ -11,6 +11,9 @@ TILE_MIN, KEY_TILE, TILE_STEP = 64, 512, 64
 TILE_WORK = 2**20
 """Features of a tile, times its tokens, from which a thread of its own pays: a ms or so."""
 
+SHARE_PAIRS = 2**18
+"""Exact pairs from which a share of its own pays, as long as TILE_WORK."""
+
 FEATURE_CHUNK = 512
 """Most features in one product, in either pass."""
 
@@ -149,13 +152,14 @@ def shares(tiles: int, d: int, degree: int, columns: int) -> tuple[int, int]:
 
 
 def exact_shares(rows: int, keys: int) -> tuple[int, int]:
-    """Return (rows of a block, groups of keys): together about GROUPS shares or more, if they can.
+    """Return (rows of a block, groups of keys): about GROUPS shares or more, if there is the work.
 
     A block of weights has about EXACT_ROW_BLOCK * EXACT_KEY_BLOCK entries: more rows to few keys.
     """
+    wanted = min(GROUPS, -(-rows * keys // SHARE_PAIRS))
     most = EXACT_ROW_BLOCK * max(1, EXACT_KEY_BLOCK // max(keys, 1))
     blocks = max(1, -(-rows // most))
-    groups = min(-(-GROUPS // blocks), max(1, -(-keys // EXACT_KEY_BLOCK)))
-    if groups * blocks < GROUPS:  # too few keys: fewer rows to a block
-        blocks = min(GROUPS // groups, max(blocks, rows // 16))
-    return max(1, -(-rows // max(blocks, 1))), groups
+    groups = min(-(-wanted // blocks), max(1, -(-keys // EXACT_KEY_BLOCK)))
+    if groups * blocks < wanted:  # too few keys: fewer rows to a block
+        blocks = min(wanted // groups, max(blocks, rows // 16))
+    return max(1, -(-rows // max(blocks, 1))), max(groups, 1)

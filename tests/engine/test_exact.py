@@ -122,7 +122,8 @@ def test_the_shift_grows_by_exact_powers_of_two(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("logit", [5.0, 100.0])
-def test_few_rows_and_many_keys_are_cut_by_keys(dtype, logit):
+def test_few_rows_and_many_keys_are_cut_by_keys(dtype, logit, monkeypatch):
+    monkeypatch.setattr(sizes, "SHARE_PAIRS", 1)
     assert sizes.exact_shares(7, 4000) == (7, 8)
     case = problem(4, 7, 4000, 5, 3, logit, dtype)
     assert_within_bound(*case, engine.exact_block(*case))
@@ -130,6 +131,7 @@ def test_few_rows_and_many_keys_are_cut_by_keys(dtype, logit):
 
 def test_groups_of_keys_meet_at_the_largest_shift(monkeypatch):
     # Keys ascend for one row and descend for the other: the largest weight in the last, first group
+    monkeypatch.setattr(sizes, "SHARE_PAIRS", 1)
     monkeypatch.setattr(sizes, "EXACT_KEY_BLOCK", 1)
     K = np.log(2.0) * np.arange(-40.0, 41.0, 20.0)[:, None]
     assert sizes.exact_shares(2, len(K))[1] == len(K)
@@ -141,7 +143,8 @@ def test_groups_of_keys_meet_at_the_largest_shift(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_group_of_keys_left_out_is_caught(dtype):
+def test_a_group_of_keys_left_out_is_caught(dtype, monkeypatch):
+    monkeypatch.setattr(sizes, "SHARE_PAIRS", 1)
     case = problem(4, 7, 4000, 5, 3, 5.0, dtype)
     with mock.patch.object(cpu_exact, "_added", lambda sums, shifts: (sums[1:].sum(0), shifts[0])):
         result = engine.exact_block(*case)

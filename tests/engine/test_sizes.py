@@ -71,8 +71,18 @@ def test_shares_of_the_exact_path(rows, keys):
     block, groups = sizes.exact_shares(rows, keys)
     assert block * min(keys, sizes.EXACT_KEY_BLOCK) <= sizes.EXACT_ROW_BLOCK * sizes.EXACT_KEY_BLOCK
     assert 1 <= groups <= -(-keys // sizes.EXACT_KEY_BLOCK)
+    shares, enough = -(-rows // block) * groups, -(-rows * keys // sizes.SHARE_PAIRS)
     if rows >= 16 * sizes.GROUPS or keys >= sizes.EXACT_KEY_BLOCK * sizes.GROUPS and rows:
-        assert -(-rows // block) * groups >= sizes.GROUPS
+        assert shares >= min(sizes.GROUPS, enough)
+    if block < min(rows, sizes.EXACT_ROW_BLOCK):  # shorter than it could be: there is the work
+        assert shares <= 2 * max(enough, 1)
+
+
+def test_small_exact_blocks_are_whole():
+    assert sizes.exact_shares(512, 512) == (512, 1)
+    assert sizes.exact_shares(1024, 1024) == (512, 2)
+    assert sizes.exact_shares(1, 65_536) == (1, 1)
+    assert sizes.exact_shares(64, 65_536) == (64, 16)
 
 
 @pytest.mark.parametrize(("inner", "columns", "rows"), [

@@ -21,6 +21,7 @@ bench: .venv/installed
 	$(BIN)/python -m experiments bench
 	$(BIN)/python -m experiments peers
 	$(BIN)/python -m experiments crossover_lengths
+	$(BIN)/python -m experiments scaling
 
 experiments: .venv/installed
 	$(BIN)/python -m experiments all

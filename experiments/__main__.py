@@ -15,6 +15,7 @@ from experiments.writing import text_table
 NAMES = (
     "error_vs_bound", "error_vs_threshold", "crossover", "bench", "thresholds", "certificates",
     "bridge", "verdict", "peers", "cost_model", "crossover_lengths",
+    "scaling",
 )
 ON_GPU = ("gpu", "many_gpus")
 """Not of `all`: they need CuPy, CUDA devices and PyTorch beside it."""

@@ -90,8 +90,8 @@ def _row(family: str, n: int, d: int, tol: float, repeats: int, quadratic_up_to:
     return {"family": family, "n": n, "methods": methods, **null}
 
 
-def slope(lengths: list[int], seconds: list[float]) -> dict:
-    """Return the slope of log time in log n on the upper half of the lengths, with its interval.
+def slope(lengths: list[int], seconds: list[float], share: float = 0.5) -> dict:
+    """Return the slope of log time in log n on the upper `share` of the lengths, with its interval.
 
     The interval is of 95 % confidence. At least five points are used, or all; below three there
     is no slope.
@@ -99,7 +99,7 @@ def slope(lengths: list[int], seconds: list[float]) -> dict:
     from scipy.stats import linregress, t
 
     points = sorted(zip(lengths, seconds, strict=True))
-    points = points[-max(5, math.ceil(len(points) / 2)):]
+    points = points[-max(5, math.ceil(len(points) * share)):]
     if len(points) < 3:
         return {"slope": None, "low": None, "high": None, "points": len(points)}
     fit = linregress(*(np.log(x) for x in zip(*points, strict=True)))

@@ -36,7 +36,7 @@ ORDER = (
 )  # fmt: skip
 
 
-KEPT = (*ORDER, "peers", "crossover_lengths", "cost_model", "gpu", "many_gpus")
+KEPT = (*ORDER, "peers", "crossover_lengths", "scaling", "cost_model", "gpu", "many_gpus")
 """What is shown from its committed record, where there is one."""
 
 

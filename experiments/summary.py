@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict
 
-from experiments import cost_model, crossover_lengths, gpu, many_gpus, peers
+from experiments import cost_model, crossover_lengths, gpu, many_gpus, peers, scaling
 from experiments.finding import FAILS, Finding, graded
 from experiments.method_findings import METHOD_FINDINGS
 from experiments.writing import number, tolerance
@@ -22,6 +22,7 @@ def findings(record: dict) -> list[dict]:
         "peers": peers.findings,
         "cost_model": cost_model.findings,
         "crossover_lengths": crossover_lengths.findings,
+        "scaling": scaling.findings,
         "gpu": gpu.findings,
         "many_gpus": many_gpus.findings,
         **METHOD_FINDINGS,

@@ -4,7 +4,7 @@ The floors, imports going down only::
 
     7  cli                                       the command line
     6  attention  execution                      attention(), plan(): check, plan, run, certify
-    5  planner  replay                           every method's offer, the cheapest certified one
+    5  planner  replay  replay_terms             every method's offer, the cheapest certified one
     4  methods/  statistics  bridge              one file, one algorithm, one theorem
     3  partial  problem  frame  shells  sides
     3  stats  sample  cost  arguments  sharding  an unfinished softmax; a checked head; its numbers

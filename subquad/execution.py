@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
 
-from subquad.arguments import check_arrays
 from subquad.arrays import Array, namespace
 from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
 from subquad.certificate import Certificate, Term, total
@@ -23,7 +23,7 @@ from subquad.methods.on_shards import finished, partials_on_shards
 from subquad.partial import Partial, join_rows
 from subquad.planner import HeadPlan, ToleranceError, refusal_message, table
 from subquad.problem import Head, Problem
-from subquad.replay import replay
+from subquad.replay import Ready, replay
 from subquad.sharding import problem_on
 
 
@@ -96,12 +96,15 @@ class Plan:
                 raise ToleranceError(msg)
         return execute(problem, heads, self)
 
+    @cached_property
+    def _ready(self) -> Ready:
+        return Ready(self.heads, self.frames, self.lead, self.tol)
+
     def _replay(self, Q: Array, K: Array, V: Array) -> Result | None:
         """Return the Result on new data in the units of the plan, where that can be had."""
         if not self.frames or self.fleet is not None:
             return None
-        check_arrays(Q, K, V)
-        found = replay(self.heads, self.frames, self.lead, self.tol, (Q, K, V))
+        found = replay(self._ready, (Q, K, V))
         if found is None:
             return None
         output, terms, bounds = found

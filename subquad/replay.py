@@ -2,85 +2,171 @@
 
 The plan's polynomial, centres and balance are kept; nothing is measured first. Any centre is a
 true one, and the a priori Terms hold for whatever norms, mean of the keys and ranges the new data
-have: they come back from the device with the work already under way.
+have: they come back from the device with the work already under way. What does not hang on the
+data is found once for a plan (`Ready`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import Array, product_up
-from subquad.bounds.rounding import FORMATS, conversion_error
+from subquad.arrays import Array
+from subquad.bounds.rounding import FORMATS
 from subquad.certificate import Term
 from subquad.engine import OPERANDS, prepare
 from subquad.engine.fused_sizes import fused_errors
 from subquad.exp_poly import minimax
-from subquad.frame import WEIGHT_RANGE, Frame, balancing_exponent
-from subquad.methods.method import widened
+from subquad.frame import Frame, balancing_exponent
 from subquad.methods.polynomial import Polynomial
-from subquad.order import OrderStatistics
 from subquad.planner import HeadPlan
+from subquad.replay_terms import FAR, UNIT, certified, inside
 from subquad.stats import Stats
 
-UNIT = 1.0 + 2.0**-50
-FAR = 2.0**100
-"""Beyond that, and below its inverse, float32 has no room for units."""
 ROWS_AT_ONCE = 2**23
 """Rows of all heads of one launch: what is packed of them takes a few GiB."""
 HEADS_AT_ONCE = 2**15
 """Of one launch: a grid has no more than 65,535 of them."""
-STEPS = 32
-"""Offsets of the keys are rounded up to multiples of one in so many."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The heads of a plan and their Frames, with what every run of them needs."""
+
+    heads: tuple[HeadPlan, ...]
+    frames: tuple[Frame, ...]
+    lead: tuple[int, ...]
+    tol: float
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy starts with: no launches, which hold memory of a device."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of Q, K, V and the output."""
+        stats = self.heads[0].stats
+        rows = (stats.n, stats.d), (stats.m, stats.d), (stats.m, stats.d_v), (stats.n, stats.d_v)
+        return tuple((*self.lead, *own) for own in rows)
+
+    @cached_property
+    def able(self) -> bool:
+        """Whether the fused passes may run, heads of one size, in units that float32 has."""
+        sizes = {(own.stats.n, own.stats.m, own.stats.d, own.stats.d_v) for own in self.heads}
+        return (len(self.frames) == len(self.heads) and len(sizes) == 1
+                and all(map(_replayable, self.heads, self.frames)))  # fmt: skip
+
+    @cached_property
+    def _launches(self) -> dict[int, list[tuple[slice, Any]]]:
+        return {}
+
+    def launches(self) -> list[tuple[slice, Any]]:
+        """Return (which heads, their `Heads`) of what goes together on the current device."""
+        from subquad.engine import gpu_replay  # brings CuPy
+
+        device = gpu_replay.device()
+        if device not in self._launches:
+            self._launches[device] = [self._together(run) for run in _runs(self.heads)]
+        return self._launches[device]
+
+    def _together(self, run: list[int]) -> tuple[slice, Any]:
+        from subquad.engine import gpu_replay
+
+        units, coefficients, stats = [], [], self.heads[0].stats
+        for i in run:
+            p = _parameters(self.heads[i])
+            units.append(gpu_replay.Units(*_sides(self.heads[i], self.frames[i]),
+                                          self.frames[i].query_tilt))  # fmt: skip
+            coefficients.append(_coefficients(p.degree, p.logit_bound))
+        shape = stats.n, stats.m, stats.d, stats.d_v
+        operands = _parameters(self.heads[run[0]]).dtype
+        heads = gpu_replay.Heads(shape, units, np.array(coefficients), operands)
+        return slice(run[0], run[-1] + 1), heads
+
+    @cached_property
+    def reach(self) -> np.ndarray:
+        """By how much the norm of a key moves the logarithm of its weight at most, (heads,)."""
+        found = [
+            0.0 if frame.query_tilt is None else float(np.linalg.norm(frame.query_tilt))
+            / frame.key.post * 2.0 ** _balance(head.stats) * UNIT
+            for head, frame in zip(self.heads, self.frames, strict=True)
+        ]  # fmt: skip
+        return np.array(found)
+
+    @cached_property
+    def slack(self) -> np.ndarray:
+        """What the mean of the keys may be off by, over the largest norm, (heads,)."""
+        stats, found = self.heads[0].stats, []
+        for p in map(_parameters, self.heads):
+            # Rounding keys to operands, and what the passes lose of a sum of degree 1.
+            sums = fused_errors(stats.d, p.degree, p.dtype, stats.m)[1]
+            found.append(sums + 2.0 * FORMATS[p.dtype].u)
+        return np.array(found)
 
 
 def replay(
-    heads: tuple[HeadPlan, ...], frames: tuple[Frame, ...], lead: tuple[int, ...], tol: float,
-    arrays: tuple[Array, Array, Array],
-) -> tuple[Array, tuple[Term, ...], Array] | None:  # fmt: skip
-    """Return (output (..., n, d_v), Terms, their sum (..., n)) of checked Q, K, V as planned.
+    ready: Ready, arrays: tuple[Array, Array, Array]
+) -> tuple[Array, tuple[Term, ...], Array] | None:
+    """Return (output (..., n, d_v), Terms, their sum (..., n)) of Q, K, V as planned.
 
     None where they must be run the long way: where a method is not `polynomial` by the fused
     passes, an array is not float32 in C order with the leading dimensions and sizes of the plan,
     or a bound is not met.
     """
-    stats = heads[0].stats
-    shapes = ((stats.n, stats.d), (stats.m, stats.d), (stats.m, stats.d_v))
-    sizes = {(own.stats.n, own.stats.m, own.stats.d, own.stats.d_v) for own in heads}
-    if (len(frames) != len(heads) or len(sizes) > 1 or not prepare.operands(arrays[0])
-            or not all(map(_replayable, heads, frames))
-            or any(x.shape != (*lead, *own) for x, own in zip(arrays, shapes, strict=True))):
+    if not ready.able or not prepare.operands(arrays[0]):
         return None
     from subquad.engine import gpu_replay  # brings CuPy
 
-    if not gpu_replay.replayable(*arrays):
+    if not (gpu_replay.replayable(*arrays)
+            and tuple(x.shape for x in arrays) == ready.shapes[:3]):  # fmt: skip
         return None
-    Q, K, V = (x.reshape(-1, *own) for x, own in zip(arrays, shapes, strict=True))
-    xp = array_api_compat.array_namespace(Q)
-    output = xp.empty((len(heads), stats.n, stats.d_v), dtype=Q.dtype)
-    reads = [
-        _start([heads[i] for i in run], [frames[i] for i in run],
-               *(x[run[0] : run[-1] + 1] for x in (Q, K, V, output)))
-        for run in _runs(heads)
-    ]  # fmt: skip
-    # While the query passes run: what is left for after them is one number a head.
-    found = [report for read in reads for report in read()]
-    terms = [_certified(*of_one, tol) for of_one in zip(heads, frames, found, strict=True)]
-    values = np.array([[t.value for t in of_one] for of_one in terms])
-    names = terms[0]
-    bounds = np.stack([values.sum(axis=1) * UNIT, *values.T])
-    rows = xp.broadcast_to(xp.asarray(bounds).reshape(-1, *lead, 1), (len(bounds), *lead, stats.n))
-    made = tuple(replace(term, value=rows[i + 1]) for i, term in enumerate(names))
-    if not (all(map(_inside, heads, found)) and np.all(bounds[0] <= tol)):
-        return None
-    return output.reshape(*lead, *output.shape[1:]), made, rows[0]
+    output = gpu_replay.output_for(ready.shapes[3])
+    terms: list[tuple[Term, ...]] = []
+    key_norms: list[float] = []
+    launches, pending = ready.launches(), []
+    try:  # While the query passes run: what is left for after them is one number a head.
+        for run, heads in launches:
+            pending.append(heads.start(*arrays, output, run.start))
+        for (run, _), under_way in zip(launches, pending, strict=True):
+            found, own = under_way.keys(), ready.heads[run]
+            key_norms += found.key_norms.tolist()
+            terms += certified(own, ready.reach[run], ready.slack[run], found, ready.tol)
+        values = np.array([[t.value for t in of_one] for of_one in terms])
+        bounds = np.stack([values.sum(axis=1) * UNIT, *values.T])
+        made, rows = _by_row(terms[0], gpu_replay.on_device(bounds), ready)
+        met = bool(np.all(bounds[0] <= ready.tol))
+    finally:
+        query_norms = [norm for under_way in pending for norm in under_way.queries().tolist()]
+    met = met and all(map(inside, ready.heads, query_norms, key_norms))
+    return (output, made, rows) if met else None
+
+
+def _by_row(
+    names: tuple[Term, ...], bounds: Array, ready: Ready
+) -> tuple[tuple[Term, ...], Array]:
+    """Return Terms and their sum as arrays (..., n) from (sum, values...) of each head."""
+    xp = array_api_compat.array_namespace(bounds)
+    shape = len(bounds), *ready.lead, ready.heads[0].stats.n
+    rows = xp.broadcast_to(bounds.reshape(-1, *ready.lead, 1), shape)
+    terms = (Term(t.name, t.claim, rows[i]) for i, t in enumerate(names, start=1))
+    return tuple(terms), rows[0]
+
+
+def _parameters(head: HeadPlan) -> Any:
+    assert head.chosen is not None
+    return head.chosen.parameters
+
+
+def _sides(head: HeadPlan, frame: Frame) -> tuple[Any, Any]:
+    """Return the Affine of the queries and of the keys, balanced."""
+    balance = _balance(head.stats)
+    return frame.query.balanced(balance), frame.key.balanced(-balance)
 
 
 def _replayable(head: HeadPlan, frame: Frame) -> bool:
@@ -89,8 +175,7 @@ def _replayable(head: HeadPlan, frame: Frame) -> bool:
     if (chosen is None or not isinstance(chosen.method, Polynomial)
             or chosen.parameters.dtype not in OPERANDS):  # fmt: skip
         return False
-    balance = _balance(head.stats)
-    sides = frame.query.balanced(balance), frame.key.balanced(-balance)
+    sides = _sides(head, frame)
     near = all(1.0 / FAR <= x <= FAR for pre, _, post in sides for x in (pre, post))
     centres = all(np.array_equal(c, c.astype(np.float32)) for _, c, _ in sides)
     return near and centres and math.frexp(sides[1][2])[0] == 0.5
@@ -112,92 +197,9 @@ def _runs(heads: tuple[HeadPlan, ...]) -> list[list[int]]:
 
 
 def _passes(head: HeadPlan) -> tuple[int, str]:
-    assert head.chosen is not None
-    return head.chosen.parameters.degree, head.chosen.parameters.dtype
-
-
-def _start(
-    heads: list[HeadPlan], frames: list[Frame], Q: Array, K: Array, V: Array, out: Array
-) -> Callable[[], list[Any]]:
-    """Launch the passes of some heads; return what waits for their Reports."""
-    from subquad.engine import gpu_replay
-
-    units, coefficients = [], []
-    for head, frame in zip(heads, frames, strict=True):
-        assert head.chosen is not None
-        balance = _balance(head.stats)
-        sides = frame.query.balanced(balance), frame.key.balanced(-balance)
-        units.append(gpu_replay.Units(*sides, frame.query_tilt))
-        p = head.chosen.parameters
-        coefficients.append(_coefficients(p.degree, p.logit_bound))
-    return gpu_replay.start(Q, K, V, units, np.array(coefficients), _passes(heads[0])[1], out)
-
-
-def _certified(head: HeadPlan, frame: Frame, found: Any, tol: float) -> tuple[Term, ...]:
-    """Return the a priori Terms of a head with what was found of its data, were it `_inside`.
-
-    Those of offsets and ratios rounded up are kept: most data of one kind have the same.
-    """
-    if not _supposed(head, frame, found):
-        return _terms(head, 1.0, math.inf)
-    offset, ratio = _offset(head, found), _ratio(head.stats.dtype, found)
-    nearby = math.ceil(offset * STEPS) / STEPS, 2.0 ** (math.ceil(4.0 * math.log2(ratio)) / 4.0)
-    if nearby not in head.certified:
-        head.certified[nearby] = _terms(head, nearby[0], nearby[1] * UNIT)
-    terms = head.certified[nearby]
-    return terms if sum(t.value for t in terms) <= tol else _terms(head, offset, ratio)
+    return _parameters(head).degree, _parameters(head).dtype
 
 
 @lru_cache(maxsize=1024)
 def _coefficients(degree: int, logit_bound: float) -> np.ndarray:
     return minimax(degree, logit_bound).scaled()
-
-
-def _terms(head: HeadPlan, offset: float, ratio: float) -> tuple[Term, ...]:
-    """Return the Terms of a head whose keys and values are so, and no logit outside."""
-    chosen, nothing = head.chosen, OrderStatistics.constant(1, 0.0)
-    assert chosen is not None
-    stats = replace(head.stats, query_norms=nothing, key_norms=nothing, key_offset=offset,
-                    value_ratio=ratio)  # fmt: skip
-    conversion = Term("conversion", "rounding-storage", conversion_error(ratio))
-    return (*chosen.method.certify(stats, chosen.parameters), conversion)
-
-
-def _supposed(head: HeadPlan, frame: Frame, found: Any) -> bool:
-    """Return whether the data are what the roundings suppose: values and key weights in range."""
-    size, reach = np.maximum(abs(found.low), abs(found.high)), 0.0
-    if frame.query_tilt is not None:
-        reach = float(np.linalg.norm(frame.query_tilt)) * found.key_norm / frame.key.post
-        reach *= 2.0 ** _balance(head.stats) * UNIT
-    near = (size == 0.0) | ((1.0 / FAR <= size) & (size <= FAR))
-    return reach <= WEIGHT_RANGE and bool(near.all())
-
-
-def _ratio(dtype: str, found: Any) -> float:
-    """Return max|V| over value_radius, as `Frame.value_ratio` does, at least 1."""
-    width, size = found.high - found.low, np.maximum(abs(found.low), abs(found.high))
-    moving = width > 0.0
-    if not moving.any():
-        return 1.0
-    normal = float(np.finfo(dtype).smallest_normal)
-    return max(1.0, float(((size + normal)[moving] / width[moving]).max()) * 2.0 * UNIT)
-
-
-def _inside(head: HeadPlan, found: Any) -> bool:
-    """Return whether no logit leaves the polynomial's interval, the rows balanced for it."""
-    assert head.chosen is not None
-    p, query_norm = head.chosen.parameters, found.query_norm()
-    logit_bound = widened(product_up(query_norm, found.key_norm), p.dtype)
-    longest = max(query_norm, found.key_norm)
-    return bool(logit_bound <= p.logit_bound and longest**2 <= 2.0 * p.logit_bound)
-
-
-def _offset(head: HeadPlan, found: Any) -> float:
-    """Return |mean of the keys| over the largest norm, from their mean as the passes have it."""
-    assert head.chosen is not None
-    if not found.key_norm > 0.0:
-        return 1.0
-    d, m, p = head.stats.d, head.stats.m, head.chosen.parameters
-    # Rounding keys to operands, and what the passes lose of a sum of degree 1.
-    slack = fused_errors(d, p.degree, p.dtype, m)[1] + 2.0 * FORMATS[p.dtype].u
-    return min(1.0, float(np.linalg.norm(found.key_mean)) / found.key_norm * UNIT + slack)

@@ -1,11 +1,15 @@
 """The fused passes as the planner takes them: bounds held, plans run again without measuring."""
 
+import dataclasses
 
 import numpy as np
 import pytest
 
 import subquad
 from subquad.engine.fused_sizes import OPERANDS
+from subquad.methods.method import Proposal, widened
+from subquad.methods.polynomial import Polynomial
+from subquad.methods.polynomial_sums import parameters_for
 from tests.oracle import row_errors
 
 pytestmark = pytest.mark.gpu
@@ -78,13 +82,13 @@ def replays(monkeypatch, fused):
     """The heads that went through the fused passes without being measured."""
     from subquad.engine import gpu_replay
 
-    calls, start = [], gpu_replay.start
+    calls, start = [], gpu_replay.Heads.start
 
-    def counted(*args):
-        calls.extend(args[3])
-        return start(*args)
+    def counted(self, *args):
+        calls.extend(range(self.heads))
+        return start(self, *args)
 
-    monkeypatch.setattr(gpu_replay, "start", counted)
+    monkeypatch.setattr(gpu_replay.Heads, "start", counted)
     return calls
 
 
@@ -102,6 +106,48 @@ def test_a_plan_runs_again_in_its_own_units(fused, fast, replays, tol, d, d_v, l
     first, second = (holds(result, new, tol) for result in results)
     assert np.array_equal(first, second)
     assert [t.name for t in results[0].certificate.terms][:3] == ["truncation", "logits", "sums"]
+
+
+class Cubic(Polynomial):
+    """Degree 3 in the operands asked for, whatever is the cheapest."""
+
+    def __init__(self, operands):
+        self.operands = operands
+
+    def fit(self, stats, tol, rates, budget=np.inf):
+        p = parameters_for(3, widened(stats.logit_bound, self.operands), self.operands, stats.d)
+        yield Proposal(self, p, self.certify(stats, p), self.work(stats, p))
+
+
+@pytest.mark.parametrize("operands", OPERANDS)
+def test_degree_3_runs_again_on_another_stream(fused, fast, replays, operands):
+    made = subquad.plan(*there(fused, drawn()), tol=4e-2, rates=fast, method=Cubic(operands))
+    new = drawn(seed=5, reach=0.35)
+    first = holds(made.run(*there(fused, new)), new, 4e-2)
+    with fused.cuda.Stream(non_blocking=True) as stream:
+        arrays = there(fused, new)
+        second = made.run(*arrays)
+        stream.synchronize()
+    assert np.array_equal(first, second.output.get())
+    assert len(replays) == 2
+
+
+def test_what_one_run_finds_is_not_found_by_the_next(fused, fast, replays):
+    """What a run leaves behind is 0 again: larger rows and values of the one before are gone."""
+    made = subquad.plan(*there(fused, drawn()), tol=1e-2, rates=fast, method="polynomial")
+    large, small = drawn(seed=5, reach=0.39), drawn(seed=6, reach=0.1)
+    small[2][:] *= np.float32(0.01)
+    alone = dataclasses.replace(made).run(*there(fused, small))
+    made.run(*there(fused, large))
+    after = made.run(*there(fused, small))
+    assert np.array_equal(holds(after, small, 1e-2), alone.output.get())
+    assert after.certificate.bound == alone.certificate.bound
+    Q, K, V = small
+    Q = Q.copy()
+    Q[17] *= 40.0
+    with pytest.raises(subquad.ToleranceError, match="plan again"):
+        made.run(*there(fused, (Q, K, V)))
+    assert np.array_equal(made.run(*there(fused, small)).output.get(), alone.output.get())
 
 
 def test_a_bound_that_new_data_break_is_refused(fused, fast, replays):

@@ -1,12 +1,14 @@
 """Plans by the fused passes run again on new data, on the stand-in: bounds hold or are refused."""
 
+import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import subquad
-from subquad import replay
+from subquad import replay_terms
 from subquad.engine.fused_sizes import OPERANDS
 from tests.engine import stand_in_replay
 from tests.oracle import row_errors
@@ -137,7 +139,7 @@ def test_heads_of_one_degree_go_together_as_far_as_memory_does(replays, fast, mo
     sound(made.run(*new), new, 1e-2)
     assert [len(units) for units in replays] == [5]
     monkeypatch.setattr("subquad.replay.ROWS_AT_ONCE", 2 * 302 + 1)
-    sound(made.run(*new), new, 1e-2)
+    sound(replace(made).run(*new), new, 1e-2)  # a plan keeps its launches
     assert [len(units) for units in replays] == [5, 2, 2, 1]
 
 
@@ -156,11 +158,19 @@ def test_heads_that_were_planned_for_fewer_keys_run_the_long_way(replays, fast):
 
 def test_the_offset_and_the_balance_are_what_is_found(replays, fast):
     head = planned(1e-2, fast).heads[0]
-    p = head.chosen.parameters
-    root = p.logit_bound**0.5
-    mean = np.full(16, 0.25 * root / 4.0)  # of norm 0.25 root
-    found = SimpleNamespace(key_norm=0.5 * root, key_mean=mean, query_norm=lambda: 0.5 * root)
-    assert 0.5 <= replay._offset(head, found) <= 0.5 + 1e-2
-    assert replay._inside(head, found)
-    far = SimpleNamespace(key_norm=0.5 * root, query_norm=lambda: 1.8 * root)
-    assert not replay._inside(head, far)  # the product is 0.9 of the bound
+    root = head.chosen.parameters.logit_bound ** 0.5
+    means = np.full((1, 16), 0.25 * root / 4.0)  # of norm 0.25 root
+    found = SimpleNamespace(key_norms=np.array([0.5 * root]), key_means=means)
+    assert 0.5 <= replay_terms.offsets_of(found, np.array([1e-3]))[0] <= 0.5 + 2e-3
+    assert replay_terms.inside(head, 0.5 * root, 0.5 * root)
+    assert not replay_terms.inside(head, 1.8 * root, 0.5 * root)  # the product is 0.9 of the bound
+
+
+def test_copies_of_a_plan_have_launches_of_their_own(replays, fast):
+    made, new = planned(1e-2, fast), drawn(seed=7, reach=0.3)
+    first = made.run(*new)
+    copied = copy.deepcopy(made)
+    assert "_launches" in made._ready.__dict__
+    assert "_launches" not in copied._ready.__dict__
+    assert np.array_equal(copied.run(*new).output, first.output)
+    assert len(replays) == 2

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -33,15 +33,17 @@ def at_home(function: Function) -> Function:
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        arrays = {
-            name: x for name, x in (*zip(names, args, strict=False), *options.items())
-            if array_api_compat.is_torch_array(x) or array_api_compat.is_cupy_array(x)
-        }  # fmt: skip
-        if not arrays:
+        given = [library_of(x) for x in (*args, *options.values())]
+        if not any(given) or ("torch" not in given and _at_home(args, options)):
             return function(*args, **options)
-        from_torch = any(map(array_api_compat.is_torch_array, arrays.values()))
+        return moved(args, options)
+
+    def moved(args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        named = (*zip(names, args, strict=False), *options.items())
+        arrays = {name: x for name, x in named if library_of(x)}
+        from_torch = any(library_of(x) == "torch" for x in arrays.values())
         if from_torch:
-            _check_alone((*zip(names, args, strict=False), *options.items()))
+            _check_alone(named)
         _check_one_device(arrays)
         args = tuple(_entered(n, x) for n, x in zip(names, args, strict=False)) + args[len(names):]
         options = {name: _entered(name, x) for name, x in options.items()}
@@ -50,6 +52,28 @@ def at_home(function: Function) -> Function:
             return _returned(result) if from_torch else result
 
     return cast(Function, call)
+
+
+def library_of(x: Any) -> str:
+    """Return "torch" or "cupy" for their arrays, "" for anything else."""
+    return _library_of(cast(Hashable, type(x)))
+
+
+@functools.lru_cache(maxsize=256)
+def _library_of(kind: Any) -> str:
+    origins = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    if "torch" in origins and issubclass(kind, sys.modules["torch"].Tensor):
+        return "torch"
+    if "cupy" in origins and issubclass(kind, sys.modules["cupy"].ndarray):
+        return "cupy"
+    return ""
+
+
+def _at_home(args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    """Return whether all of CuPy's arrays are on the current device."""
+    arrays = [x for x in (*args, *options.values()) if library_of(x) == "cupy"]
+    current = sys.modules["cupy"].cuda.runtime.getDevice()
+    return all(x.data.device_id == current for x in arrays)
 
 
 def _check_alone(given: tuple[tuple[str, Any], ...]) -> None:

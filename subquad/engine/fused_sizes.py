@@ -45,7 +45,9 @@ FLUSH_STEPS = 640
 """Steps of 16 keys after which the key pass adds its sums up in float32."""
 
 D_MAX, D_V_MAX = 128, 128
-KEY_WARPS, QUERY_GROUPS, STAGE_BLOCKS = 8, 2, 4
+KEY_WARPS, QUERY_GROUPS = 8, 2
+TRIPLES = 51
+"""Blocks of features that are products of three variables of one chunk."""
 SHARED = 226_000
 """Bytes of shared memory that one multiprocessor lends to blocks, with something to spare."""
 PARTIAL_BYTES = 2**28
@@ -106,11 +108,13 @@ class Sizes:
     def units(self) -> int:
         """Groups of `accumulators` prefixes with one chunk; see `fused/key_pass.cu`."""
         width = self.accumulators
-        square = sum(16 // width * (c + 1) for c in range(self.chunks))
-        below = sum(b + width for c in range(self.chunks) for b in range(0, 16 * c, width))
-        own = sum(b + width for b in range(0, 16, width))
-        later = sum(12 // width * 16 * c for c in range(self.chunks))
-        return square + (below + own * self.chunks + later if self.degree == 3 else 0)
+        groups = 16 // width  # of prefixes of a chunk
+        square = sum(groups * (c + 1) for c in range(self.chunks))
+        if self.degree == 2:
+            return square
+        plain = sum(b + width for c in range(self.chunks) for b in range(0, 16 * c, width))
+        turned = sum(9 * groups * c for c in range(self.chunks))
+        return square + plain + turned + (5 * groups + 1) * self.chunks
 
     @cached_property
     def feature_groups(self) -> int:
@@ -125,17 +129,34 @@ class Sizes:
     @cached_property
     def blocks(self) -> int:
         """Blocks of 16 features of the query pass, in rounds: see `fused/common.cu`."""
+        chunks = self.chunks
+        if self.rotated and self.degree == 2:
+            return self._round(-1)
+        if self.rotated:
+            of_prefixes = sum(16 * self._round(own) for own in range(chunks))
+            return of_prefixes + chunks * self._whole(10 + TRIPLES)
         rounds = []
-        for eight in range(2 * self.chunks):
-            total = 0
-            for c in range(eight // 2, self.chunks):
-                wide, later = 8 if c == eight // 2 and eight % 2 else 16, self.chunks - 1 - c
-                total += 10 + wide * later if self.rotated else wide * (later + 1)
-            rounds.append(total)
-        whole = [-(-blocks // STAGE_BLOCKS) * STAGE_BLOCKS for blocks in (*rounds, self.chunks)]
-        if self.degree == 3:
-            return 8 * sum(whole[:-1]) + whole[-1] + (0 if self.rotated else whole[0])
-        return whole[0] + (0 if self.rotated else whole[-1])
+        for eight in range(2 * chunks):
+            prefixes = [8 if c == eight // 2 and eight % 2 else 16 for c in range(chunks)]
+            later = range(eight // 2, chunks)
+            rounds.append(self._whole(sum(prefixes[c] * (chunks - c) for c in later)))
+        return rounds[0] + self._whole(chunks) + (8 * sum(rounds) if self.degree == 3 else 0)
+
+    def _round(self, own: int) -> int:
+        """Return the blocks of a round with a prefix of the chunk `own`; -1: without one."""
+        found = 0
+        for f in range(self.chunks):
+            later = self.chunks - 1 - f if f > own else 0
+            found += 10 + 16 * later if f != own else 0
+        return self._whole(found)
+
+    def _whole(self, blocks: int) -> int:
+        return -(-blocks // self.stage_blocks) * self.stage_blocks
+
+    @cached_property
+    def stage_blocks(self) -> int:
+        """Blocks of a stage of the query pass."""
+        return 8 if self.rotated and self.degree == 3 else 4
 
     @cached_property
     def rotated(self) -> bool:
@@ -147,20 +168,25 @@ class Sizes:
         """Steps of a stage and stages of the key pass."""
         each = self.key_bytes + self.tile_bytes
         steps = next(s for s in (8, 4, 2, 1) if 4 * s * each <= 200_000)
-        return steps, min(8, 180_000 // (steps * each))
+        return steps, min(8, 220_000 // (steps * each))
+
+    def key_steps(self, keys: int) -> int:
+        """Return the steps of 16 keys that are packed: whole stages; zeros behind the keys."""
+        steps = self.key_stage[0]
+        return -(-keys // (16 * steps)) * steps
 
     @cached_property
     def key_shared(self) -> int:
         """Bytes of shared memory of a block of the key pass."""
         steps, stages = self.key_stage
-        return stages * steps * (self.key_bytes + self.tile_bytes) + 256
+        return stages * steps * (self.key_bytes + self.tile_bytes) + 128 + 128 * self.accumulators
 
     @cached_property
     def query_stages(self) -> tuple[int, int]:
         """Stages of the query pass, and blocks of it that share a multiprocessor."""
         own = 64 * QUERY_GROUPS * 2 * self.d * self.parts + 2048
         for resident in (2, 1) if self.columns <= 80 else (1,):
-            stages = min(8, (SHARED // resident - own) // (STAGE_BLOCKS * self.tile_bytes))
+            stages = min(8, (SHARED // resident - own) // (self.stage_blocks * self.tile_bytes))
             if stages >= 3:  # one is read, one is due to be refilled, one is on its way
                 return stages, resident
         msg = f"no room for the query pass of {self}"
@@ -170,7 +196,7 @@ class Sizes:
     def query_shared(self) -> int:
         """Bytes of shared memory of a block of the query pass."""
         operands = 64 * QUERY_GROUPS * 2 * self.d * self.parts
-        return self.query_stages[0] * STAGE_BLOCKS * self.tile_bytes + operands + 512
+        return self.query_stages[0] * self.stage_blocks * self.tile_bytes + operands + 512
 
     @cached_property
     def pack_rows(self) -> int:
@@ -198,7 +224,8 @@ class Sizes:
         each = self.partial_rows * self.columns * 4 * heads
         most = max(1, min(GROUPS_MAX, keys // 256, PARTIAL_BYTES // each))
         # As many as make flushes needless, where they fit; then the last wave of blocks full.
-        least = min(most, -(-keys // (16 * FLUSH_STEPS)))
+        least = -(-keys // (16 * FLUSH_STEPS))
+        least = least if least <= most else 1
         blocks = self.feature_groups * heads
 
         def cost(groups: int) -> float:

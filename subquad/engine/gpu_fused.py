@@ -10,205 +10,74 @@ in a fixed order, so that the same input gives the same bits on every run. Accur
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import cupy
 import numpy as np
 
-from subquad.engine.fused_sizes import (
-    FLUSH_STEPS,
-    KEY_WARPS,
-    OPERANDS,
-    QUERY_GROUPS,
-    Sizes,
-    sizes_for,
+from subquad.engine.fused_sizes import OPERANDS, sizes_for
+from subquad.engine.gpu_launches import (
+    OPTIONS,
+    PREPARED,
+    available,
+    key_side,
+    product_source,
+    query_side,
+    source,
 )
 from subquad.features import block_sizes, feature_dimension
 
-OPTIONS = ("--gpu-architecture=sm_90a", "-std=c++17")
-FILES = ("common", "pack_keys", "key_pass", "state", "query_pass")
-"""One source in the order in which its parts need each other."""
 
-
-def available() -> bool:
-    """Return whether the current device runs the fused passes: they need wgmma (sm_90)."""
-    return _capability(cupy.cuda.runtime.getDevice()) == "90"
-
-
-@lru_cache(maxsize=64)
-def _capability(device: int) -> str:
-    return str(cupy.cuda.Device(device).compute_capability)
-
-
-@lru_cache(maxsize=64)
-def _multiprocessors(device: int) -> int:
-    return int(cupy.cuda.Device(device).attributes["MultiProcessorCount"])
-
-
-def product_source(columns: int) -> str:
-    """Return the CUDA function `wgmma`: acc += operand (64 x 16) times tile (16 x columns)."""
-    count = columns // 2
-    acc = ", ".join(f"%{i}" for i in range(count))
-    operand = ", ".join(f"%{count + i}" for i in range(4))
-    outputs = ", ".join(f'"+f"(d[{i}])' for i in range(count))
-    inputs = ", ".join(f'"r"(a[{i}])' for i in range(4))
-    kind = f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.bf16.bf16"
-    return (
-        "__device__ __forceinline__ void wgmma(float (&d)[NC / 2], const u32 (&a)[4], u64 tile) {\n"
-        f'    asm volatile("{kind} {{{acc}}}, {{{operand}}}, %{count + 4}, 1, 1, 1, 0;"\n'
-        f'        : {outputs} : {inputs}, "l"(tile));\n}}\n'
-    )
-
-
-def source(sizes: Sizes) -> str:
-    """Return the CUDA source of the kernels for one shape."""
-    key_steps, key_stages = sizes.key_stage
-    query_stages, resident = sizes.query_stages
-    defined = {
-        "D": sizes.d, "CW": sizes.d_v, "NC": sizes.columns, "DEGREE": sizes.degree,
-        "X3": int(sizes.parts == 2), "NACC": sizes.accumulators, "FLUSH_STEPS": FLUSH_STEPS,
-        "KEY_STEPS": key_steps, "KEY_STAGES": key_stages, "PACK_STAGES": sizes.pack_stages,
-        "Q_GROUPS": QUERY_GROUPS, "Q_STAGES": query_stages, "Q_RESIDENT": resident,
-    }  # fmt: skip
-    folder = Path(__file__).with_name("fused")
-    text = "".join((folder / f"{name}.cu").read_text(encoding="utf-8") for name in FILES)
-    lines = "".join(f"#define {name} {value}\n" for name, value in defined.items())
-    return lines + text.replace("//WGMMA//", product_source(sizes.columns))
-
-
-@lru_cache(maxsize=64)
-def _kernels(sizes: Sizes, device: int) -> dict[str, Any]:
-    module = cupy.RawModule(code=source(sizes), backend="nvrtc", options=OPTIONS)
-    shared = {
-        "pack_keys": sizes.pack_shared, "key_pass": sizes.key_shared, "reduce_state": 0,
-        "pack_state": 0, "query_pass": sizes.query_shared,
-    }  # fmt: skip
-    found = {}
-    for name, size in shared.items():
-        kernel = module.get_function(name)
-        if size > 48 * 1024:
-            kernel.max_dynamic_shared_size_bytes = size
-        found[name] = kernel
-    return found
-
-
-def _launch(name: str, sizes: Sizes, grid: tuple, threads: int, shared: int, *arguments) -> None:
-    kernel = _kernels(sizes, cupy.cuda.runtime.getDevice())[name]
-    kernel(grid, (threads,), arguments, shared_mem=shared)
-
-
-@dataclass(frozen=True)
-class Raw:
-    """What the rows of heads are made of that the passes take as the caller has them.
-
-    Attributes
-    ----------
-    sides : array (heads, d + 4), float32
-        centre, pre, post, two more: a row is (x * pre - centre) * post.
-    values : array (heads, 8, d_v), float32
-        Of the kernel `value_units`: what values enter and the output leaves by.
-    largest : array (heads, ...), float64
-        The first of each head is 0, and becomes in its first bytes, float32, the largest squared
-        norm of a prepared row, rounded up (of a query as rounded to the operands, up by so much).
-    weights : array (heads, m), float64, optional
-        Of the keys, at most 1.
-    """
-
-    sides: Any
-    values: Any
-    largest: Any
-    weights: Any = None
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """What both passes are told."""
-        return self.sides, self.values, self.largest, np.int32(self.largest.strides[0] // 4)
-
-
-PREPARED = (0, 0, 0, np.int32(0))
-"""In place of `Raw.arguments` where rows are prepared already."""
-
-
-def accumulate(
-    K: Any, W: Any, degree: int, operands: str, raw: Raw | None = None
-) -> tuple[Any, Any]:
+def accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, Any]:
     """Return (moments (heads, r, d_v + 1), norm moments (heads, degree + 1)), float64.
 
     K is (heads, m, d) and W (heads, m, d_v + 1), float32, m >= 1; both results are on the device,
     the moments in graded order, the norm moments those of K before it was rounded, rounded up.
-    With `raw` they are K and V (heads, m, d_v) as the caller has them.
     """
     K, W = cupy.ascontiguousarray(K), cupy.ascontiguousarray(W)
-    (heads, m, d), columns = K.shape, W.shape[2] + (raw is not None)
+    (heads, m, d), columns = K.shape, W.shape[2]
     sizes = sizes_for(d, columns - 1, degree, operands)
-    multiprocessors = _multiprocessors(cupy.cuda.runtime.getDevice())
-    steps, blocks = -(-m // 16), max(1, min(multiprocessors // heads, -(-m // sizes.pack_rows)))
-    groups = sizes.groups(m, heads, multiprocessors)
-    fragments = cupy.empty((heads, steps * sizes.key_bytes), cupy.uint8)
-    tiles = cupy.empty((heads, steps * sizes.tile_bytes), cupy.uint8)
-    sums = cupy.empty((heads, sizes.chunks + 1, sizes.columns, blocks))
-    norms = cupy.empty((heads, degree + 1, blocks))
-    _launch(
-        "pack_keys", sizes, (blocks, heads), sizes.pack_threads, sizes.pack_shared,
-        K, W, np.int32(m), np.int32(steps), fragments, tiles, sums, norms,
-        *(PREPARED if raw is None else raw.arguments),
-        0 if raw is None or raw.weights is None else raw.weights,
-    )  # fmt: skip
-    partial = cupy.empty((heads, groups, sizes.partial_rows, sizes.columns), cupy.float32)
-    _launch(
-        "key_pass", sizes, (groups, sizes.feature_groups, heads), 32 * KEY_WARPS, sizes.key_shared,
-        fragments, tiles, np.int32(steps), partial,
-    )  # fmt: skip
+    side = key_side(sizes, heads, m, cupy.cuda.runtime.getDevice())
+    scratch = cupy.cuda.alloc(side.bytes)
     moments = cupy.empty((heads, feature_dimension(d, degree), columns))
     norm_moments = cupy.empty((heads, degree + 1))
-    entries = -(-sizes.partial_rows * sizes.columns // 4 // 256)
-    warps = (sizes.chunks + 1) * sizes.columns + degree + 1
-    _launch(
-        "reduce_state", sizes, (entries + -(-warps // 8), heads), 256, 0,
-        partial, sums, norms, np.int32(groups), np.int32(blocks), moments, norm_moments,
-    )  # fmt: skip
+    side.launch(K.data.ptr, W.data.ptr, PREPARED, 0, scratch.ptr, moments.data.ptr,
+                norm_moments.data.ptr)  # fmt: skip
     return moments, norm_moments
 
 
 def contract(
     Q: Any, moments: Any, coefficients: Sequence[float] | np.ndarray, operands: str, *,
-    divide: bool = False, raw: Raw | None = None, out: Any = None,
+    divide: bool = False,
 ) -> tuple[Any, Any]:  # fmt: skip
     """Return (numerator (heads, n, d_v), normalisers by degree (heads, n, 4)), float32.
 
     Q is (heads, n, d) float32, `moments` as `accumulate` returns them, `coefficients` one for
     each degree, (degree + 1,) for all heads or (heads, degree + 1). With `divide` the first result
-    is numerator over normaliser; with `raw` the queries are taken as they are and it is in the
-    units of V. It is written to `out` where that is given. Degrees above the State's are 0 in the
-    second.
+    is numerator over normaliser. Degrees above the State's are 0 in the second.
     """
-    Q = cupy.ascontiguousarray(Q)
-    c = np.asarray(coefficients, dtype=np.float64)
-    (heads, n, d), d_v, degree = Q.shape, moments.shape[2] - 1, c.shape[-1] - 1
+    Q, moments = cupy.ascontiguousarray(Q), cupy.ascontiguousarray(moments)
+    c = padded(coefficients)
+    (heads, n, d), d_v, degree = Q.shape, moments.shape[2] - 1, np.shape(coefficients)[-1] - 1
     sizes = sizes_for(d, d_v, degree, operands)
     assert moments.shape[1] == feature_dimension(d, degree), (moments.shape, degree)
-    c = np.pad(c, [(0, 0)] * (c.ndim - 1) + [(0, 3 - degree)])
-    own = 0 if c.ndim == 1 else uploaded(c)
-    c = c if c.ndim == 1 else np.zeros(4)
-    table = cupy.empty((heads, sizes.blocks * sizes.tile_bytes), cupy.uint8)
-    constants = cupy.empty((heads, sizes.columns), cupy.float32)
-    _launch(
-        "pack_state", sizes, (sizes.blocks, heads), 128, 0,
-        moments, *map(np.float64, c), table, constants, own,
-    )  # fmt: skip
-    out = cupy.empty((heads, n, d_v), cupy.float32) if out is None else out
+    side = query_side(sizes, heads, n, cupy.cuda.runtime.getDevice())
+    own = 0 if c.ndim == 1 else uploaded(c).data.ptr
+    scratch = cupy.cuda.alloc(side.bytes)
+    out = cupy.empty((heads, n, d_v), cupy.float32)
     by_degree = cupy.empty((heads, n, 4), cupy.float32)
-    rows = 64 * QUERY_GROUPS
-    _launch(
-        "query_pass", sizes, (-(-n // rows), heads), 2 * rows, sizes.query_shared,
-        Q, table, constants, np.int32(n), *map(np.float32, c),
-        np.int32(divide or raw is not None), out, by_degree,
-        *(PREPARED if raw is None else raw.arguments), own,
-    )  # fmt: skip
+    side.launch(Q.data.ptr, moments.data.ptr, c if c.ndim == 1 else np.zeros(4), own, divide,
+                PREPARED, scratch.ptr, out.data.ptr, by_degree.data.ptr)  # fmt: skip
     return out, by_degree
+
+
+def padded(coefficients: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return coefficients (..., degree + 1) as those of four degrees, float64."""
+    c = np.asarray(coefficients, dtype=np.float64)
+    four = np.zeros((*c.shape[:-1], 4))
+    four[..., : c.shape[-1]] = c
+    return four
 
 
 def uploaded(x: np.ndarray) -> Any:
@@ -240,4 +109,7 @@ def split(moments: Any, d: int, degree: int) -> list[Any]:
     return [moments[end - r : end] for end, r in zip(ends, block_sizes(d, degree), strict=True)]
 
 
-__all__ = ["OPERANDS", "accumulate", "available", "contract", "joined", "source", "split"]
+__all__ = [
+    "OPERANDS", "OPTIONS", "accumulate", "available", "contract", "joined", "padded",
+    "product_source", "source", "split", "uploaded",
+]  # fmt: skip

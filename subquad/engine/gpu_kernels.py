@@ -23,6 +23,7 @@ _COLUMNS = range(1, 5)
 EXPRESSIONS = (
     *(f"{name}<{','.join(types)}>" for name, sets in _KERNELS.items() for types in product(*sets)),
     *(f"{name}<{j}>" for name in _ROW_KERNELS for j in _COLUMNS), "value_units", "key_weights",
+    "column_ends4", "key_report", "query_report",
 )  # fmt: skip
 OPTIONS = ("--std=c++17", "--fmad=false")
 """Nothing that loosens the arithmetic: no --use_fast_math, and no products fused into sums."""
@@ -53,12 +54,9 @@ def launch(name: str, types: tuple[Any, ...], grid: Any, arguments: tuple[Any, .
     kernel(shape, (THREADS,), arguments)
 
 
-def launch_rows(
-    name: str, columns: int, grid: tuple[int, int], arguments: tuple[Any, ...]
-) -> None:
-    """Run a kernel of one warp a row, `columns` of them a lane; 0 for one that has no rows."""
-    kernel = _module().get_function(f"{name}<{columns}>" if columns else name)
-    kernel(grid, (THREADS,), arguments)
+def row_kernel(name: str, columns: int = 0) -> Any:
+    """Return a kernel of one warp a row, `columns` of them a lane; 0 for one that has no rows."""
+    return _module().get_function(f"{name}<{columns}>" if columns else name).kernel
 
 
 def blocks_for(items: int, most: int = 1 << 16) -> int:

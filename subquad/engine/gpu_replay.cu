@@ -1,7 +1,7 @@
 
 // ---- Heads (blockIdx.y) of float32 rows in C order, at most 32 J columns: what the host would have
 // measured first is measured beside the work. One warp a row, its lanes with the units of their
-// columns; what is found of a head is `apart` numbers of 8 bytes from what is found of the next.
+// columns.
 
 template <int J>
 struct Units {  // one row of `units` (rows of d), for the columns of a lane
@@ -26,9 +26,9 @@ __device__ double unordered(unsigned code) {
 // ends (2, d): the smallest and the largest entry of each column, `ordered`, the bits of the first
 // turned over; 0 before.
 template <int J>
-__global__ void column_ends(const float* x, index_t n, int d, unsigned* ends, index_t apart) {
+__global__ void column_ends(const float* x, index_t n, int d, unsigned* ends) {
     x += blockIdx.y * n * d;
-    ends += blockIdx.y * apart * 2;
+    ends += blockIdx.y * 2 * d;
     __shared__ unsigned shared[2][8][32 * J];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     unsigned low[J], high[J];
@@ -57,13 +57,45 @@ __global__ void column_ends(const float* x, index_t n, int d, unsigned* ends, in
     }
 }
 
+// The same for rows of d / 4 = 1, 2, .. 32 words of four columns, the last rows first: the first ones may
+// then still be in the cache when they are packed.
+__global__ void column_ends4(const float4* x, index_t n, int d, unsigned* ends) {
+    const int words = d / 4, word = threadIdx.x % words;
+    x += blockIdx.y * n * words;
+    ends += blockIdx.y * 2 * d;
+    __shared__ unsigned shared[2][4][256];
+    unsigned low[4] = {0u, 0u, 0u, 0u}, high[4] = {0u, 0u, 0u, 0u};
+    const index_t apart = thread_count() / words;
+#pragma unroll 8
+    for (index_t r = thread_number() / words; r < n; r += apart) {
+        const float4 row = x[(n - 1 - r) * words + word];
+        const float of[4] = {row.x, row.y, row.z, row.w};
+        for (int e = 0; e < 4; ++e) {
+            const unsigned y = ordered(of[e]);
+            low[e] = max(low[e], ~y);
+            high[e] = max(high[e], y);
+        }
+    }
+    for (int e = 0; e < 4; ++e) {
+        shared[0][e][threadIdx.x] = low[e];
+        shared[1][e][threadIdx.x] = high[e];
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < 2 * d; i += blockDim.x) {
+        const int end = i / d, c = i % d;
+        unsigned most = 0u;
+        for (int t = c / 4; t < 256; t += words) most = max(most, shared[end][c % 4][t]);
+        atomicMax(ends + i, most);
+    }
+}
+
 // units (7, d): pre, mid, 1 / radius or 0, radius, 1 / pre, low, high: `frame.value_units`; narrow
 // (8, d): the same in float32, mid in two parts.
-__global__ void value_units(const unsigned* ends, int d, double* units, float* narrowed,
-                            index_t apart) {
-    ends += blockIdx.y * apart * 2;
-    units += blockIdx.y * apart;
-    narrowed += blockIdx.y * 8 * d;
+// A block a head.
+__global__ void value_units(const unsigned* ends, int d, double* units, float* narrowed) {
+    ends += blockIdx.x * 2 * d;
+    units += blockIdx.x * 7 * d;
+    narrowed += blockIdx.x * 8 * d;
     for (int c = threadIdx.x; c < d; c += blockDim.x) {
         const double low = unordered(~ends[c]), high = unordered(ends[d + c]);
         int exponent;
@@ -102,11 +134,11 @@ __device__ void raise_largest(unsigned long long top, unsigned long long* larges
 // logits (m,): (x * pre - centre) . tilt, units (3, d) these three; the largest of them, `ordered`.
 template <int J>
 __global__ void key_logits(const float* x, index_t m, int d, const double* units, double* logits,
-                           unsigned long long* largest, index_t apart) {
+                           unsigned long long* largest) {
     x += blockIdx.y * m * d;
     units += blockIdx.y * 3 * d;
     logits += blockIdx.y * m;
-    largest += blockIdx.y * apart;
+    largest += blockIdx.y;
     const int lane = threadIdx.x % 32;
     const Units<J> pre(units, d), centre(units + d, d), tilt(units + 2 * d, d);
     unsigned long long top = 0;
@@ -126,11 +158,31 @@ __global__ void key_logits(const float* x, index_t m, int d, const double* units
 }
 
 // In place: exp(logit) over a power of two that leaves the largest of them between 1/2 and 1.
-__global__ void key_weights(double* logits, index_t m, const unsigned long long* largest,
-                            index_t apart) {
+__global__ void key_weights(double* logits, index_t m, const unsigned long long* largest) {
     logits += blockIdx.y * m;
-    largest += blockIdx.y * apart;
+    largest += blockIdx.y;
     const double bit = 0.69314718055994531, shift = ceil(unordered(*largest) / bit);
     for (index_t i = thread_number(); i < m; i += thread_count())
         logits[i] = exp(logits[i] - shift * bit);
+}
+
+// report (2 + d + 2 d_v) of a head, a block each: largest squared norm of a key, sums of the weights and of
+// the weighted keys, smallest and largest entries of the columns. It may be memory of the host.
+__global__ void key_report(const double* moments, index_t apart, int d, int d_v, const float* largest,
+                           const double* units, double* report) {
+    moments += blockIdx.x * apart;
+    units += blockIdx.x * 7 * d_v;
+    report += blockIdx.x * (2 + d + 2 * d_v);
+    if (threadIdx.x == 0) report[0] = wide(largest[blockIdx.x]);
+    for (int i = threadIdx.x; i <= d; i += blockDim.x) report[1 + i] = moments[i * (d_v + 1) + d_v];
+    for (int i = threadIdx.x; i < 2 * d_v; i += blockDim.x) report[2 + d + i] = units[5 * d_v + i];
+}
+
+// At the end of a run: the words `from` .. `from` + heads of what was found (largest squared norms of queries)
+// to memory of the host, and all of it 0 for the next run.
+__global__ void query_report(unsigned* found, index_t words, index_t from, int heads, unsigned* report) {
+    for (index_t i = thread_number(); i < words; i += thread_count()) {
+        if (i >= from && i < from + heads) report[i - from] = found[i];
+        found[i] = 0u;
+    }
 }

@@ -2,26 +2,30 @@
 
 What the bound rests on (largest norms, means of the keys, ranges of the values) is found on the
 device beside the work, and all but the queries' norms reach the host while their pass still runs.
-Beside the two passes, which take the rows as they are, V is read once more.
+Beside the two passes, which take the rows as they are, V is read once more. What is the same in
+every run (sizes, launches, units) is kept in `Heads`, so that a run is little more than its
+launches.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Any
 
 import cupy
-import cupyx
 import numpy as np
 
 from subquad.engine import gpu_fused
-from subquad.engine.gpu_kernels import THREADS, blocks_for, launch_rows
+from subquad.engine.fused_sizes import sizes_for
+from subquad.engine.gpu_kernels import THREADS, blocks_for, row_kernel
+from subquad.engine.gpu_launches import key_side, query_side, run, scratch_places
+from subquad.engine.gpu_reports import Pending, Slot
+from subquad.features import feature_dimension
 
-BLOCKS = 2048
-"""Most blocks of a pass over the rows: each has a few of all that run at once."""
+BLOCKS = 1056
+"""Most blocks of a pass over the rows: 8 for each multiprocessor."""
+NONE, ONE = np.zeros(4), np.int32(1)
 Affine = tuple[float, np.ndarray, float]
 """pre, centre (d,), post: rows enter as (x * pre - centre) * post."""
 
@@ -35,135 +39,129 @@ class Units:
     tilt: np.ndarray | None
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a head was found to be; NaN where it has one.
-
-    Attributes
-    ----------
-    key_norm : float
-        The largest of a prepared key, rounded up.
-    key_mean : array (d,)
-        Weighted mean of the prepared keys, as rounded to the operands.
-    low, high : array (d_v,)
-        Ranges of the values.
-    query_norm : callable
-        Returns the largest of a prepared query, rounded up, once the output is there.
-    """
-
-    key_norm: float
-    key_mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    query_norm: Callable[[], float]
-
-
 def replayable(*arrays: Any) -> bool:
-    """Return whether these are float32 rows in C order, as the kernels take them."""
+    """Return whether these are CuPy's, float32 rows in C order, as the kernels take them."""
     return all(
-        x.dtype == np.float32 and x.flags.c_contiguous and x.data.ptr % 16 == 0 for x in arrays
-    )
+        isinstance(x, cupy.ndarray) and x.dtype == np.float32 and x.flags.c_contiguous
+        and x.data.ptr % 16 == 0 for x in arrays
+    )  # fmt: skip
 
 
-def start(
-    Q: Any, K: Any, V: Any, units: Sequence[Units], coefficients: np.ndarray, operands: str,
-    out: Any,
-) -> Callable[[], list[Report]]:  # fmt: skip
-    """Launch all that fills `out` (heads, n, d_v) with the attention of polynomials.
+def device() -> int:
+    """Return the current device."""
+    return int(cupy.cuda.runtime.getDevice())
 
-    Q (heads, n, d), K (heads, m, d) and V (heads, m, d_v) are `replayable`, of a shape that the
-    fused passes have, `coefficients` (heads, degree + 1). What is returned gives the Report of each
-    head: it waits for what the keys are, not for the output.
+
+def output_for(shape: tuple[int, ...]) -> Any:
+    """Return an array for the output."""
+    return cupy.empty(shape, cupy.float32)
+
+
+class Heads:
+    """Heads that go together, on the current device, with all that is the same in every run.
+
+    `shape` is (n, m, d, d_v), one that the fused passes have, `coefficients` (heads, degree + 1).
     """
-    (heads, d), d_v, degree = Q.shape[::2], V.shape[2], coefficients.shape[1] - 1
-    found = cupy.zeros((heads, 3 + 8 * d_v))
-    values = _value_units(V, found[:, 3:])
-    weights = None if all(u.tilt is None for u in units) else _weights(K, units, found[:, 2])
-    keys = gpu_fused.Raw(_sides([u.key for u in units]), values, found[:, 1], weights)
-    moments, _ = gpu_fused.accumulate(K, V, degree, operands, keys)
-    report = _later(found, moments[:, : 1 + d])
-    queries = gpu_fused.Raw(_sides([u.query for u in units]), values, found)
-    gpu_fused.contract(Q, moments, coefficients, operands, raw=queries, out=out)
-    longest = _later(found)
 
-    def read() -> list[Report]:
-        return [
-            Report(
-                _root(numbers[1]), sums[1:, -1] / sums[0, -1],
-                numbers[3 + 5 * d_v : 3 + 6 * d_v], numbers[3 + 6 * d_v : 3 + 7 * d_v],
-                partial(_of_head, longest, head),
-            )
-            for head, (numbers, sums) in enumerate(zip(*report(), strict=True))
-        ]  # fmt: skip
+    def __init__(
+        self, shape: tuple[int, int, int, int], units: Sequence[Units],
+        coefficients: np.ndarray, operands: str,
+    ) -> None:  # fmt: skip
+        (n, m, d, d_v), heads, degree = shape, len(units), coefficients.shape[1] - 1
+        self.shape, self.heads, here = shape, heads, device()
+        sizes = sizes_for(d, d_v, degree, operands)
+        self._keys = key_side(sizes, heads, m, here)
+        self._queries = query_side(sizes, heads, n, here)
+        self._kept = [gpu_fused.uploaded(x) for x in (
+            _sides([u.key for u in units]), _sides([u.query for u in units]),
+            gpu_fused.padded(coefficients), _tilts(units))]  # fmt: skip
+        self._tilted = any(u.tilt is not None for u in units)
+        self._moments = feature_dimension(d, degree) * (d_v + 1)
+        self._words, self._reported = heads * (4 + 2 * d_v), 2 + d + 2 * d_v
+        self._places, self._bytes = scratch_places([
+            ("units", 8 * heads * 7 * d_v), ("values", 4 * heads * 8 * d_v),
+            ("weights", 8 * heads * m if self._tilted else 0), ("norms", 8 * heads * (degree + 1)),
+            ("moments", 8 * heads * self._moments), ("keys", self._keys.bytes),
+            ("queries", self._queries.bytes),
+        ])  # fmt: skip
+        self._ends = _ends(m, d_v, heads)
+        self._logits = _by_warps("key_logits", m, d, heads)
+        self._units, self._report = ((row_kernel(name), (heads,), (THREADS,), 0)
+                                     for name in ("value_units", "key_report"))  # fmt: skip
+        self._last = row_kernel("query_report"), (blocks_for(self._words, BLOCKS),), (THREADS,), 0
+        self._weights = row_kernel("key_weights"), (blocks_for(m), heads), (THREADS,), 0
+        self._free: list[Slot] = []
 
-    return read
+    def start(self, Q: Any, K: Any, V: Any, out: Any, first: int) -> Pending:
+        """Launch all that fills these heads of `out` (..., n, d_v), from `first` on.
+
+        Q (..., n, d), K (..., m, d) and V (..., m, d_v) are `replayable`.
+        """
+        (n, m, d, d_v), stream, heads = self.shape, cupy.cuda.get_current_stream(), self.heads
+        try:
+            slot = self._free.pop()
+        except IndexError:  # all are in use, by other threads
+            slot = Slot(heads, self._reported, self._words)
+        # Of each head: largest logit (8 bytes), query, key (4 each), ends of the columns; 0 before.
+        logit = slot.found
+        longest_query, longest_key, ends = (logit + heads * size for size in (8, 12, 16))
+        columns = np.int32(d_v)
+        v = V.data.ptr + 4 * first * m * d_v
+        run(self._ends, v, m, columns, ends)
+        memory = cupy.cuda.alloc(self._bytes)
+        at = {name: memory.ptr + place for name, place in self._places.items()}
+        run(self._units, ends, columns, at["units"], at["values"])
+        q, k = Q.data.ptr + 4 * first * n * d, K.data.ptr + 4 * first * m * d
+        key_sides, query_sides, own, tilts = (x.data.ptr for x in self._kept)
+        if self._tilted:
+            run(self._logits, k, m, np.int32(d), tilts, at["weights"], logit)
+            run(self._weights, at["weights"], m, logit)
+        self._keys.launch(
+            k, v, (key_sides, at["values"], longest_key, ONE),
+            at["weights"] if self._tilted else 0, at["keys"], at["moments"], at["norms"],
+        )  # fmt: skip
+        run(self._report, at["moments"], self._moments, np.int32(d), columns, longest_key,
+            at["units"], slot.report)  # fmt: skip
+        slot.reported.record(stream)
+        self._queries.launch(
+            q, at["moments"], NONE, own, True, (query_sides, at["values"], longest_query, ONE),
+            at["queries"], out.data.ptr + 4 * first * n * d_v, 0,
+        )  # fmt: skip
+        run(self._last, logit, self._words, 2 * heads, np.int32(heads), slot.longest)
+        slot.done.record(stream)
+        return Pending(slot, self._free, d, memory)
 
 
-def _of_head(longest: Callable[[], list[np.ndarray]], head: int) -> float:
-    return _root(longest()[0][head, 0])
+def _by_warps(name: str, rows: int, columns: int, heads: int) -> tuple:
+    """Return the launch of a pass over the rows of each head, one warp a row."""
+    grid = min(-(-BLOCKS // heads), -(-rows // (THREADS // 32))), heads
+    return row_kernel(name, -(-columns // 32)), grid, (THREADS,), 0
 
 
-def _root(square: np.float64) -> float:
-    """Return the root, rounded up, of the float32 number in the first bytes of a float64."""
-    return math.sqrt(float(np.atleast_1d(square).view(np.float32)[0])) * (1.0 + 2.0**-50)
+def _ends(rows: int, columns: int, heads: int) -> tuple:
+    """Return the launch that finds the ends of columns, four of them to a thread where it can."""
+    if columns < 4 or 128 % columns:
+        return _by_warps("column_ends", rows, columns, heads)
+    grid = min(-(-BLOCKS // heads), -(-rows * columns // (4 * THREADS))), heads
+    return row_kernel("column_ends4"), grid, (THREADS,), 0
 
 
-def _value_units(V: Any, units: Any) -> Any:
-    """Return the units (heads, 8, d_v) of the columns in float32; those in float64 go to `units`.
-
-    `units` has 8 d_v zeros a head: 7 of float64 a column, and then its ends.
-    """
-    (heads, _, d_v), apart = V.shape, units.strides[0] // 8
-    narrowed = cupy.empty((heads, 8, d_v), cupy.float32)
-    ends = units[:, 7 * d_v :]
-    _rows("column_ends", V, ends, apart)
-    launch_rows("value_units", 0, (1, heads), (ends, np.int32(d_v), units, narrowed, apart))
-    return narrowed
+def on_device(numbers: np.ndarray) -> Any:
+    """Return numbers on the device, the caller's own; no wait where the same came before."""
+    return gpu_fused.uploaded(numbers).copy()
 
 
-def _weights(K: Any, units: Sequence[Units], largest: Any) -> Any:
-    """Return exp((k * pre - centre) . tilt) over a power of two, (heads, m) float64, at most 1."""
-    (heads, m, _), apart = K.shape, largest.strides[0] // 8
-    weights = cupy.empty((heads, m))
-    parts = [(u.key[1], 0.0 * u.key[1] if u.tilt is None else u.tilt) for u in units]
-    host = np.array([[np.full_like(centre, u.key[0]), centre, tilt]
-                     for u, (centre, tilt) in zip(units, parts, strict=True)])  # fmt: skip
-    _rows("key_logits", K, gpu_fused.uploaded(host), weights, largest, apart)
-    launch_rows("key_weights", 0, (blocks_for(m), heads), (weights, m, largest, apart))
-    return weights
-
-
-def _sides(sides: Sequence[Affine]) -> Any:
-    """Return centre, pre and post of each head as `gpu_fused.Raw` has them."""
+def _sides(sides: Sequence[Affine]) -> np.ndarray:
+    """Return centre, pre, post of each head as the passes take them: `gpu_launches.PREPARED`."""
     rows = [[*centre, pre, post, 0.0, 0.0] for pre, centre, post in sides]
-    return gpu_fused.uploaded(np.array(rows, np.float32))
+    return np.array(rows, np.float32)
 
 
-def _rows(name: str, x: Any, *arguments: Any) -> None:
-    """Launch a pass over the rows of x (heads, n, d), one warp a row."""
-    (heads, n, d), warps = x.shape, THREADS // 32
-    grid = min(-(-BLOCKS // heads), -(-n // warps)), heads
-    launch_rows(name, -(-d // 32), grid, (x, n, np.int32(d), *arguments))
-
-
-def _later(*arrays: Any) -> Callable[[], list[np.ndarray]]:
-    """Return what waits for arrays on the host: copied beside what the stream does next."""
-    side = _side_stream(cupy.cuda.runtime.getDevice())
-    ready, copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
-    ready.record()
-    side.wait_event(ready)
-    pairs = [(x, cupyx.empty_pinned(x.shape, x.dtype)) for x in arrays]
-    for x, host in pairs:
-        x.get(stream=side, out=host, blocking=False)
-    copied.record(side)
-
-    def wait() -> list[np.ndarray]:
-        copied.synchronize()
-        return [np.array(host) for _, host in pairs]  # until here no x may be lent again
-
-    return wait
-
-
-@lru_cache(maxsize=64)
-def _side_stream(device: int) -> Any:
-    return cupy.cuda.Stream(non_blocking=True)
+def _tilts(units: Sequence[Units]) -> np.ndarray:
+    """Return (pre, centre, tilt) of the keys of each head, (heads, 3, d)."""
+    rows = []
+    for u in units:
+        pre, centre, _ = u.key
+        tilt = np.zeros_like(centre) if u.tilt is None else u.tilt
+        rows.append([np.full_like(centre, pre), centre, tilt])
+    return np.array(rows)

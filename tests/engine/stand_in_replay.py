@@ -29,18 +29,32 @@ def value_units(V):
     return (*single, low, high)
 
 
-def start(Q, K, V, units, coefficients, operands, out):
-    """Fill `out` (heads, n, d_v) and return what returns the Reports."""
-    assert len({len(x) for x in (Q, K, V, units, coefficients, out)}) == 1
-    found = [
-        one(*rows, own.query, own.key, own.tilt, c, operands, into)
-        for *rows, own, c, into in zip(Q, K, V, units, coefficients, out, strict=True)
-    ]
-    return lambda: found
+class Heads:
+    """`gpu_replay.Heads`; the Units of each start go to `calls`."""
+
+    calls: list = []
+
+    def __init__(self, shape, units, coefficients, operands):
+        self.shape, self.units, self.operands = shape, units, operands
+        self.coefficients = coefficients
+
+    def start(self, Q, K, V, out, first):
+        """Fill these heads of `out` (..., n, d_v) and return what returns the Report and norms."""
+        type(self).calls.append(self.units)
+        own = slice(first, first + len(self.units))
+        rows = [x.reshape(-1, *x.shape[-2:])[own] for x in (Q, K, V, out)]
+        found = [
+            one(*of_head[:3], u.query, u.key, u.tilt, c, self.operands, of_head[3])
+            for *of_head, u, c in zip(*rows, self.units, self.coefficients, strict=True)
+        ]
+        names = "key_norms", "key_means", "low", "high", "query_norms"
+        parts = {name: np.array(x) for name, x in zip(names, zip(*found, strict=True), strict=True)}
+        query_norms = parts.pop("query_norms")
+        return SimpleNamespace(keys=lambda: SimpleNamespace(**parts), queries=lambda: query_norms)
 
 
 def one(Q, K, V, query, key, tilt, c, operands, out):
-    """Fill `out` (n, d_v) of one head and return its Report."""
+    """Fill `out` (n, d_v) of one head; return its key norm and mean, ranges and query norm."""
     with np.errstate(invalid="ignore", over="ignore"):
         k, q = prepared(K, key), prepared(Q, query)
         pre, mid, mid_rest, inverse, radius, low, high = value_units(V)
@@ -58,10 +72,9 @@ def one(Q, K, V, query, key, tilt, c, operands, out):
         y = ((x * radius + mid_rest) + mid) / pre
         out[...] = np.where(y < low, low, np.where(y > high, high, y))
         squares = [np.square(x.astype(np.float64)).sum(axis=1).max() for x in (q, k)]
-    return SimpleNamespace(
-        key_norm=float(np.sqrt(squares[1] * (1.0 + 2.0**-14))),
-        key_mean=moments[1][:, -1] / moments[0][0, -1], low=low, high=high,
-        query_norm=lambda: float(np.sqrt(squares[0] * LATE)),
+    return (
+        float(np.sqrt(squares[1] * (1.0 + 2.0**-14))), moments[1][:, -1] / moments[0][0, -1],
+        low, high, float(np.sqrt(squares[0] * LATE)),
     )  # fmt: skip
 
 
@@ -73,14 +86,13 @@ def install(monkeypatch):
     monkeypatch.setattr("subquad.execution.replay", replay)
     calls, module = [], ModuleType("subquad.engine.gpu_replay")
 
-    def counted(*arguments):
-        calls.append(arguments[3])
-        return start(*arguments)
-
     def replayable(*arrays):
         return all(x.dtype == np.float32 and x.flags.c_contiguous for x in arrays)
 
-    module.start, module.replayable, module.Units = counted, replayable, Units
+    module.replayable, module.Units, module.device = replayable, Units, lambda: 0
+    module.on_device = np.copy
+    module.output_for = lambda shape: np.full(shape, np.nan, np.float32)
+    module.Heads = type("Heads", (Heads,), {"calls": calls})
     monkeypatch.setitem(__import__("sys").modules, "subquad.engine.gpu_replay", module)
     monkeypatch.setattr("subquad.engine.gpu_replay", module, raising=False)
     return calls

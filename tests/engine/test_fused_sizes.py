@@ -10,7 +10,7 @@ from subquad.engine.fused_sizes import (
     OPERANDS,
     QUERY_GROUPS,
     SHARED,
-    STAGE_BLOCKS,
+    TRIPLES,
     V,
     fusable,
     fused_errors,
@@ -29,36 +29,69 @@ def diagonal_pairs(c):
     own, found = 16 * c, []
     for s in range(4):
         for e in range(2):
-            found += [(own + k, own + (k // 2 + s) % 8 * 2 + e)
+            found += [(own + k, own + (k // 2 + s) % 8 * 2 + (k % 2 ^ e))
                       for k in range(16) if s or not e or k % 2]  # fmt: skip
-    return found + [(own + k % 8, own + 8 + k % 8 // 2 * 2 + k // 8) for k in range(16)]
+    return found + [(own + k % 8, own + 8 + (k % 8 ^ k // 8)) for k in range(16)]
 
 
-def round_of(d, v, rotated, prefix):
-    """Return what a round of the query pass has a place for, and its blocks."""
+def triples(c):
+    """Return the triples of variables of chunk c, block by block, by the pairs they are in."""
+    blocks = []
+    for s, u in [(0, u) for u in range(8)] + [(1, u) for u in range(2, 7)] + [(2, 4), (2, 5)]:
+        for crossed, swapped in itertools.product(range(2), range(2)):
+            if s == 0 and (crossed and swapped or swapped and u == 0):
+                continue  # two of one pair: the other order is the same
+            blocks.append([
+                tuple(sorted(16 * c + v for v in (
+                    k, (k // 2 + s) % 8 * 2 + (k % 2 ^ crossed),
+                    (k // 2 + u) % 8 * 2 + (k % 2 ^ swapped)))) for k in range(16)
+            ])  # fmt: skip
+    return blocks
+
+
+def rotated_round(d, own, prefix):
+    """Return what a round without repeated features has a place for, and its blocks."""
     found, count, chunks = [], 0, d // 16
-    for c in range(v // 16, chunks):
+    for c in range(chunks):
+        if c == own:
+            continue
+        of_chunk = range(16 * c, 16 * c + 16)
+        found += [(*prefix, *p) for p in diagonal_pairs(c)]
+        count += 10
+        if c > own:
+            found += [(*prefix, b, x) for b in of_chunk for x in range(16 * c + 16, d)]
+            found += [(*prefix, x) for x in of_chunk]
+            count += 16 * (chunks - 1 - c)
+    return found, count
+
+
+def round_of(d, v, prefix):
+    """Return what a round of split operands has a place for, and its blocks."""
+    found, count = [], 0
+    for c in range(v // 16, d // 16):
         eights = range(max(v // 8 * 8, 16 * c), 16 * c + 16)
-        later = 16 * c + (16 if rotated else 0)
-        pairs = diagonal_pairs(c) if rotated else []
-        pairs += [(b, x) for b in eights for x in range(later, d) if rotated or b <= x]
-        count += len(eights) * (d - later) // 16 + (10 if rotated else 0)
+        pairs = [(b, x) for b in eights for x in range(16 * c, d) if b <= x]
+        count += len(eights) * (d // 16 - c)
         found += [(*prefix, *p) for p in pairs if not prefix or min(p) >= v]
-        if rotated:
-            found += [(*prefix, x) for x in range(16 * c, 16 * c + 16) if not prefix or x >= v]
-    return found, -(-count // STAGE_BLOCKS) * STAGE_BLOCKS
+    return found, count
 
 
 def monomials_of_blocks(d, degree, rotated):
     """Return what the query pass has a place for, as sorted variables, and its blocks."""
-    rounds = [round_of(d, v, rotated, (v,)) for v in range(d)] if degree == 3 else []
-    if degree == 2 or not rotated:
-        rounds.append(round_of(d, 0, rotated, ()))
-    if degree == 3 or not rotated:
-        linear = -(-d // 16 // STAGE_BLOCKS) * STAGE_BLOCKS
-        rounds.append(([(x,) for x in range(d)], linear))
+    chunks, stage = d // 16, 8 if rotated and degree == 3 else 4
+    if rotated and degree == 3:
+        rounds = [rotated_round(d, v // 16, (v,)) for v in range(d)]
+        for c in range(chunks):
+            own = diagonal_pairs(c) + [(x,) for x in range(16 * c, 16 * c + 16)]
+            assert len(triples(c)) == TRIPLES
+            rounds.append((own + sum(triples(c), []), 10 + TRIPLES))
+    elif rotated:
+        rounds = [rotated_round(d, -1, ())]
+    else:
+        rounds = [round_of(d, v, (v,)) for v in range(d)] if degree == 3 else []
+        rounds += [round_of(d, 0, ()), ([(x,) for x in range(d)], chunks)]
     found = [tuple(sorted(m)) for part, _ in rounds for m in part]
-    return found, sum(count for _, count in rounds)
+    return found, sum(-(-count // stage) * stage for _, count in rounds)
 
 
 @pytest.mark.parametrize("operands", OPERANDS)
@@ -74,21 +107,23 @@ def test_the_blocks_hold_every_monomial_once(d, degree, operands):
 
 
 def cubic_units(d, width):
-    """Return the units of degree 3 of the key pass, each as its monomials, with repetitions."""
+    """Return the units of degree 3 of the key pass, each as (the monomials it is for, blocks)."""
     units = []
     for c in range(d // 16):
         own = 16 * c
-        for a in range(own):
-            for b in range(own, own + 8, width):  # halves
-                units.append([(a, b + i + k // 8 * 8, own + k)
-                              for i in range(width) for k in range(16)])  # fmt: skip
-            for b in range(own + 8, own + 16, 2 * width):  # crosswise
-                units.append([(a, own + k % 8, b + 2 * i + k // 8)
-                              for i in range(width) for k in range(16)])  # fmt: skip
-        for origin, end in ((0, own), (own, own + 16)):
-            units += [[(a, b + i, own + k) for i in range(width) for k in range(16)]
-                      for b in range(origin, end, width)
-                      for a in range(origin, b + width)]  # fmt: skip
+        units.append(([(x,) for x in range(own, own + 16)], 1))
+        for b in range(0, own, width):
+            units += [([(a, b + i, own + k) for i in range(width) for k in range(16) if a <= b + i],
+                       width) for a in range(b + width)]  # fmt: skip
+        for s, a in itertools.product(range(9), range(0, own, width)):  # turned
+            rows = range(16 if s < 8 else 8)
+            pairs = [sorted((own + k, own + (k + s) % 16)) for k in rows]
+            units.append(([(a + i, *p) for i in range(width) for p in pairs], width))
+        for s, a in itertools.product(range(5), range(own, own + 16, width)):  # in halves
+            rows = [k for k in range(16) if s < 4 or k % 8 < 4]
+            pairs = [sorted((own + k, own + k // 8 * 8 + (k + s) % 8)) for k in rows]
+            units.append(([tuple(sorted((a + i, *p))) for i in range(width) for p in pairs
+                           if (a + i) // 8 != p[1] // 8 or a + i >= p[1]], width))  # fmt: skip
     return units
 
 
@@ -100,9 +135,9 @@ def test_the_units_hold_every_monomial(d, d_v, degree):
     cubic = cubic_units(d, width) if degree == 3 else []
     assert sizes.units == len(cubic) + sum(16 * (c + 1) // width for c in range(d // 16))
     if degree == 3:
-        ordered = [m for unit in cubic for m in unit if m[0] <= m[1] <= m[2]]
-        wanted = itertools.combinations_with_replacement(range(d), 3)
-        assert sorted(ordered) == sorted(wanted)
+        wanted = [m for k in (1, 3) for m in itertools.combinations_with_replacement(range(d), k)]
+        assert sorted(m for unit, _ in cubic for m in unit) == sorted(wanted)
+        assert all(blocks <= width for _, blocks in cubic)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -113,10 +148,11 @@ def test_every_shape_fits_in_shared_memory(shape):
     assert sizes.key_stage[1] >= 3
     assert resident * sizes.query_shared <= SHARED + 2048
     operands = 64 * QUERY_GROUPS * 2 * sizes.d * sizes.parts
-    barriers = sizes.query_shared - stages * STAGE_BLOCKS * sizes.tile_bytes - operands
+    barriers = sizes.query_shared - stages * sizes.stage_blocks * sizes.tile_bytes - operands
     assert barriers >= 8 + 16 * stages  # a pair of ones, two barriers a stage
     assert sizes.key_shared - sizes.key_stage[1] * sizes.key_stage[0] * (
-        sizes.key_bytes + sizes.tile_bytes) >= 16 * sizes.key_stage[1]  # fmt: skip
+        sizes.key_bytes + sizes.tile_bytes) >= 128 + 2 * 64 * sizes.accumulators  # fmt: skip
+    assert 16 * sizes.key_stage[1] <= 128  # two barriers a stage, then ones and zeros
     assert max(sizes.key_shared, sizes.pack_shared) <= SHARED
     assert sizes.columns >= sizes.d_v + sizes.degree
     assert sizes.pack_threads <= 1024

@@ -109,7 +109,8 @@ def drawn(cp, n, m, d, d_v, seed):
 @pytest.mark.parametrize(
     ("n", "m", "d", "d_v", "degree"),
     [(1, 1, 64, 64, 2), (300, 777, 64, 64, 2), (1000, 3001, 16, 13, 3), (129, 17, 32, 24, 3),
-     (65, 20_001, 128, 128, 2), (4100, 11_000, 64, 1, 2), (500, 12_345, 64, 64, 3)],
+     (65, 20_001, 128, 128, 2), (4100, 11_000, 64, 1, 2), (500, 12_345, 64, 64, 3),
+     (300, 5000, 48, 100, 3)],
 )  # fmt: skip
 def test_passes_are_within_their_rounding(cp, fused, n, m, d, d_v, degree, operands):
     Q, K, W = drawn(cp, n, m, d, d_v, n + m)
@@ -169,12 +170,13 @@ def test_many_heads_are_each_their_own(cp, fused):
         assert float(cp.abs(out[i] - exact).max()) <= 2e-5
 
 
+@pytest.mark.parametrize("degree", [2, 3])
 @pytest.mark.parametrize("operands", OPERANDS)
-def test_many_rows_are_those_of_few(cp, fused, operands):
+def test_many_rows_are_those_of_few(cp, fused, operands, degree):
     """At lengths where blocks wait for one another: a warp that came apart there was met once."""
     Q, K, W = drawn(cp, 4096, 5000, 64, 64, 3)
-    c = [1.003, 0.98, 0.53]
-    moments, _ = fused.accumulate(K[None], W[None], 2, operands)
+    c = [1.003, 0.98, 0.53, 0.17][: degree + 1]
+    moments, _ = fused.accumulate(K[None], W[None], degree, operands)
     few = fused.contract(Q[None], moments, c, operands)
     many = fused.contract(cp.tile(Q, (128, 1))[None], moments, c, operands)
     for a, b in zip(few, many, strict=True):

@@ -17,24 +17,43 @@ constexpr int PARTS = X3 ? 2 : 1;
 constexpr int KSTEP = CH * 512 * PARTS;    // bytes of 16 keys in fragment order
 constexpr int WHALF = 16 * NC * 2;         // bytes of 16 rows of a B tile, one part
 constexpr int WSTEP = WHALF * PARTS;
-// Blocks of the query pass, in rounds: in degree 3 one for each first prefix v. For each eight prefixes, from
-// v's eight on, 8 for each chunk from theirs on; a last round as if v = 0, without it; linear blocks.
-// ROTATED: a chunk with itself takes 8 blocks once, the eights of prefixes only meet later chunks, and
-// for each chunk 2 more of it with itself follow, the last the chunk alone (times v, which makes the round
-// without v needless in degree 3). Rounds are filled up to whole stages of 4.
+// Blocks of the query pass come in rounds, each filled up to whole stages of Q_BLOCKS.
+// ROTATED: a round has, for each chunk f, 8 blocks of it with itself, 8 for each eight prefixes of f and each
+// later chunk, and at the end 2 more for each f: the rest of it with itself, and it alone. In degree 3
+// there is a round for each first prefix v, over the chunks but its own, prefixes being of later ones; then
+// one for each chunk: its pairs as in degree 2, and its TRIPLES. What v has alone with an earlier chunk is left out.
+// Else, in degree 3 a round for each first prefix v: for each eight prefixes, from v's eight on, 8 for each
+// chunk from theirs on; a last round as if v = 0, without it; linear blocks.
 constexpr bool ROTATED = !X3 && D <= 64;
-__device__ constexpr int query_round(int eight) {
+constexpr int Q_BLOCKS = ROTATED && DEGREE == 3 ? 8 : 4;
+constexpr int TRIPLES = 51;   // blocks of three variables of a chunk
+// Triples of a chunk: pairs p of variables times those s and u further on modulo 8, each set of three of
+// them once; `crossed` and `swapped`: times the other one of each pair s, or u, further on.
+struct Triple { int s, u; bool first, crossed, swapped; };   // first: with this s
+__device__ constexpr Triple triple_of(int j) {
+    if (j < 2) return {0, 0, j == 0, j == 1, false};
+    if (j < 23) return {0, (j + 1) / 3, false, (j - 2) % 3 == 1, (j - 2) % 3 == 2};
+    const int set = (j - 23) / 4;
+    return {set < 5 ? 1 : 2, set < 5 ? set + 2 : set - 1, j == 23 || j == 43, (j - 23) % 4 / 2 > 0, (j - 23) % 2 > 0};
+}
+__device__ constexpr int whole(int blocks) { return (blocks + Q_BLOCKS - 1) / Q_BLOCKS * Q_BLOCKS; }
+__device__ constexpr int query_round(int own) {   // ROTATED; own: the chunk of v, -1 for none
     int total = 0;
-    for (int c = eight / 2; c < CH; c++) {
-        const int here = c == eight / 2 && eight % 2 ? 8 : 16;
-        total += ROTATED ? 10 + here * (CH - 1 - c) : here * (CH - c);
-    }
-    return (total + 3) / 4 * 4;
+    for (int f = 0; f < CH; f++) total += f == own ? 0 : f < own ? 10 : 10 + 16 * (CH - 1 - f);
+    return whole(total);
+}
+constexpr int OWN_ROUND = whole(10 + TRIPLES);
+__device__ constexpr int eight_round(int eight) {
+    int total = 0;
+    for (int c = eight / 2; c < CH; c++) total += (c == eight / 2 && eight % 2 ? 8 : 16) * (CH - c);
+    return whole(total);
 }
 __device__ constexpr int query_blocks() {
-    int total = DEGREE == 3 || !ROTATED ? (CH + 3) / 4 * 4 : 0;
-    for (int eight = 0; DEGREE == 3 && eight < 2 * CH; eight++) total += 8 * query_round(eight);
-    return DEGREE == 3 && ROTATED ? total : total + query_round(0);
+    if (ROTATED && DEGREE == 2) return query_round(-1);
+    int total = ROTATED ? CH * OWN_ROUND : whole(CH) + eight_round(0);
+    for (int c = 0; DEGREE == 3 && ROTATED && c < CH; c++) total += 16 * query_round(c);
+    for (int eight = 0; DEGREE == 3 && !ROTATED && eight < 2 * CH; eight++) total += 8 * eight_round(eight);
+    return total;
 }
 constexpr int BLOCKS = query_blocks();
 constexpr int NORMS = DEGREE + 1;
@@ -81,10 +100,29 @@ __device__ __forceinline__ void bar_wait(u32 bar, u32 parity) {
         "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
         "@p bra done;\nbra again;\ndone:\n}" ::"r"(bar), "r"(parity) : "memory");
 }
-// For a whole warp, whose lanes wgmma must find together.
+// For a whole warp: its lanes stay together, as wgmma must find them.
 __device__ __forceinline__ void warp_wait(u32 bar, u32 parity) {
-    bar_wait(bar, parity);
-    __syncwarp();
+    u32 done;
+    do {
+        asm volatile(
+            "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+            "selp.u32 %0, 1, 0, p;\n}" : "=r"(done) : "r"(bar), "r"(parity) : "memory");
+    } while (!__all_sync(0xffffffffu, done));
+}
+// By the lanes with `on`, without a branch.
+__device__ __forceinline__ void bar_arrive_if(u32 bar, bool on) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}"
+                 ::"r"(bar), "r"((u32)on) : "memory");
+}
+__device__ __forceinline__ void bar_expect_if(u32 bar, u32 bytes, bool on) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %2, 0;\n@p mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n}"
+                 ::"r"(bar), "r"(bytes), "r"((u32)on) : "memory");
+}
+__device__ __forceinline__ void bulk_load_if(u32 to, const void* from, u32 bytes, u32 bar, bool on) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.u32 p, %4, 0;\n"
+        "@p cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n}"
+        ::"r"(to), "l"(from), "r"(bytes), "r"(bar), "r"((u32)on) : "memory");
 }
 __device__ __forceinline__ void bulk_load(u32 to, const void* from, u32 bytes, u32 bar) {
     asm volatile(

@@ -110,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(PACK_THREADS) pack_keys(
     int apart, const double* weights) {
     extern __shared__ __align__(128) char smem[];
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, slot = tid / NC, col = tid % NC;
-    const int head = blockIdx.y, blocks = gridDim.x, block = blockIdx.x, total = (m + TILE - 1) / TILE;
+    const int head = blockIdx.y, blocks = gridDim.x, block = blockIdx.x, total = (16 * steps + TILE - 1) / TILE;
     Raw raw = {nullptr, nullptr, weights, 1.f, 1.f, sides != nullptr};
     if (raw.on) {
         raw.centre = sides + (size_t)head * (D + 4);

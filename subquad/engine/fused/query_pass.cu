@@ -1,5 +1,5 @@
 // ---- query pass ------------------------------------------------------------------------------
-constexpr int Q_BLOCKS = 4, Q_PER = 2, Q_STAGE = Q_BLOCKS * WSTEP;   // blocks of a stage, of a commit
+constexpr int Q_PER = 2, Q_STAGE = Q_BLOCKS * WSTEP;   // blocks of a commit; bytes of a stage
 constexpr int Q_ROWS = 64 * Q_GROUPS;
 constexpr int Q_PART = CH * 512;        // bytes of 16 queries, one part
 constexpr int Q_OPERANDS = 4 * Q_GROUPS * PARTS * Q_PART;
@@ -37,7 +37,8 @@ __device__ __forceinline__ float2 restored(float2 x, const float* values, int co
 
 // Q (heads, n, D) float32, or raw (`pack_keys`): then `largest` of a head becomes that of its queries, and
 // the output is in the units of V. `own` (heads, 4), if any, has coefficients for each head. FINISHED: out (heads, n, CW) float32 is
-// numerator over normaliser; else the numerator. by_degree (heads, n, 4): the normalisers of degree 0, 1, 2, 3.
+// numerator over normaliser; else the numerator. by_degree (heads, n, 4), if
+// any: the normalisers of degree 0, 1, 2, 3.
 extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_pass(
     const float* __restrict__ Q, const char* __restrict__ table, const float* __restrict__ constants,
     int n, float c0, float c1, float c2, float c3, int finished,
@@ -111,18 +112,17 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
     int stage = 0, slot = 0, phase = 0, refill = 0, refill_phase = 0;
     int at = 0;   // block of the stage: set anew in each loop, all of which take whole stages, to be a constant
     const char* next = table + (size_t)Q_STAGES * Q_STAGE;
+    const int uniform_warp = __shfl_sync(0xffffffffu, warp, 0);
     auto enter = [&]() { if (at == 0) warp_wait(full + 8 * slot, phase); };
     auto leave = [&]() {   // called once the stage before `stage` is done with
-        if (lane == 0 && stage > 0) bar_arrive(empty + 8 * (slot == 0 ? Q_STAGES - 1 : slot - 1));
-        if (tid == 0 && stage > 1 && stage < stages - Q_STAGES + 2) {
-            const u32 bar = full + 8 * refill;
-            bar_wait(empty + 8 * refill, refill_phase);
-            bar_expect(bar, Q_STAGE);
-            bulk_load(base + refill * Q_STAGE, next, Q_STAGE, bar);
+        bar_arrive_if(empty + 8 * (slot == 0 ? Q_STAGES - 1 : slot - 1), lane == 0 && stage > 0);
+        if (uniform_warp == 0 && stage > 1 && stage < stages - Q_STAGES + 2) {
+            warp_wait(empty + 8 * refill, refill_phase);
+            bar_expect_if(full + 8 * refill, Q_STAGE, lane == 0);
+            bulk_load_if(base + refill * Q_STAGE, next, Q_STAGE, full + 8 * refill, lane == 0);
             next += Q_STAGE;
             if (++refill == Q_STAGES) { refill = 0; refill_phase ^= 1; }
         }
-        __syncwarp();   // wgmma is illegal for a warp that came apart here
     };
     auto advance = [&]() { at = 0; stage++; if (++slot == Q_STAGES) { slot = 0; phase ^= 1; } };
     // Row r of an operand times multiplier r, words of two: upper and lower rows, variables 0-7 and 8-15.
@@ -175,59 +175,102 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
     };
     // ptxas lets products overlap only where every loop runs at least once and ends with none in flight.
     if constexpr (ROTATED) {   // so a round has no loop, and all its chunks stay in registers
-        auto pairs_times = [&](int i, const Rows& q, const Rows& pairs) {   // two blocks
-            enter();
+        auto end = [&]() {
+            if (at > 0) advance();
+            wg_wait<0>();
+        };
+        auto swapped = [&](const Rows& pairs) {   // the two of each word change places
+            Rows s = {};
 #pragma unroll
-            for (int e = 0; e < 2; e++) scaled(a[i % 2][e].high, a[i % 2][e].low, q, one_of(pairs, e));
+            for (int r = 0; r < 4; r++) s.x[r] = __byte_perm(pairs.x[r], 0, 0x1032);
+            return s;
+        };
+        auto pairs_of = [&](int c, int s) -> Rows {   // of variables (two a lane: t and t + 4), s further on modulo 8
+            const int p = t + s;
+            const u32 low = eights + c * 512 + (p & 4) * 64 + (p & 3) * 4, high = low + 256 - (p & 4) * 128;
+            return {{word(low), word(low + 128), word(high), word(high + 128)}, {}};
+        };
+        auto two = [&](int i, const Rows& q, const Rows& s, const Rows& s2) {   // blocks q s, q s2
+            enter();
+            scaled(a[i % 2][0].high, a[i % 2][0].low, q, s);
+            scaled(a[i % 2][1].high, a[i % 2][1].low, q, s2);
             multiply(a[i % 2], 2);
         };
-        auto round = [&](int eight) {
+        auto with_itself = [&](int c, const Rows& q) {   // its pairs times those s = 1, 2, 3, then 0 further on
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const Rows s = pairs_of(c, (i + 1) % 4);
+                two(i, q, s, swapped(s));
+            }
+        };
+        auto rest_of = [&](int i, int c, const Rows& q, bool alone) {   // pairs p < 4 times p + 4, and the chunk alone
+            const Rows x = chunk_of(c), y = swapped(x);
+            Operand (&to)[Q_PER] = a[i % 2];
+            enter();
+            scaled(to[0].high, to[0].low, {{q.x[0], q.x[1], q.x[0], q.x[1]}, {}},
+                   {{x.x[2], x.x[3], y.x[2], y.x[3]}, {}});
+            if (alone) scaled(to[1].high, to[1].low, q, unit());
+            multiply(to, alone ? 2 : 1);
+        };
+        auto round = [&](int own) {
             Rows held[CH];
             at = 0;
 #pragma unroll
-            for (int c = eight / 2; c < CH; c++) held[c] = times(c, DEGREE == 3);
+            for (int f = 0; f < CH; f++) if (f != own) held[f] = times(f, own >= 0);
 #pragma unroll
-            for (int first = eight / 2; first < CH; first++) {
-                // The chunk with itself: pairs of variables p (two a lane: t and t + 4) times those of
-                // p + s modulo 8, s = 1, 2, 3, then 0.
+            for (int f = 0; f < CH; f++) {
+                if (f == own) continue;
+                with_itself(f, held[f]);
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int p = t + (i + 1) % 4;
-                    const u32 low = eights + first * 512 + (p & 4) * 64 + (p & 3) * 4, high = low + 256 - (p & 4) * 128;
-                    pairs_times(i, held[first], {{word(low), word(low + 128), word(high), word(high + 128)}, {}});
-                }
-#pragma unroll
-                for (int e = max(eight, 2 * first); e < 2 * first + 2 && first < CH - 1; e++) {
+                for (int e = 2 * f; e < 2 * f + 2 && f > own && f < CH - 1; e++) {
                     u32 up[4], down[4];
                     load16(up, eights + e * 256);
                     load16(down, eights + e * 256 + 128);
 #pragma unroll
-                    for (int c = first + 1; c < CH; c++)
+                    for (int c = f + 1; c < CH; c++)
 #pragma unroll
-                        for (int i = 0; i < 4; i++)
-                            pairs_times(i, held[c], {{up[i], down[i], up[i], down[i]}, {}});
+                        for (int i = 0; i < 4; i++) {
+                            const Rows pairs = {{up[i], down[i], up[i], down[i]}, {}};
+                            two(i, held[c], one_of(pairs, 0), one_of(pairs, 1));
+                        }
                 }
             }
-            // Pairs p < 4 times p + 4, and the chunk alone.
 #pragma unroll
-            for (int c = eight / 2; c < CH; c++) {
-                const Rows x = chunk_of(c), q = held[c], s = one_of(x, 0), s2 = one_of(x, 1);
-                Operand (&to)[Q_PER] = a[(c - eight / 2) % 2];
-                enter();
-                scaled(to[0].high, to[0].low, {{q.x[0], q.x[1], q.x[0], q.x[1]}, {}},
-                       {{s.x[2], s.x[3], s2.x[2], s2.x[3]}, {}});
-                scaled(to[1].high, to[1].low, q, unit());
-                multiply(to, 2);
-            }
-            if (at > 0) advance();
-            wg_wait<0>();
+            for (int f = 0, i = 0; f < CH; f++) if (f != own) rest_of(i++, f, held[f], f > own);
+            end();
         };
-        if constexpr (DEGREE == 2) round(0);
-        else
+        // Three of a chunk, as pairs p times those s and u further on: each set of three modulo 8 once.
+        auto own_round = [&](int c) {
+            const Rows x = chunk_of(c);
+            at = 0;
+            with_itself(c, x);
+            rest_of(0, c, x, true);
+            Rows straight, crossed, z;   // pairs p times those s further on
 #pragma unroll
-            for (int eight = 0; eight < 2 * CH; eight++)
+            for (int j = 0; j < TRIPLES; j++) {
+                const Triple f = triple_of(j);
+                if (f.first) {
+                    const Rows y = pairs_of(c, f.s);
+                    scaled(straight.x, straight.xl, x, y);
+                    scaled(crossed.x, crossed.xl, x, swapped(y));
+                }
+                if (j == 0 || f.u != triple_of(j - 1).u || f.first) z = pairs_of(c, f.u);
+                if (j % 2 == 0) enter();
+                Operand& to = a[(j / 2 + 1) % 2][j % 2];
+                scaled(to.high, to.low, f.crossed ? crossed : straight, f.swapped ? swapped(z) : z);
+                if (j % 2 || j == TRIPLES - 1) multiply(a[(j / 2 + 1) % 2], j % 2 + 1);
+            }
+            end();
+        };
+        if constexpr (DEGREE == 2) round(-1);
+        else {
+#pragma unroll
+            for (int own = 0; own < CH && CH > 1; own++)
 #pragma unroll 1
-                for (int v = 8 * eight; v < 8 * eight + 8; v++) { start(v); round(eight); }
+                for (int v = 16 * own; v < 16 * own + 16; v++) { start(v); round(own); }
+#pragma unroll 1
+            for (int c = 0; c < CH; c++) own_round(c);
+        }
     } else {   // so there is one nest of loops; the last round of v is that of degree 2
 #pragma unroll 1
         for (int v = DEGREE == 3 ? 0 : D; v <= D; v++) {
@@ -269,7 +312,7 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
         }
         wg_wait<0>();
     }
-    if constexpr (DEGREE == 3 || !ROTATED) {
+    if constexpr (!ROTATED) {
         at = 0;
 #pragma unroll
         for (int c = 0; c < CH; c += Q_PER) {   // linear blocks
@@ -295,9 +338,9 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
         lower[k] = __shfl_sync(0xffffffffu, acc[j + 2], holder);
     }
     const int row = first + warp * 16 + g;
-    by_degree += (size_t)head * n;
-    if (t == 0 && row < n) by_degree[row] = make_float4(upper[0], upper[1], upper[2], upper[3]);
-    if (t == 0 && row + 8 < n) by_degree[row + 8] = make_float4(lower[0], lower[1], lower[2], lower[3]);
+    if (by_degree) by_degree += (size_t)head * n;
+    if (by_degree && t == 0 && row < n) by_degree[row] = make_float4(upper[0], upper[1], upper[2], upper[3]);
+    if (by_degree && t == 0 && row + 8 < n) by_degree[row + 8] = make_float4(lower[0], lower[1], lower[2], lower[3]);
     const float sum = c0 * zero + c1 * upper[1] + c2 * upper[2] + c3 * upper[3];
     const float sum8 = c0 * zero + c1 * lower[1] + c2 * lower[2] + c3 * lower[3];
     const float r1 = finished ? 1.f / sum : 1.f, r2 = finished ? 1.f / sum8 : 1.f;

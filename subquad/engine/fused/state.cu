@@ -23,13 +23,9 @@ extern "C" __global__ void __launch_bounds__(256) reduce_state(
         const int entry = blockIdx.x * 256 + threadIdx.x;
         const int line = entry / (NC / 4), col = entry % (NC / 4) * 4, unit = line / 16 / NACC;
         if (unit >= UNITS) return;
-        const Unit u = unit_of(unit);
-        const int i = line / 16 % NACC, k = line % 16, own = 16 * u.c;
-        int b = u.b + i, c = own + k;
-        if (u.kind == HALVES) b += own + k / 8 * 8;
-        if (u.kind == CROSS) { b = own + k % 8; c = own + 8 + u.b + 2 * i + k / 8; }
-        if (u.a > b || (b > c && (u.a >= 0 || b != own + 15))) return;
-        const int row = b <= c ? graded_row(u.a, b, c) : 1 + c;
+        int a, b, c;
+        if (!variables_of(unit_of(unit), line / 16 % NACC, line % 16, a, b, c)) return;
+        const int row = b < 0 ? 1 + c : graded_row(a, b, c);
         const float* at = partial + ((size_t)head * groups * ROWS + line) * NC + col;
         double total[4] = {0.0, 0.0, 0.0, 0.0};
 #pragma unroll 8
@@ -59,65 +55,89 @@ extern "C" __global__ void __launch_bounds__(256) reduce_state(
 // and multinomial; the normaliser of degree k, multinomial alone, in column CW + k - 1.
 
 // What a block multiplies: prefix a (-1: none), chunk c, and `with`: 0..15 prefix b of the chunk `from`;
-// 16 + 2 s + e the pairs s further on in the chunk; or nothing but a.
-constexpr int LINEAR = 32, NOTHING = 33;
+// 16 + 2 s + e the pairs s further on in the chunk, the two of each changed over if e; 64 + j both of those of
+// Triple j; or nothing but a.
+constexpr int LINEAR = 32, NOTHING = 33, TRIPLE = 64;
 struct Block { int a, c, from, with; };
 
-__device__ __forceinline__ Block block_of(int block) {
-    Block found = {-1, 0, 0, 0};
-    constexpr int ROUNDS = DEGREE == 2 ? 1 : ROTATED ? D : D + 1;
-    for (int v = 0; v < ROUNDS; v++) {
-        const int own = DEGREE == 3 && v < D ? v / 8 : 0;
-        if (block >= query_round(own)) { block -= query_round(own); continue; }
-        found.a = DEGREE == 3 && v < D ? v : -1;
-        for (int from = own / 2; from < CH; from++) {
-            found.c = found.from = from;
-            if (ROTATED && block < 8) {
-                found.with = 16 + (2 + block) % 8;
-                return found;
-            }
-            if (ROTATED) block -= 8;
-            const int first = ROTATED ? from + 1 : from;
-            for (int eight = max(own, 2 * from); eight < 2 * from + 2; eight++) {
-                const int here = 8 * (CH - first);
-                if (block < here) {
-                    found.c = first + block / 8;
-                    found.with = eight % 2 * 8 + block % 8;
-                    return found;
-                }
-                block -= here;
-            }
-        }
-        found.c = own / 2 + block / 2;
-        found.with = found.c >= CH ? NOTHING : block % 2 ? LINEAR : 24;
-        return found;
-    }
-    found.c = block;
-    found.with = block < CH ? LINEAR : NOTHING;
-    return found;
+// Of the chunk with itself, then alone.
+__device__ __forceinline__ int with_itself(int block) {
+    return block < 8 ? 16 + (2 + block) % 8 : block == 8 ? 24 : LINEAR;
 }
 
-// The feature k of a block, its variables in order, -1 for none; false where it repeats another.
+__device__ __forceinline__ Block rotated_block(int block) {
+    int own = DEGREE == 3 ? 0 : -1, v = -1;
+    if (DEGREE == 3) {
+        while (own < CH && block >= 16 * query_round(own)) block -= 16 * query_round(own++);
+        if (own == CH) {
+            const int at = block % OWN_ROUND, with = at < 10 ? with_itself(at) : TRIPLE + at - 10;
+            return {-1, block / OWN_ROUND, 0, at < 10 + TRIPLES ? with : NOTHING};
+        }
+        v = 16 * own + block / query_round(own);
+        block %= query_round(own);
+    }
+    for (int f = 0; f < CH; f++) {
+        if (f == own) continue;
+        if (block < 8) return {v, f, f, with_itself(block)};
+        block -= 8;
+        const int here = f > own ? 16 * (CH - 1 - f) : 0;
+        if (block < here) {
+            const int each = here / 2, in = block % each;
+            return {v, f + 1 + in / 8, f, block / each * 8 + in % 8};
+        }
+        block -= here;
+    }
+    const int f = block / 2 + (own >= 0 && block / 2 >= own ? 1 : 0);
+    return {v, f, f, f >= CH || (f < own && block % 2) ? NOTHING : with_itself(8 + block % 2)};
+}
+
+__device__ __forceinline__ Block even_block(int block) {
+    for (int v = DEGREE == 3 ? 0 : D; v <= D; v++) {
+        const int eights = v < D ? v / 8 : 0, a = v < D ? v : -1;
+        if (block >= eight_round(eights)) { block -= eight_round(eights); continue; }
+        for (int eight = eights; eight < 2 * CH; eight++) {
+            const int here = 8 * (CH - eight / 2);
+            if (block < here) return {a, eight / 2 + block / 8, eight / 2, eight % 2 * 8 + block % 8};
+            block -= here;
+        }
+        return {a, 0, 0, NOTHING};
+    }
+    return {-1, block, 0, block < CH ? LINEAR : NOTHING};
+}
+
+__device__ __forceinline__ void order(int& low, int& high) {
+    const int other = max(low, high);
+    low = min(low, high);
+    high = other;
+}
+
+// The variables a <= b <= c of feature k of a block, -1 for none; false where it repeats another.
 __device__ __forceinline__ bool feature_of(const Block& block, int k, int& a, int& b, int& c) {
     const int own = 16 * block.c;
     a = block.a; b = -1; c = own + k;
     if (block.with == NOTHING) return false;
     if (block.with == LINEAR) {   // a prefix times the chunk is of degree 2
         b = a; a = -1;
-        return b <= c;
+        return true;
     }
-    if (block.with < 16) b = 16 * block.from + block.with;
-    else {
+    if (block.with >= TRIPLE) {
+        const Triple f = triple_of(block.with - TRIPLE);
+        a = own + (k / 2 + f.s) % 8 * 2 + (k % 2 ^ (f.crossed ? 1 : 0));
+        b = own + (k / 2 + f.u) % 8 * 2 + (k % 2 ^ (f.swapped ? 1 : 0));
+        order(a, b);
+    } else if (block.with < 16) {
+        b = 16 * block.from + block.with;
+        return b <= c && a <= b;   // it has b and c the other way round too
+    } else {
         const int s = (block.with - 16) / 2, e = (block.with - 16) % 2;
-        if (s == 0 && e == 1 && k % 2 == 0) return false;   // what e = 0 has
-        if (s == 4) { c = own + k % 8; b = own + 8 + k % 8 / 2 * 2 + k / 8; }
-        else b = own + (k / 2 + s) % 8 * 2 + e;
+        if (s == 0 && e == 1 && k % 2 == 0) return false;   // the next has it
+        if (s == 4) c = own + k % 8;
+        b = s == 4 ? own + 8 + (k % 8 ^ k / 8) : own + (k / 2 + s) % 8 * 2 + (k % 2 ^ e);
     }
-    if (b > c) {
-        if (!ROTATED) return false;   // it has b and c the other way round too
-        const int other = b; b = c; c = other;
-    }
-    return a <= b;
+    order(b, c);
+    order(a, b);
+    order(b, c);
+    return true;
 }
 
 extern "C" __global__ void pack_state(
@@ -128,7 +148,7 @@ extern "C" __global__ void pack_state(
     const double* M = moments + (size_t)head * STATE_ROWS * COLUMNS;
     if (blockIdx.x == 0) for (int i = tid; i < NC; i += blockDim.x)   // degree 0, added last in float32
         constants[head * NC + i] = i >= COLUMNS ? 0.f : (float)(M[i] * (i < CW ? c0 : 1.0));
-    const Block block = block_of(blockIdx.x);
+    const Block block = ROTATED ? rotated_block(blockIdx.x) : even_block(blockIdx.x);
     u32* out = table + ((size_t)head * BLOCKS + blockIdx.x) * (WSTEP / 4);
     for (int i = tid; i < 2 * NC * 4; i += blockDim.x) {   // word: two features of a column
         const int r = i % 4, col = i / 4 % NC, half = i / 4 / NC;

@@ -1,0 +1,54 @@
+"""The committed record of the fused passes: what is said of it, and its table in the README."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import gpu
+from experiments.finding import FAILS, HOLDS
+
+PATH = Path(gpu.__file__).parent / "results" / "gpu.json"
+README = PATH.parents[2] / "README.md"
+
+
+@pytest.fixture
+def record():
+    return json.loads(PATH.read_text())
+
+
+def test_rows_are_checked_before_they_are_timed(record):
+    for row in record["rows"]:
+        worst = max(row["own_polynomial"], row["checked_own_polynomial"])
+        assert worst <= gpu.LARGEST_OWN[row["operands"]]
+        assert (row["again"] is None) == (row["degree"] != 2)
+        if row["again"]:
+            assert row["again"]["measured"] <= row["again"]["bound"] <= row["again"]["tol"]
+
+
+def test_the_table_of_runs_is_the_record(record):
+    text = README.read_text()
+    for row in record["rows"]:
+        if not row["again"]:
+            continue
+        run, bare = (1e3 * row["again"]["seconds"][name] for name in ("run", "bare"))
+        over, bound = row["again"]["over_bare"], row["again"]["bound"]
+        assert f"| {row['key']} | {run:.2f} | {bare:.2f} | {over:.2f} | {bound:.1e} |" in text
+        assert over == pytest.approx(run / bare)
+
+
+def test_findings_follow_from_the_numbers(record):
+    speed, own, again = gpu.findings(record)
+    assert {speed.verdict, own.verdict, again.verdict} == {HOLDS}
+    worse = copy.deepcopy(record)
+    for row in worse["rows"]:
+        if row["again"] and row["n"] == gpu.LENGTH:
+            row["again"]["over_bare"] *= 1.3
+        row["ratios"] = {name: 0.1 * ratio for name, ratio in row["ratios"].items()}
+        row["own_polynomial"] *= 10.0
+    assert {finding.verdict for finding in gpu.findings(worse)} == {FAILS}
+
+
+def test_a_row_of_the_table_has_all_columns(record):
+    assert all(len(row) == len(gpu.HEADER) for row in gpu.table_rows(record))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import array_api_compat
@@ -25,13 +25,13 @@ class Work:
     elements : float
         Entries of Q, K, V centred and scaled, and of the output.
     state_bytes : float
-        Memory of the State, 0 where there is none.
+        Memory of the passes, 0 where there is no State; costs no time.
     wide_pairs : float
         Exact pairs in float64 whatever `dtype`: rows that go exact after the run.
     calls : Calls
         What the passes on the CPU cost beside their arithmetic: steps, each of which costs what it
-        costs whatever it holds, and operations that one thread does alone. What else does not
-        grow with the sizes is counted in steps as well.
+        costs whatever it holds, operations that one thread does alone, and accumulators filled.
+        What else does not grow with the sizes is counted in steps as well.
     """
 
     pairs: float
@@ -57,7 +57,7 @@ class Speed:
     """Rates of one dtype, per second.
 
     Flops in the products of the exact and of the polynomial path, pairs (exp and what goes with
-    it), features built, entries of the input prepared; bytes of the State filled and converted,
+    it), features built, entries of the input prepared; bytes of accumulators and tables filled,
     rows: norms, sums by degree, bounds; and steps. The last three are free where nobody gives
     them.
     """
@@ -104,15 +104,19 @@ class Rates:
         rows = work.elements / (work.d + work.d_v)
         return (
             self.overhead
-            + work.pairs * pair
+            + (work.pairs + (self.threads - 1) * work.calls.alone_pairs) * pair
             + work.wide_pairs * wide_pair
             + work.feature_tokens * feature
             + (self.threads - 1) * work.calls.alone * feature / (2 * columns)
             + work.elements / speed.elements
             + rows / speed.rows
-            + work.state_bytes / speed.state_bytes
+            + work.calls.filled / speed.state_bytes
             + work.calls.steps / speed.steps
         )
+
+    def beside(self, steps: float) -> Rates:
+        """Return the same with the time of so many steps more in each call."""
+        return replace(self, overhead=self.overhead + steps / self.float32.steps)
 
     def as_dict(self) -> dict:
         """Return the rates as plain numbers."""

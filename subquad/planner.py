@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from subquad.certificate import Term
 from subquad.cost import Rates
 from subquad.methods.method import Method, Proposal, Refusal
+from subquad.sides import measuring_steps
 from subquad.stats import Stats
 
 LONGEST = 2**48
@@ -31,6 +32,8 @@ class HeadPlan:
         The head in each of its Frames.
     options : tuple of Proposal or Refusal
         In the order of METHODS.
+    rates : Rates
+        As given, but for `overhead`, which has in it what measuring such a head costs.
     chosen : Proposal or None
         The cheapest that is certified and fits in memory; None where there is none.
     """
@@ -117,6 +120,8 @@ def choose(
             return rates.seconds(option.work)
         return math.inf
 
+    n, m, d = views[0].n, views[0].m, views[0].d  # measured whatever the method
+    rates = rates.beside(measuring_steps(n, d) + measuring_steps(m, d))
     found: list[list[Proposal | Refusal]] = [[] for _ in methods]
     budget = math.inf
     for i in sorted(range(len(methods)), key=lambda i: _search(methods[i])):

@@ -133,6 +133,16 @@ def _measure(x: Array, with_zero: bool, pre: float | None = None) -> Measured:
     return Measured(kept, about_zero, centred)
 
 
+def measuring_steps(n: int, d: int) -> float:
+    """Return what measuring n rows costs beside the passes over all, in steps of the engine.
+
+    What the sample costs, the ball of its bulk and, where the far rows of all are looked at, that
+    of theirs; as measured on a CPU, in units of `Calls.steps`.
+    """
+    sampled = min(n, SAMPLE) * d / 110.0
+    return sampled + (450.0 if n <= 1024 else 570.0) + (1150.0 if n in REFINED else 0.0)
+
+
 def _unit(largest: float) -> float:
     """Return the power of two that brings the largest entry into [1/2, 1)."""
     return 1.0 / power_of_two(exponent_of(largest))

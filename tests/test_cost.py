@@ -1,7 +1,9 @@
 """The cost model: linear in its counts, free where no rate is given; a calibration that holds."""
 
 import dataclasses
+import json
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -26,7 +28,8 @@ def priced(**rates):
 
 
 def test_every_count_has_its_rate():
-    work = Work(3.0, 5.0, 12.0, 2, 1, "float32", 7.0, 11.0, Calls(13.0, 17.0))
+    calls = Calls(13.0, 17.0, 19.0, filled=23.0)
+    work = Work(3.0, 5.0, 12.0, 2, 1, "float32", 7.0, 11.0, calls)
     assert priced().seconds(work) == 0.0
     assert priced(pairs=2.0).seconds(work) == 14.0 / 2.0
     assert priced(exact_flops=2.0).seconds(work) == 14.0 * 2 * 4 / 2.0
@@ -34,7 +37,7 @@ def test_every_count_has_its_rate():
     assert priced(polynomial_flops=2.0).seconds(work) == 5.0 * 16 / 2.0  # [V, 1] padded to 8
     assert priced(elements=2.0).seconds(work) == 6.0
     assert priced(rows=2.0).seconds(work) == 4.0 / 2.0
-    assert priced(state_bytes=2.0).seconds(work) == 3.5
+    assert priced(state_bytes=2.0).seconds(work) == 23.0 / 2.0  # of those filled, not of those held
     assert priced(steps=2.0).seconds(work) == 6.5
 
 
@@ -45,6 +48,53 @@ def test_what_one_thread_does_alone_costs_what_the_others_miss():
     small = both_passes(64, 64, 4, 4, 2)
     assert small.alone == 2 * 2.0 * 64 * 15 * 8
     assert both_passes(10**7, 10**7, 4, 4, 2).alone == 2 * threads.THREAD_WORK
+
+
+def test_exact_pairs_of_one_thread_are_priced_as_pairs():
+    work = Work(5.0, 0.0, 0.0, 2, 1, "float32", calls=Calls(alone_pairs=3.0))
+    assert priced(pairs=2.0).seconds(work) == 2.5
+    assert priced(pairs=2.0, threads=3).seconds(work) == 5.5
+    few, many = exact_calls(64, 64, 8, 8), exact_calls(2**15, 2**15, 8, 8)
+    assert few.alone_pairs == 64.0**2 and 2**15 < many.alone_pairs < 2.0**30
+
+
+def test_accumulators_filled_are_those_of_every_group():
+    one, all_groups = (accumulate_calls(n, 8, 7, 3).filled for n in (64, 2**18))
+    assert one == 2 * 8.0 * 165 * 8
+    assert all_groups == (sizes.GROUPS + 1) * 8.0 * 165 * 8
+    assert contract_calls(2**18, 8, 7, 3).filled == 8.0 * 165 * 8
+
+
+def test_what_measuring_a_head_costs_is_in_every_prediction():
+    """At 2,048 rows a second ball is looked for; where steps are free nothing is added."""
+    from subquad import plan
+    from subquad.sides import measuring_steps
+
+    assert measuring_steps(2048, 8) > 2.0 * measuring_steps(1024, 8)
+    assert measuring_steps(2**17, 8) < measuring_steps(2**14, 8)
+    slow = priced(steps=2.0, pairs=1e12, features=1e12)
+    head = plan(n=2048, d=8, logit_bound=0.5, tol=1e-2, rates=slow).heads[0]
+    assert head.rates.overhead == pytest.approx(2 * measuring_steps(2048, 8) / 2.0)
+    free = plan(n=2048, d=8, logit_bound=0.5, tol=1e-2, rates=TYPICAL).heads[0]
+    assert free.rates == TYPICAL
+
+
+def test_rates_are_measured_again_once_features_are_built_by_compiled_code(monkeypatch):
+    measured = []
+    monkeypatch.setattr(cpu_rates, "measured", lambda: measured.append(1) or ({}, len(measured)))
+    cpu_rates._speeds.cache_clear()
+    for loaded, count in ((False, 1), (False, 1), (True, 2), (True, 2)):
+        monkeypatch.setattr(fast, "loaded", lambda loaded=loaded: loaded)
+        assert cpu_rates.speeds() == ({}, count)
+    cpu_rates._speeds.cache_clear()
+
+
+def test_the_readme_says_what_the_record_does():
+    root = pathlib.Path(__file__).parent.parent
+    found = json.loads((root / "experiments/results/cost_model.json").read_text())["derived"]
+    text = " ".join((root / "README.md").read_text().split())
+    assert f"in {found['right']} of {found['cells']} cells" in text
+    assert f"at worst one {found['regret']['worst']:.2f} times as slow" in text
 
 
 def test_calls_add_up_and_nothing_costs_nothing():

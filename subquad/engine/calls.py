@@ -2,14 +2,15 @@
 
 A step is one NumPy call on a tile, of the microsecond or more that it costs whatever the tile
 holds; beside other threads each is a chance to wait for the interpreter, and then costs several.
-Where features are few, steps are most of the time. And the first `THREAD_WORK` operations of a
-pass are done at the pace of one thread, or cost as much by starting others. Both are counted from
-the sizes, like the tiles themselves.
+Where features are few, steps are most of the time. The first `THREAD_WORK` operations of a
+pass are done at the pace of one thread, or cost as much by starting others. And where tokens are
+few, most of the time is that of accumulators, one for each group of tiles, zeroed in fresh memory,
+added up, and made into tables. All are counted from the sizes, like the tiles themselves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 
 from subquad.engine import fast, sizes
@@ -17,23 +18,37 @@ from subquad.engine.threads import THREAD_WORK
 from subquad.engine.tiles import padded
 from subquad.features import block_sizes, feature_dimension
 
-PASS_STEPS = 150.0
+PASS_STEPS = 200.0
 """Steps of one pass whatever its size: checks, buffers, the BLAS set to one thread and back."""
+LOAD_STEPS = 10.0
+"""Steps of a load, the tokens whose features are built together: taken, transposed, views made."""
+BUILD_STEPS, SUM_STEPS, PRODUCT_STEPS = 1.0, 3.0, 2.0
+"""Steps of one multiplication of features; of a chunk of them in `accumulate`, one or two products
+and their sum in float64; and in `contract`, a product and its sum."""
 BLOCK_STEPS = 12.0
 """Steps of a block of exact weights: two products, exp, row maxima and what shifts them."""
 PAIR_WORK = 40
 """What exp of a logit and its maximum count, in operations of the products."""
+GATHERED, ORDERED = 0.9, 0.3
+"""Passes over the input more, where rows are taken from it and their sums put back in their places:
+out of order both miss the cache; and where they are put in order before."""
 
 
 @dataclass(frozen=True)
 class Calls:
-    """Steps, and operations that one thread does while the others wait; of some passes."""
+    """What some passes cost beside their arithmetic.
+
+    Steps; operations of polynomials, and exact pairs, that one thread does while the others wait;
+    bytes of accumulators and tables, filled and read again.
+    """
 
     steps: float = 0.0
     alone: float = 0.0
+    alone_pairs: float = 0.0
+    filled: float = 0.0
 
     def __add__(self, other: Calls) -> Calls:
-        return Calls(self.steps + other.steps, self.alone + other.alone)
+        return Calls(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 NONE = Calls()
@@ -41,7 +56,8 @@ NONE = Calls()
 
 def more_passes(count: int) -> Calls:
     """Return the Calls of so many passes more over the same rows, each large enough for threads."""
-    return Calls(count * PASS_STEPS, float(count * THREAD_WORK))
+    steps = PASS_STEPS + sizes.GROUPS * LOAD_STEPS
+    return Calls(count * steps, float(count * THREAD_WORK))
 
 
 def exact_work(queries: int, keys: int, d: int, columns: int) -> float:
@@ -54,26 +70,36 @@ def both_passes(keys: int, queries: int, d: int, d_v: int, degree: int) -> Calls
     return accumulate_calls(keys, d, d_v, degree) + contract_calls(queries, d, d_v, degree)
 
 
-@lru_cache(maxsize=4096)
 def accumulate_calls(keys: int, d: int, d_v: int, degree: int) -> Calls:
     """Return the Calls of `accumulate` over so many keys."""
+    return _accumulate_calls(keys, d, d_v, degree, fast.expected(keys, d, degree))
+
+
+@lru_cache(maxsize=4096)
+def _accumulate_calls(keys: int, d: int, d_v: int, degree: int, compiled: bool) -> Calls:
     if keys <= 0:
         return NONE
     tile, tiles = sizes.tile_for(keys, d, degree), sizes.tile_count(keys, d, degree)
     groups, pieces = sizes.shares(tiles, d, degree, padded(d_v + 1))
     loads = groups * -(-tiles // (groups * sizes.tiles_at_once(tile, d, degree))) * pieces
-    steps = PASS_STEPS + loads * _tile_steps(keys, d, degree, 4, 0)
-    return Calls(steps, _alone(keys, d, d_v, degree))
+    steps = PASS_STEPS + loads * _load_steps(d, degree, SUM_STEPS, compiled)
+    filled = (groups + 1) * _sum_bytes(d, d_v, degree)  # those of the groups, and their sum
+    return Calls(steps, _alone(keys, d, d_v, degree), filled=filled)
+
+
+def contract_calls(queries: int, d: int, d_v: int, degree: int) -> Calls:
+    """Return the Calls of `contract` over so many queries."""
+    return _contract_calls(queries, d, d_v, degree, fast.expected(queries, d, degree))
 
 
 @lru_cache(maxsize=4096)
-def contract_calls(queries: int, d: int, d_v: int, degree: int) -> Calls:
-    """Return the Calls of `contract` over so many queries."""
+def _contract_calls(queries: int, d: int, d_v: int, degree: int, compiled: bool) -> Calls:
     if queries <= 0:
         return NONE
     loads = -(-queries // sizes.query_tile(queries, d, degree))
-    steps = PASS_STEPS + loads * _tile_steps(queries, d, degree, 3, 4)
-    return Calls(steps, _alone(queries, d, d_v, degree))
+    steps = PASS_STEPS + loads * _load_steps(d, degree, PRODUCT_STEPS, compiled)
+    filled = _sum_bytes(d, d_v, degree)
+    return Calls(steps, _alone(queries, d, d_v, degree), filled=filled)
 
 
 def exact_calls(queries: int, keys: int, d: int, d_v: int) -> Calls:
@@ -82,20 +108,24 @@ def exact_calls(queries: int, keys: int, d: int, d_v: int) -> Calls:
         return NONE
     rows, groups = sizes.exact_shares(queries, keys)
     blocks = -(-queries // rows) * max(groups, -(-keys // sizes.EXACT_KEY_BLOCK))
-    work = exact_work(queries, keys, d, d_v + 1)
-    return Calls(PASS_STEPS + blocks * BLOCK_STEPS, min(work, THREAD_WORK))
+    alone = min(float(queries) * keys, THREAD_WORK / exact_work(1, 1, d, d_v + 1))
+    filled = 8.0 * groups * queries * (d_v + 1)
+    return Calls(PASS_STEPS + blocks * BLOCK_STEPS, alone_pairs=alone, filled=filled)
 
 
 def _alone(tokens: int, d: int, d_v: int, degree: int) -> float:
     return min(2.0 * tokens * feature_dimension(d, degree) * padded(d_v + 1), THREAD_WORK)
 
 
-def _tile_steps(tokens: int, d: int, degree: int, chunk: int, each: int) -> float:
-    """Return the steps of a tile: `chunk` for a chunk of features, `each` for a degree."""
-    compiled = fast.expected(tokens, d, degree)
-    steps = 6.0
+def _sum_bytes(d: int, d_v: int, degree: int) -> float:
+    return 8.0 * feature_dimension(d, degree) * padded(d_v + 1)
+
+
+def _load_steps(d: int, degree: int, chunk: float, compiled: bool) -> float:
+    """Return the steps of a load, `chunk` for a chunk of features beside its multiplications."""
+    steps = LOAD_STEPS
     for k, r in enumerate(block_sizes(d, degree)[1:], start=1):
         chunks = -(-r // sizes.FEATURE_CHUNK)
         builds = 0 if k == 1 else chunks if compiled else d + chunks - 1
-        steps += builds + chunk * chunks + each
+        steps += BUILD_STEPS * builds + chunk * chunks
     return steps

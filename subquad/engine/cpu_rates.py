@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.engine import prepare
+from subquad.engine import fast, prepare
 from subquad.engine.calls import Calls, both_passes, exact_calls, exact_work
 from subquad.engine.dispatch import accumulate, contract, exact_block
 from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, thread_count
@@ -25,33 +25,48 @@ from subquad.engine.tiles import padded
 from subquad.features import feature_dimension
 
 TERMS = ("exact_flops", "pairs", "polynomial_flops", "features", "elements", "state_bytes", "steps")
-TYPICAL_SECONDS = np.array([5.5e-12, 5.0e-10, 7.5e-12, 3.3e-10, 5.7e-9, 5.0e-10, 1.35e-6])
+TYPICAL_SECONDS = np.array([4.6e-12, 4.7e-10, 6.2e-12, 4.8e-10, 3.8e-9, 2.3e-10, 1.95e-6])
 """Of one unit of each of TERMS, fitted to whole runs on two cores of a server (see
 `experiments.cost_model`); only the ratios between them enter."""
-RATIO_SPREAD, NOISE = 0.35, 0.1
+RATIO_SPREAD, NOISE = 0.34, 0.1
 """Standard deviations, in logarithms: of a rate about its typical ratio to the others, of a probe
 about what the rates make of it."""
-ROUNDS = 3
-OVERHEAD_STEPS = 1800.0
+ROUNDS, SHORT = 2, 2.5e-3
+STEADY = 1.2
+"""What a run takes in the median over the least of a few: probes are the least, since the first of
+a process are slow, and a run is predicted in the median."""
+OVERHEAD_STEPS = 1600.0
 """What a run costs beside its passes, whatever the sizes, in steps."""
-ROW_ENTRIES = 64
+ROW_ENTRIES = 30
 """What a row is found to cost beside its own entries, in entries."""
-PREPARED = 0.63
-"""Share of what an entry costs in a run that the probe of preparation makes: two of the passes."""
+PREPARED, PASSED = 0.95, 1.15
+"""What an entry costs in the probe of preparation, and in a pass that builds features of it, in
+entries of a run: there each is prepared, taken up, and written as part of the output."""
 
 Probe = tuple[np.ndarray, Callable[[], object]]
 """Amounts of TERMS, and what is timed."""
 
 
-@lru_cache(maxsize=1)
 def speeds() -> tuple[dict[str, dict[str, float]], float]:
     """Return the rates of each compute dtype by name, per second, and the seconds of a call.
 
-    Under 0.3 s, once a process.
+    Under 0.3 s, once a process; once more where it has come to build features by compiled code,
+    which takes longer to load and is not for the sake of a measurement.
     """
+    return _speeds(fast.loaded())
+
+
+@lru_cache(maxsize=2)
+def _speeds(_compiled: bool) -> tuple[dict[str, dict[str, float]], float]:
+    return measured()
+
+
+def measured() -> tuple[dict[str, dict[str, float]], float]:
+    """Return what `speeds` does, measured now."""
     probes, wide = _probes("float32", PROBES), _probes("float64", WIDE)
     seconds = _timed({name: call for name, (_, call) in probes.items()}, ROUNDS)
-    fitted = fit(np.array([amount for amount, _ in probes.values()]), np.array([*seconds.values()]))
+    amounts = np.array([amount for amount, _ in probes.values()])
+    fitted = STEADY * fit(amounts, np.array([*seconds.values()]))
     # Timed once, so half of it is what half the lanes say. The wider format is never faster.
     slow = _timed({name: call for name, (_, call) in wide.items()}, 1)
     exact, polynomial = (min(1.0, (0.5 * seconds[name] / slow[name]) ** 0.5) for name in WIDE)
@@ -86,27 +101,35 @@ STEPS = 25
 
 
 def _timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the least seconds of each call, in turns: a burst falls on all alike."""
+    """Return the least seconds of each call, in turns: a burst falls on all alike.
+
+    The first of a process are slow: threads start, memory is new. What is short is called twice in
+    its turn, since after another call its code and data are out of cache.
+    """
     found = dict.fromkeys(calls, np.inf)
     for _ in range(rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            found[name] = min(found[name], time.perf_counter() - start)
+            for _ in range(2):
+                start = time.perf_counter()
+                call()
+                seconds = time.perf_counter() - start
+                found[name] = min(found[name], seconds)
+                if seconds > SHORT:
+                    break
     return found
 
 
 def _probes(dtype: str, names: tuple[str, ...]) -> dict[str, Probe]:
-    """Return the probes asked for: each starts every thread, and is no larger than that.
+    """Return the probes asked for: each starts every thread, and is not much larger than that.
 
     But for the last three, which more threads make no faster, or not yet.
     """
-    work = 1.1 * THREAD_WORK * max(thread_count() - 1, 0.5)
+    work = THREAD_WORK * max(thread_count() - 1, 0.5)
     made: dict[str, Callable[[], Probe]] = {
-        "exact, few columns": partial(_exact, 8, 1.5 * work, dtype),
-        "exact, many columns": partial(_exact, 64, 1.5 * work, dtype),
-        "polynomial, few columns": partial(_polynomial, 16, 4, work, dtype),
-        "polynomial, many columns": partial(_polynomial, 64, 2, work, dtype),
+        "exact, few columns": partial(_exact, 8, 2.6 * work, dtype),
+        "exact, many columns": partial(_exact, 64, 2.6 * work, dtype),
+        "polynomial, few columns": partial(_polynomial, 16, 4, 1.5 * work, dtype),
+        "polynomial, many columns": partial(_polynomial, 64, 2, 1.5 * work, dtype),
         "steps": partial(_polynomial, 8, 3, 2.0**21, dtype),
         "state": partial(_polynomial, 32, 3, 2.0**19, dtype),
         "preparation": partial(_preparation, 64, THREAD_WORK // (128 * ENTRY_WORK), dtype),
@@ -132,18 +155,19 @@ def _exact(d: int, work: float, dtype: str) -> Probe:
     """Return the probe of n queries and keys, `work` operations in all, about."""
     n = int((work / exact_work(1, 1, d, d + 1)) ** 0.5)
     Q, K, W = _head(n, d, dtype)
-    Q[0] *= 1e3  # row maxima are needed, as they are wherever exact is worth it
-    pairs = float(n) * n
+    calls = exact_calls(n, n, d, d)
+    pairs = float(n) * n + (thread_count() - 1) * calls.alone_pairs
     amount = np.array([pairs * 2 * (2 * d + 1), pairs, 0.0, 0.0, 0.0, 0.0, 0.0])
-    return amount + _beside(exact_calls(n, n, d, d), padded(d + 1)), partial(exact_block, Q, K, W)
+    return amount + _beside(calls, padded(d + 1)), partial(exact_block, Q, K, W)
 
 
 def _polynomial(d: int, degree: int, work: float, dtype: str) -> Probe:
     """Return the probe of both passes, each of `work` operations, about."""
     r, columns = feature_dimension(d, degree), padded(d + 1)
     n = max(64, int(work / (2 * r * columns)))
-    tokens, state = 2.0 * n * r, 3 * 8.0 * r * (d + 8)  # as methods count it
-    amount = np.array([0.0, 0.0, 2 * columns * tokens, tokens, 0.0, state, 0.0])
+    tokens = 2.0 * n * r
+    entries = PASSED * 2.0 * n * d
+    amount = np.array([0.0, 0.0, 2 * columns * tokens, tokens, entries, 0.0, 0.0])
     beside = _beside(both_passes(n, n, d, d, degree), columns)
     return amount + beside, partial(_two_passes, degree, *_head(n, d, dtype))
 
@@ -151,7 +175,7 @@ def _polynomial(d: int, degree: int, work: float, dtype: str) -> Probe:
 def _beside(calls: Calls, columns: int) -> np.ndarray:
     """Return the amounts of what passes cost beside their arithmetic, as `Rates.seconds` does."""
     alone = calls.alone * (thread_count() - 1)
-    return np.array([0.0, 0.0, alone, alone / (2 * columns), 0.0, 0.0, calls.steps])
+    return np.array([0.0, 0.0, alone, alone / (2 * columns), 0.0, calls.filled, calls.steps])
 
 
 def _two_passes(degree: int, Q: Any, K: Any, W: Any) -> None:

@@ -25,8 +25,7 @@ Build = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], Any]
 
 def builder(tokens: int, d: int, degree: int) -> Build | None:
     """Return the compiled builder, or None: too little to do for it, or numba is not there."""
-    loaded = _compiled.cache_info().currsize > 0
-    if degree < 2 or not (loaded or tokens * feature_dimension(d, degree) >= LEAST_PRODUCTS):
+    if degree < 2 or not (loaded() or tokens * feature_dimension(d, degree) >= LEAST_PRODUCTS):
         return None
     return _compiled()
 
@@ -35,8 +34,15 @@ def expected(tokens: int, d: int, degree: int) -> bool:
     """Return whether `builder` will give a compiled one, without loading it."""
     if degree < 2 or not _installed():
         return False
-    loaded = _compiled.cache_info().currsize > 0
-    return loaded or tokens * feature_dimension(d, degree) >= LEAST_PRODUCTS
+    return loaded() or tokens * feature_dimension(d, degree) >= LEAST_PRODUCTS
+
+
+def loaded() -> bool:
+    """Return whether the compiled builder has been loaded, or found not to load, in this process.
+
+    From then on every pass has it.
+    """
+    return _compiled.cache_info().currsize > 0
 
 
 @lru_cache(maxsize=1)

@@ -27,6 +27,7 @@ from subquad.bounds.softmax import additive_bound, logit_perturbation_bound, nor
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import sets
+from subquad.engine.calls import Calls
 from subquad.engine.rotate import Rotation, rotated
 from subquad.engine.threads import thread_count
 from subquad.features.anisotropic import (
@@ -51,6 +52,8 @@ from subquad.stats import Stats
 
 FLAT = 0.75
 """Where more than this share of the coordinates matters, sets are not tried against a budget."""
+BASIS_STEPS = 4000.0
+"""What finding the basis on a sample costs in every run, in steps of the passes."""
 AT_LEAST = 1024
 """Sets up to this size are tried even where exact would be faster."""
 
@@ -170,7 +173,7 @@ class Anisotropic:
         return Work(
             0.0, (parameters.r + stats.d) * tokens, tokens * (stats.d + stats.d_v),
             stats.d, stats.d_v, parameters.dtype,
-            sets.set_bytes(parameters.r, stats.d_v + 1, thread_count()),
+            sets.set_bytes(parameters.r, stats.d_v + 1, thread_count()), calls=Calls(BASIS_STEPS),
         )  # fmt: skip
 
     def run(self, head: Head, parameters: AnisotropicParameters) -> Partial:

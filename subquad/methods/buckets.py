@@ -15,7 +15,15 @@ from subquad.arrays import product_up
 from subquad.bounds.rounding import exact_logit_error
 from subquad.cost import Work
 from subquad.engine import stored_dtype
-from subquad.engine.calls import NONE, Calls, accumulate_calls, contract_calls, exact_calls
+from subquad.engine.calls import (
+    GATHERED,
+    NONE,
+    ORDERED,
+    Calls,
+    accumulate_calls,
+    contract_calls,
+    exact_calls,
+)
 from subquad.methods.method import widened
 from subquad.methods.polynomial_sums import PolynomialParameters, passes_bytes, relative_sums
 from subquad.order import OrderStatistics
@@ -169,8 +177,8 @@ def count_work(stats: Stats, p: BucketParameters) -> Work:
             tokens += float(bucket.shared.r) * bucket.keys
             tokens += sum(float(c.polynomial.r) * c.queries for c in bucket.cells)
             memory = max(memory, passes_bytes(stats.d, stats.d_v, bucket.shared))
-    # Beyond one pass over the input: rows gathered in order; rows of each bucket merged.
-    passes = 1.5 if not any(pairs.values()) and len(p.buckets) == 1 else 2.0
+    # Beyond one pass over the input: rows put in order, gathered; rows of each bucket merged.
+    passes = 1.0 + ORDERED + GATHERED + (0.0 if len(p.buckets) == 1 else 0.5)
     elements = float(passes * (stats.n + stats.m) * (stats.d + stats.d_v))
     merged = sum(bool(b.cells) for b in p.buckets) - 1 + sum(b.own for b in p.buckets)
     elements += merge_elements(stats) * max(0, merged)

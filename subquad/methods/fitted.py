@@ -20,7 +20,14 @@ import numpy as np
 
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.engine.calls import Calls, accumulate_calls, contract_calls, exact_calls
+from subquad.engine.calls import (
+    GATHERED,
+    NONE,
+    Calls,
+    accumulate_calls,
+    contract_calls,
+    exact_calls,
+)
 from subquad.features import feature_dimension
 from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.fitted_sums import grouped, large_keys, nothing, small_keys
@@ -45,7 +52,7 @@ from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 from subquad.stats import Stats
 
-PROGRAM_STEPS = 4000.0
+PROGRAM_STEPS = 2500.0
 """What the linear program of a group costs, and the proof of its pair, in steps of the passes."""
 
 
@@ -133,12 +140,14 @@ class Fitted:
     def work(self, stats: Stats, parameters: FittedParameters) -> Work:
         """Return r features of queries and small keys, the pairs of large keys and exact rows."""
         p, large = parameters, parameters.large_keys
-        sides = 2 * stats.n + stats.m + (stats.n + stats.m if large else 0)  # gathered apart
-        passes = PolynomialParameters(p.degree, LOGIT_BOUND_MAX, p.dtype, p.r)
+        # Queries are gathered by group and put back; beside large keys, so are the others.
+        passes = 1.0 + GATHERED + (0.5 if large else 0.0)
+        sides = passes * (stats.n + stats.m)
+        memory = PolynomialParameters(p.degree, LOGIT_BOUND_MAX, p.dtype, p.r)
         return Work(
             float(stats.n) * large, float(p.r) * (stats.n + stats.m - large),
-            float(sides * (stats.d + stats.d_v)), stats.d, stats.d_v, p.dtype,
-            passes_bytes(stats.d, stats.d_v, passes),
+            sides * (stats.d + stats.d_v), stats.d, stats.d_v, p.dtype,
+            passes_bytes(stats.d, stats.d_v, memory),
             wide_pairs=p.exact_share * float(stats.n) * stats.m, calls=self._calls(stats, p),
         )  # fmt: skip
 
@@ -146,7 +155,8 @@ class Fitted:
         """Return the Calls: one State, a contraction and a linear program for each group."""
         d, d_v, groups = stats.d, stats.d_v, len(p.edges)
         each = contract_calls(-(-stats.n // max(groups, 1)), d, d_v, p.degree)
-        calls = Calls(groups * (each.steps + PROGRAM_STEPS), groups * each.alone)
+        program = Calls(PROGRAM_STEPS)
+        calls = sum(groups * (each, program), NONE)
         calls += accumulate_calls(stats.m - p.large_keys, d, d_v, p.degree)
         calls += exact_calls(stats.n, p.large_keys, d, d_v)
         return calls + exact_calls(math.ceil(p.exact_share * stats.n), stats.m, d, d_v)
@@ -165,7 +175,9 @@ class Fitted:
         if large.size:
             beside = large_keys(head, taken, large, parameters.dtype)
             parts = [(xp.asarray(taken), parts[0][1].merge(beside))]
-        beyond = np.setdiff1d(np.arange(norms.size), taken)
+        left = np.ones(norms.size, dtype=bool)
+        left[taken] = False
+        beyond = np.flatnonzero(left)
         if beyond.size:
             parts.append((xp.asarray(beyond), nothing(head, beyond.size)))
         return join_rows(parts)

@@ -22,7 +22,7 @@ from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import stored_dtype
-from subquad.engine.calls import NONE, both_passes, exact_calls
+from subquad.engine.calls import GATHERED, NONE, both_passes, exact_calls
 from subquad.methods.buckets import CRITERIA, check_criterion, magnitudes
 from subquad.methods.exact import exact_partial, logit_error, sum_error
 from subquad.methods.method import (
@@ -175,8 +175,8 @@ class SupportBasis:
         """Return a m + (n - a) b pairs and r features of the small rows and keys."""
         a, b = parameters.large_queries, parameters.large_keys
         r = parameters.small.r if a < stats.n and b < stats.m else 0
-        # The rows of the two parts are gathered and prepared apart.
-        passes = 2.0 if max(a, b) > 0 and r else 1.5
+        # Where both parts have rows, those of the exact one are prepared besides.
+        passes = 1.0 + GATHERED + (0.5 if max(a, b) > 0 and r else 0.0)
         elements = passes * (stats.n + stats.m) * (stats.d + stats.d_v)
         return Work(
             float(a) * stats.m + float(stats.n - a) * b,

@@ -57,16 +57,41 @@ def test_the_tally_of_the_cost_model():
     assert (again["right"], again["nearly_right"]) == (1, 2)
     assert found["regret"]["worst"] == pytest.approx(1.4)
     assert found["within_1.5"] == 0.5  # 1 and 1/1.4 are, 1/1.6 and 2 are not
-    assert found["predicted_over_measured"]["a"] == {"least": 1.0, "median": 1.5, "most": 2.0}
+    assert found["predicted_over_measured"]["a"] == {
+        "runs": 2, "within_1.5": 0.5, "least": 1.0, "median": 1.5, "most": 2.0}  # fmt: skip
+    left_out = {**wrong, "seconds": {}, "regret": None}
+    assert cost_model.tally([right, wrong, left_out])["cells"] == 2
 
 
 def test_a_record_of_the_cost_model():
-    small = cost_model.experiment(lengths=(256,), dimensions=(4,), betas=(0.5,), repeats=1)
+    small = cost_model.experiment(lengths=(256,), dimensions=(4,), betas=(0.5,), turns=1)
     record = store.run(small, rates=TYPICAL)
     (row,) = record["rows"]
     assert row["chosen"] in row["seconds"] and row["regret"] >= 1.0
     assert len(cost_model.table_rows(record)[0]) == len(cost_model.HEADER)
+    assert row["predicted"].keys() >= row["seconds"].keys() == row["turns"].keys()
     assert len(summary.findings(record)) == 2
+
+
+def way(n, *turns, rows=None):
+    """Return a way whose calls take the given seconds."""
+    found = cost_model._Way(n, rows or (n,), [])
+    for turn, seconds in enumerate(turns):
+        found.note(turn, seconds)
+    return found
+
+
+def test_regret_is_of_the_same_turns():
+    """The host slows down by three in the third turn: neither way looks slower for it."""
+    ways = {"a": way(9, [9.0], [1.1], [3.3], [1.1]), "b": way(9, [1.0], [1.0], [3.0])}
+    assert ways["a"].seconds == pytest.approx(1.1)  # without the turn to warm up
+    assert cost_model._regret(ways, "a") == pytest.approx(1.1)
+    assert cost_model._regret(ways, "b") == 1.0
+
+
+def test_exact_rows_are_laid_on_by_the_line():
+    """Ten seconds whatever the rows, and one for each."""
+    assert way(100, [20.0, 30.0], rows=(10, 20)).seconds == pytest.approx(110.0)
 
 
 def test_crossings_are_read_off_between_lengths():

@@ -86,15 +86,11 @@ def monomials(degree: int) -> list[Feature]:
     return [m for k in range(1, degree + 1) for m in choose(range(D), k)]
 
 
-def feature(rows: Number, order: Feature, of_query: bool) -> Number:
-    """Return the product of some variables of the rows (n, 16), multiplied in that order.
-
-    The key pass multiplies the next variable by what is there, the query pass that by the next.
-    """
+def feature(rows: Number, order: Feature) -> Number:
+    """Return the product of some variables of the rows (n, 16), multiplied in that order."""
     found = tuple(part[:, order[0]] for part in rows)
     for variable in order[1:]:
-        fresh = tuple(part[:, variable] for part in rows)
-        found = product(found, fresh) if of_query else product(fresh, found)
+        found = product(found, tuple(part[:, variable] for part in rows))
     return found
 
 
@@ -102,7 +98,7 @@ def key_pass(K: np.ndarray, W: np.ndarray, degree: int, parts: int, groups: int)
     """Return the moments (monomials, columns) of K (m, 16) and W (m, columns)."""
     rows, weights = operand(K, parts), operand(W, parts)
     names = monomials(degree)
-    features = [feature(rows, m, of_query=False) for m in names]
+    features = [feature(rows, m) for m in names]
     built = tuple(np.stack(column, axis=1) for column in zip(*features, strict=True))
     steps = -(-len(K) // 16)
     filled = 16 * steps - len(K)
@@ -147,21 +143,20 @@ def _eights(x: np.ndarray) -> np.ndarray:
 def query_blocks(degree: int, parts: int) -> Iterator[list[Feature]]:
     """Yield the 16 features of each block of the query pass; () where another block has it.
 
-    With one operand a number the chunk meets itself rotated, which leaves out what repeats; with
-    two it meets each of its variables, and then stands alone. Stages have four blocks.
+    With one operand a number the chunk meets itself rotated, which leaves out what repeats, in
+    degree 3 twice; with two it meets each of its variables, and then stands alone. Stages have
+    four blocks, in the first case of degree 3 eight.
     """
-    prefixes: list[Feature] = [(first,) for first in range(D)] if degree == 3 else []
+    linear: list[Feature] = [(i,) for i in range(D)]
     if parts == 1:
-        rounds = [list(_rotated(p)) for p in prefixes or [()]]
+        rounds = [[*_pairs(), *(_triples() if degree == 3 else ())]]
     else:
-        rounds = [list(_by_prefix(p)) for p in [*prefixes, ()]]
-    if degree == 3 or parts == 2:
-        linear: list[Feature] = [(i,) for i in range(D)]
-        rounds.append([linear])
+        prefixes: list[Feature] = [(first,) for first in range(D)] if degree == 3 else []
+        rounds = [*(list(_by_prefix(p)) for p in [*prefixes, ()]), [linear]]
     for blocks in rounds:
         yield from blocks
         nothing: list[Feature] = [()] * D
-        yield from (nothing for _ in range(-len(blocks) % 4))
+        yield from (nothing for _ in range(-len(blocks) % (8 if degree == 3 and parts == 1 else 4)))
 
 
 def _by_prefix(first: Feature) -> Iterator[list[Feature]]:
@@ -170,21 +165,28 @@ def _by_prefix(first: Feature) -> Iterator[list[Feature]]:
         yield [(i, *first, second) if first <= (second,) and second <= i else () for i in range(D)]
 
 
-def _rotated(prefix: Feature) -> Iterator[list[Feature]]:
-    """Yield the chunk, times a prefix: its variables times those 1, 2, 3, 0, 4 pairs on, alone."""
+def _partner(i: int, apart: int, other: bool) -> int:
+    """Return the variable in the place of i `apart` pairs of variables on, or beside that."""
+    return (i // 2 + apart) % 8 * 2 + (i % 2 ^ other)
 
-    def named(variable: int, *other: int) -> Feature:
-        least = min(variable, *other, D)
-        return (variable, *prefix, *other) if not prefix or prefix[0] <= least else ()
 
+def _pairs() -> Iterator[list[Feature]]:
+    """Yield the chunk times its variables 1, 2, 3, 0 and 4 pairs on, and alone."""
     for apart in (1, 2, 3, 0):
-        for e in (0, 1):
-            others = [(i // 2 + apart) % 8 * 2 + e for i in range(D)]
-            again = [apart == 0 and e == 1 and i % 2 == 0 for i in range(D)]
-            yield [() if a else named(i, o)
-                   for i, o, a in zip(range(D), others, again, strict=True)]  # fmt: skip
-    yield [named(i % 8, 8 + i % 8 // 2 * 2 + i // 8) for i in range(D)]
-    yield [named(i) for i in range(D)]
+        for other in (False, True):
+            again = [apart == 0 and other and i % 2 == 0 for i in range(D)]
+            yield [() if a else (i, _partner(i, apart, other)) for i, a in enumerate(again)]
+    yield [(i % 8, _partner(i % 8, 4, i >= 8)) for i in range(D)]
+    yield [(i,) for i in range(D)]
+
+
+def _triples() -> Iterator[list[Feature]]:
+    """Yield the chunk times its variables `s`, then `u` pairs on: each three pairs once."""
+    turns = [*((0, u) for u in range(8)), *((1, u) for u in range(2, 7)), (2, 4), (2, 5)]
+    for s, u in turns:
+        for crossed, swapped in itertools.product((False, True), repeat=2):
+            if s > 0 or not swapped or (u > 0 and not crossed):  # else of one pair, seen before
+                yield [(i, _partner(i, s, crossed), _partner(i, u, swapped)) for i in range(D)]
 
 
 def query_pass(
@@ -205,7 +207,7 @@ def query_pass(
                 moment = multinomial(order) * moments[names[tuple(sorted(order))]]
                 table[i, :columns] = moment[:-1] * c[len(order)]
                 table[i, columns + len(order) - 1] = moment[-1]
-        built = [feature(rows, order or (0,), of_query=True) for order in block]
+        built = [feature(rows, order or (0,)) for order in block]
         left = tuple(np.stack(column) for column in zip(*built, strict=True))
         for x, w in pairs(left, operand(float32(table), parts)):
             acc = step(acc, x[:, :, None] * w[:, None, :])

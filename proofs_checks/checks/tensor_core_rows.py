@@ -32,11 +32,11 @@ def _near_ties(degree: int, parts: int) -> tuple[float, float, float]:
     q, k = (model.value(model.operand(x, parts)) for x in (q, k))  # as rounded: the exact ones
     w = model.float32(w)
 
-    def power(x: np.ndarray, of_query: bool) -> model.Number:
-        return model.feature(model.operand(x[:, None], parts), (0,) * degree, of_query)
+    def power(x: np.ndarray) -> model.Number:
+        return model.feature(model.operand(x[:, None], parts), (0,) * degree)
 
-    moment = model.multiplied(power(k, False), model.operand(w, parts))
-    found = model.multiplied(power(q, True), model.operand(moment, parts))
+    moment = model.multiplied(power(k), model.operand(w, parts))
+    found = model.multiplied(power(q), model.operand(moment, parts))
     worst = int(np.argmax(abs(found / (w * (q * k) ** degree) - 1.0)))
     return float(q[worst]), float(k[worst]), float(w[worst])
 

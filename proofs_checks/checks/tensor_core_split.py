@@ -38,24 +38,19 @@ def product(x: Parts, s: Parts) -> tuple[Parts, np.ndarray]:
 
 
 @cache
-def split_passes(degree: int) -> tuple[float, float]:
-    """Return the relative errors of a degree in the key pass and in the query pass, at most.
+def split_pass(degree: int) -> float:
+    """Return the relative error of a degree in one pass, the key pass or the query pass, at most.
 
     Features, the other operand (the weights, or the moment), and low times low left out of their
-    product; sums not counted.
+    product; sums not counted. Both passes multiply what is there by the next variable.
     """
     a, b, c = (HIGH.reshape(shape) for shape in ((-1, 1, 1), (1, -1, 1), (1, 1, -1)))
     one = np.ones(1)
-    if degree == 1:
-        found = (a, one), np.zeros(1)
-        return _passed(*found), _passed(*found)
-    first, error = product((a, one), (b, one))
-    if degree == 2:
-        return _passed(first, error), _passed(first, error)
-    of_key, then = product((c, one), first)  # the next variable times what is there
-    key = _passed(of_key, (1.0 + error) * (1.0 + then) - 1.0)
-    of_query, then = product(first, (c, one))  # the other way round
-    return key, _passed(of_query, (1.0 + error) * (1.0 + then) - 1.0)
+    found, error = (a, one), np.zeros(1)
+    for x in (b, c)[: degree - 1]:
+        found, then = product(found, (x, one))
+        error = (1.0 + error) * (1.0 + then) - 1.0
+    return _passed(found, error)
 
 
 def _passed(found: Parts, error: np.ndarray) -> float:

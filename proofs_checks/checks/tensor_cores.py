@@ -15,7 +15,7 @@ import numpy as np
 
 from proofs_checks.checks import tensor_core_model as model
 from proofs_checks.checks.tensor_core_rows import LONG, PARTS, Errors, simulated
-from proofs_checks.checks.tensor_core_split import split_passes
+from proofs_checks.checks.tensor_core_split import split_pass
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both
 from subquad.engine.fused_sizes import FLUSH_STEPS, OPERANDS, STEP_ERROR, V, fused_errors
@@ -63,16 +63,23 @@ def _step(error: float, size: Callable[..., Fraction]) -> Finding:
 
 
 def _blocks(d: int, degree: int, parts: int) -> int:
-    """Return the blocks of the query pass, stages of four filled up."""
+    """Return the blocks of the query pass, stages filled up: four blocks, or eight."""
     chunks, rotated = d // 16, parts == 1 and d <= 64
+    if rotated and degree == 3:
+        rounds = [10 + 51] * chunks  # a chunk's own pairs and threes
+        for own in range(chunks):  # a variable of it, with pairs whose chunks are not all before
+            pairs = sum(10 + (16 * (chunks - 1 - f) if f > own else 0)
+                        for f in range(chunks) if f != own)  # fmt: skip
+            rounds += [pairs] * 16
+        return sum(-(-blocks // 8) * 8 for blocks in rounds)
     rounds = []
-    for first in [*(range(d) if degree == 3 else ()), *(() if rotated and degree == 3 else (0,))]:
+    for first in [*(range(d) if degree == 3 else ()), 0]:
         of_round = 0
         for c in range(first // 16, chunks):  # itself, and eights of prefixes with later chunks
             eights = 1 if c == first // 16 and first % 16 >= 8 else 2
             of_round += 10 + 8 * eights * (chunks - 1 - c) if rotated else 8 * eights * (chunks - c)
         rounds.append(of_round)
-    linear = [] if rotated and degree == 2 else [chunks]
+    linear = [] if rotated else [chunks]
     return sum(-(-blocks // 4) * 4 for blocks in (*rounds, *linear))
 
 
@@ -90,7 +97,7 @@ def accounted(d: int, degree: int, operands: str, keys: int) -> list[float]:
             # Of 8 bits: within V/(1 + V). The sum of the last variable has the key as it was: V.
             of_operands = (2 * k - 1) * math.log1p(V / (1.0 + V)) + math.log1p(V)
         else:
-            of_operands = sum(math.log1p(x) for x in split_passes(k))
+            of_operands = 2 * math.log1p(split_pass(k))
         found.append(math.expm1(logs + of_operands + adding * math.log1p(STEP_ERROR)))
     return found
 

@@ -38,7 +38,7 @@ OPERANDS = ("bfloat16", "bfloat16x3")
 V = 2.0**-8
 U32 = 2.0**-24
 STEP_ERROR = (16.0 / 4.0 + 1.0) * 2.0**-23
-OF_SPLIT = (0.0, 4.0, 17.0, 39.0)
+OF_SPLIT = (0.0, 4.0, 17.0, 40.0)
 """By degree, in v^2: what split operands and the products left out cost."""
 DEGREES = (2, 3)
 FLUSH_STEPS = 640

@@ -39,6 +39,15 @@ def test_the_speed_table_is_the_committed_record():
     assert record["machine"]["processor"] in TEXT
 
 
+def test_the_slopes_are_those_of_the_committed_record():
+    record = json.loads((ROOT / "experiments/results/scaling.json").read_text())
+    first, second = (fit["slope"] for fit in record["derived"].values())
+    lengths, d = record["settings"]["lengths"], record["settings"]["d"]
+    told = " ".join(TEXT.split())
+    assert f"From {min(lengths):,} to {max(lengths):,} tokens (d = {d})" in told
+    assert f"log n is {first:.2f} for one polynomial and {second:.2f} with 64 large rows" in told
+
+
 def test_the_gpu_tables_are_the_committed_records():
     one, many = (json.loads((ROOT / f"experiments/results/{name}.json").read_text())
                  for name in ("gpu", "many_gpus"))  # fmt: skip

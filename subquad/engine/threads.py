@@ -7,6 +7,7 @@ blocks, and the result does not depend on how many threads there are.
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -45,9 +46,18 @@ def thread_count() -> int:
     return os.cpu_count() or 1
 
 
-@lru_cache(maxsize=1)
+CARRIERS = ("numpy", "scipy.linalg", "torch", "sklearn")
+"""Modules that bring a BLAS of their own, perhaps after our first pass."""
+
+
 def _blas_libraries() -> tuple[list[Any], list[Any]]:
-    """Return the controllers of (process-wide, per-thread) BLAS settings; finding them takes ms."""
+    """Return the controllers of (process-wide, per-thread) BLAS settings."""
+    return _found_with(tuple(name in sys.modules for name in CARRIERS))
+
+
+@lru_cache(maxsize=2 ** len(CARRIERS))
+def _found_with(_carriers: tuple[bool, ...]) -> tuple[list[Any], list[Any]]:
+    """Return the controllers of what is loaded now, where these are; finding them takes ms."""
     found = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
     per_thread = [lib for lib in found if getattr(lib, "threading_layer", None) == "openmp"]
     return [lib for lib in found if lib not in per_thread], per_thread
@@ -72,15 +82,14 @@ class _BlasLimit:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._before: list[int] = []
+        self._limited: list[tuple[Any, int]] = []
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        shared, _ = _blas_libraries()
         with self._lock:
             if self._users == 0:
-                self._before = [lib.get_num_threads() for lib in shared]
-                for lib in shared:
+                self._limited = [(lib, lib.get_num_threads()) for lib in _blas_libraries()[0]]
+                for lib, _ in self._limited:
                     _set_shared(lib, 1)
             self._users += 1
         try:
@@ -89,7 +98,7 @@ class _BlasLimit:
             with self._lock:
                 self._users -= 1
                 if self._users == 0:
-                    for lib, threads in zip(shared, self._before, strict=True):
+                    for lib, threads in self._limited:
                         _set_shared(lib, threads)
 
 

@@ -1,6 +1,7 @@
 """Threads: the same bits for any number, the BLAS setting restored, errors not swallowed."""
 
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -106,6 +107,23 @@ def test_loops_inside_loops_end_with_no_thread_to_spare(monkeypatch):
             lambda i: sum(threads.parallel_map(lambda j: i * j, range(5))), range(7)
         )
     assert found == [10 * i for i in range(7)]
+
+
+def test_a_blas_that_is_loaded_later_is_limited_too(monkeypatch):
+    """As SciPy's own, which comes with the first linear program."""
+    found = []
+    monkeypatch.setattr(threads, "CARRIERS", ("numpy", "late_carrier"))
+    threads._found_with.cache_clear()
+    real = threads.ThreadpoolController
+    monkeypatch.setattr(threads, "ThreadpoolController", lambda: found.append(1) or real())
+    for _ in range(3):
+        threads.for_each(1, lambda: None, lambda _, i: None)
+    assert len(found) == 1
+    monkeypatch.setitem(sys.modules, "late_carrier", threading)
+    for _ in range(3):
+        threads.for_each(1, lambda: None, lambda _, i: None)
+    assert len(found) == 2
+    threads._found_with.cache_clear()
 
 
 def test_overlapping_callers_restore_the_blas_setting():

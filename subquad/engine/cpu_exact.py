@@ -66,6 +66,8 @@ def exact_block(Q, K, W) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _largest_norm(rows) -> float:
+    # Where squares underflow to 0 beside logits that matter, those of the other side overflow:
+    # their product is NaN.
     return float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max()))
 
 

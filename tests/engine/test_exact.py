@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subquad import engine
+from subquad.bounds.rounding import exact_sum_error
 from subquad.engine import cpu_exact, naive, sizes
+from subquad.methods.exact import sum_error
 
 BITS = {"float32": 24, "float64": 53}
 
@@ -91,6 +93,16 @@ def test_only_blocks_that_need_it_are_shifted(dtype, monkeypatch):
     assert (result[2][:40] > 0).any()
 
 
+@pytest.mark.parametrize(("dtype", "small"), [("float32", 2.0**-90), ("float64", 2.0**-600)])
+def test_squares_that_underflow_do_not_hide_a_large_logit(dtype, small):
+    Q = (np.array([[3.0], [-2.0]]) * small).astype(dtype)
+    K = (np.array([[100.0], [-50.0], [90.0]]) / small).astype(dtype)
+    result = engine.exact_block(Q, K, np.ones((3, 2), dtype))
+    assert result[2].tolist() == [433, 145]  # 300 and 100, in units of ln 2, rounded up
+    assert np.isfinite(result[0]).all()
+    assert (result[1] >= 0.49).all()
+
+
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_a_block_that_needs_a_shift_beside_one_that_does_not(sign, order):
@@ -157,6 +169,16 @@ def test_a_weight_left_out_is_caught(dtype):
     Q, K, W = problem(5, 4, 30, 3, 2, 2.0, dtype)
     with pytest.raises(AssertionError):
         assert_within_bound(Q, K, W, engine.exact_block(Q, K[1:], W[1:]))
+
+
+def test_what_underflows_is_relative_to_any_largest_weight_there_may_be():
+    """In float32; in float64 it is far below what the bound itself is rounded to."""
+    m, block = 2**20, sizes.EXACT_KEY_BLOCK
+    for least in (0.5, np.exp(-engine.UNSHIFTED_LOGITS)):
+        assert sum_error(m, "float32") >= (
+            exact_sum_error(least, m, block, m // block, "float32") / least
+        )
+    assert sum_error(m, "float32") < 1e-3
 
 
 def test_no_keys_and_no_queries():

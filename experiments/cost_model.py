@@ -68,7 +68,7 @@ def experiment(
 ) -> Experiment:  # fmt: skip
     """Return the experiment: one row per cell of the grid."""
     lengths = lengths or (LENGTHS[:3] if quick else LENGTHS)
-    fast.builder(fast.LEAST_PRODUCTS, 8, 2)  # loaded before the rates are measured
+    fast.passes(fast.LEAST_PRODUCTS, 8, 2)  # loaded before the rates are measured
     cases = {
         f"n = {n}, d = {d}, B = {beta}": partial(_row, n, d, beta, tol, turns)
         for n in lengths for d in dimensions for beta in betas

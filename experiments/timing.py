@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from subquad.engine import fast
 from subquad.engine.threads import thread_count
 
 BLOCK = 512
+Answer = TypeVar("Answer")
 
 
 def samples(
@@ -49,6 +53,29 @@ def spread(
         name: {"median": statistics.median(x), "least": min(x), "most": max(x)}
         for name, x in samples(functions, repeats, warm_up=0).items()
     }
+
+
+COMPILED = ", fast"
+"""What a way of ours is called more where its passes run compiled."""
+
+
+def ours(name: str, call: Callable[[], object]) -> dict[str, Callable[[], object]]:
+    """Return `call` on NumPy alone and, where numba is installed, with its passes compiled."""
+    able = fast.passes(fast.LEAST_PRODUCTS, 2, 2) is not None
+    return {name: lambda: on_numpy(call), **({name + COMPILED: call} if able else {})}
+
+
+def on_numpy(call: Callable[[], Answer]) -> Answer:
+    """Return call(), none of its passes compiled."""
+    before = os.environ.get(fast.VARIABLE)
+    os.environ[fast.VARIABLE] = "0"
+    try:
+        return call()
+    finally:
+        if before is None:
+            del os.environ[fast.VARIABLE]
+        else:
+            os.environ[fast.VARIABLE] = before
 
 
 def numpy_softmax(

@@ -79,12 +79,12 @@ def test_what_measuring_a_head_costs_is_in_every_prediction():
     assert free.rates == TYPICAL
 
 
-def test_rates_are_measured_again_once_features_are_built_by_compiled_code(monkeypatch):
+def test_rates_are_measured_again_once_passes_run_compiled(monkeypatch):
     measured = []
     monkeypatch.setattr(cpu_rates, "measured", lambda: measured.append(1) or ({}, len(measured)))
     cpu_rates._speeds.cache_clear()
     for loaded, count in ((False, 1), (False, 1), (True, 2), (True, 2)):
-        monkeypatch.setattr(fast, "loaded", lambda loaded=loaded: loaded)
+        monkeypatch.setattr(fast, "in_use", lambda loaded=loaded: loaded)
         assert cpu_rates.speeds() == ({}, count)
     cpu_rates._speeds.cache_clear()
 
@@ -156,11 +156,11 @@ def test_measured_rates_are_sane_and_measured_once():
     assert rates.float32.steps < 1e8 and TYPICAL.float32.steps == math.inf
 
 
-def test_a_compiled_builder_is_expected_only_where_it_will_be_used(monkeypatch):
+def test_compiled_passes_are_expected_only_where_they_will_be_used(monkeypatch):
     monkeypatch.setattr(fast, "_installed", lambda: True)
     monkeypatch.setattr(fast, "LEAST_PRODUCTS", 10**6)
     fast._compiled.cache_clear()
-    assert not fast.expected(10**9, 8, 1)
+    assert not fast.expected(10**9, 8, 0)
     assert not fast.expected(10, 8, 2)
     assert fast.expected(10**6, 8, 2)
 

@@ -25,6 +25,8 @@ LOAD_STEPS = 10.0
 BUILD_STEPS, SUM_STEPS, PRODUCT_STEPS = 1.0, 3.0, 2.0
 """Steps of one multiplication of features; of a chunk of them in `accumulate`, one or two products
 and their sum in float64; and in `contract`, a product and its sum."""
+COMPILED_STEPS = 6.0
+"""Steps of a load of compiled passes, which is one call."""
 BLOCK_STEPS = 12.0
 """Steps of a block of exact weights: two products, exp, row maxima and what shifts them."""
 PAIR_WORK = 40
@@ -126,9 +128,11 @@ def _sum_bytes(d: int, d_v: int, degree: int) -> float:
 
 def _load_steps(d: int, degree: int, chunk: float, compiled: bool) -> float:
     """Return the steps of a load, `chunk` for a chunk of features beside its multiplications."""
+    if compiled:
+        return COMPILED_STEPS
     steps = LOAD_STEPS
     for k, r in enumerate(block_sizes(d, degree)[1:], start=1):
         chunks = -(-r // sizes.FEATURE_CHUNK)
-        builds = 0 if k == 1 else chunks if compiled else d + chunks - 1
+        builds = 0 if k == 1 else d + chunks - 1
         steps += BUILD_STEPS * builds + chunk * chunks
     return steps

@@ -46,46 +46,41 @@ def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
     are dealt to pieces as well. The result does not depend on the threads.
     """
     (m, d), columns = K.shape, W.shape[1]
-    blocks, build = block_sizes(d, degree), fast.builder(m, d, degree)
+    blocks, compiled = block_sizes(d, degree), fast.passes(m, d, degree)
+    width = compiled.width(columns, K.dtype) if compiled else columns
     tile, tiles = sizes.tile_for(m, d, degree), sizes.tile_count(m, d, degree)
-    groups, pieces = sizes.shares(tiles, d, degree, columns)
+    groups, pieces = sizes.shares(tiles, d, degree, width)
     span = sizes.tiles_at_once(tile, d, degree)
-    offsets = np.cumsum([0, *blocks])
     # One array: where memory comes in large pages, so does this.
-    sums = np.zeros((groups, offsets[-1], columns))
+    sums = np.zeros((groups, sum(blocks), width))
 
     def setup():
-        features = FeatureTile(d, degree, span * tile, K.dtype, build)
-        return _KeyBuffers(features, tile, span, columns, K.dtype)
+        if compiled:
+            return compiled.KeyTiles(d, degree, tile, columns, K.dtype)
+        return _KeyTiles(FeatureTile(d, degree, span * tile, K.dtype), tile, span, columns)
 
-    def one_share(buffers: _KeyBuffers, i: int) -> None:
+    def one_share(buffers, i: int) -> None:
         group, piece = divmod(i, pieces)
-        totals = [sums[group, a:b] for a, b in itertools.pairwise(offsets)]
         last = tiles * (group + 1) // groups
         for t in range(tiles * group // groups, last, span):
             rows = slice(t * tile, min(m, (t + span) * tile, last * tile))
-            buffers.load(K[rows], W[rows])
-            if piece == 0:
-                buffers.add_weights(totals[0][0])
-                for k in range(1, degree):
-                    buffers.add(totals[k], k)
-            if degree > 0:
-                buffers.add(totals[degree], degree, piece, pieces)
+            buffers.add(K[rows], W[rows], sums[group], piece, pieces)
 
     for_each(groups * pieces, setup, one_share, 2.0 * m * sum(blocks) * columns)
-    total = _added(sums)
-    return [total[a:b] for a, b in itertools.pairwise(offsets)], _norm_moments(K, W, degree)
+    total = _added(sums, columns)
+    parts = [total[a:b] for a, b in itertools.pairwise(np.cumsum([0, *blocks]))]
+    return parts, _norm_moments(K, W, degree)
 
 
-def _added(sums: np.ndarray) -> np.ndarray:
+def _added(sums: np.ndarray, columns: int) -> np.ndarray:
     """Return the sum over the groups, in order, (r, columns)."""
-    if len(sums) == 1:
+    if len(sums) == 1 and sums.shape[2] == columns:
         return sums[0]
-    total = np.zeros(sums.shape[1:])  # of its own: the groups' memory is given back
+    total = np.zeros((sums.shape[1], columns))  # of its own: the groups' memory is given back
 
     def block(_: int, rows: slice) -> None:
         for part in sums:
-            total[rows] += part[rows]
+            total[rows] += part[rows, :columns]
 
     _over_rows([total], block)
     return total
@@ -101,19 +96,31 @@ def _over_rows(arrays, function: Callable[[int, slice], None]) -> None:
     )
 
 
-class _KeyBuffers:
+class _KeyTiles:
     """What one thread holds for `accumulate`: features of some tiles, multiplied tile by tile."""
 
-    def __init__(self, features: FeatureTile, tile: int, span: int, columns: int, dtype) -> None:
+    def __init__(self, features: FeatureTile, tile: int, span: int, columns: int) -> None:
         self._features, self._tile = features, tile
-        self._weights = np.empty((0, columns), dtype)
-        self._products = np.empty(span * sizes.FEATURE_CHUNK * columns, dtype)
+        self._weights = np.empty((0, columns), features.dtype)
+        self._products = np.empty(span * sizes.FEATURE_CHUNK * columns, features.dtype)
         self._sum = np.empty((sizes.FEATURE_CHUNK, columns))
 
-    def load(self, K, W) -> None:
-        """Take some tiles of keys and their weights."""
+    def add(self, K, W, sums: np.ndarray, piece: int, pieces: int) -> None:
+        """Add the moments of some tiles to `sums` (r, columns).
+
+        Of the top degree those of every `pieces`-th chunk; piece 0 has those below.
+        """
         self._weights = np.ascontiguousarray(W)  # BLAS takes no other
         self._features.load(K)
+        blocks = self._features.block_sizes
+        if piece == 0:
+            self._add_weights(sums[0])
+        start = 1
+        for k, r in enumerate(blocks[1:], start=1):
+            top = k == len(blocks) - 1
+            if top or piece == 0:
+                self._add(sums[start : start + r], k, *((piece, pieces) if top else (0, 1)))
+            start += r
 
     def _runs(self) -> Iterator[tuple[slice, int]]:
         """Yield (tokens, tiles of equal length): the whole tiles, then what is left."""
@@ -124,13 +131,13 @@ class _KeyBuffers:
         if whole * tile < tokens:
             yield slice(whole * tile, tokens), 1
 
-    def add_weights(self, total: np.ndarray) -> None:
+    def _add_weights(self, total: np.ndarray) -> None:
         """Add the moments of degree 0 to `total`, in float64."""
         for tokens, tiles in self._runs():
             W = self._weights[tokens].reshape(tiles, -1, len(total))
             total += np.sum(np.sum(W, axis=1, dtype=np.float64), axis=0)
 
-    def add(self, total: np.ndarray, k: int, piece: int = 0, pieces: int = 1) -> None:
+    def _add(self, total: np.ndarray, k: int, piece: int, pieces: int) -> None:
         """Add the degree-k moments of the tiles, every `pieces`-th chunk of them, to `total`."""
         columns = total.shape[1]
         for start, stop, features in self._features.blocks(k, piece, pieces):
@@ -183,55 +190,65 @@ def _rounded_up(norms: np.ndarray, m: int, d: int) -> np.ndarray:
 def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (numerator (n, d_v), last column by degree (n, len(coefficients))), float64."""
     (n, d), columns, degree = Q.shape, moments[0].shape[1], len(coefficients) - 1
+    compiled = fast.passes(n, d, degree)
+    tile, moments = sizes.query_tile(n, d, degree), moments[: degree + 1]
+    table = np.zeros((sum(map(len, moments[1:])), columns), Q.dtype) if compiled is None else (
+        compiled.aligned((sum(map(len, moments[1:])), compiled.width(columns, Q.dtype)), Q.dtype)
+    )  # fmt: skip
+    _fill(table, moments, d)
     numerator, by_degree = np.zeros((n, columns - 1)), np.zeros((n, degree + 1))
-    tile, build = sizes.query_tile(n, d, degree), fast.builder(n, d, degree)
-    tables = _tables(moments[: degree + 1], d, Q.dtype)
 
     def setup():
-        return _QueryBuffers(FeatureTile(d, degree, tile, Q.dtype, build), (tile, columns), Q.dtype)
+        if compiled:
+            return compiled.QueryTiles(d, degree, columns, Q.dtype)
+        return _QueryTiles(FeatureTile(d, degree, tile, Q.dtype), tile, columns)
 
-    def one_tile(buffers: _QueryBuffers, i: int) -> None:
+    def one_tile(buffers, i: int) -> None:
         rows = slice(i * tile, min(n, (i + 1) * tile))
-        out = numerator[rows]
-        out += coefficients[0] * moments[0][0, :-1]
+        numerator[rows] += coefficients[0] * moments[0][0, :-1]
         by_degree[rows, 0] = moments[0][0, -1]
-        if degree == 0:
-            return
-        buffers.features.load(Q[rows])
-        for k in range(1, degree + 1):
-            total = buffers.degree_sum(tables[k], k)
-            by_degree[rows, k] = total[:, -1]
-            total *= coefficients[k]
-            out += total[:, :-1]
+        if degree > 0:
+            buffers.add(Q[rows], table, coefficients, numerator[rows], by_degree[rows])
 
-    work = 2.0 * n * columns * sum(map(len, moments[: degree + 1]))
-    for_each(-(-n // tile), setup, one_tile, work)
+    for_each(-(-n // tile), setup, one_tile, 2.0 * n * columns * sum(map(len, moments)))
     return numerator, by_degree
 
 
-def _tables(moments, d: int, dtype) -> list[np.ndarray]:
-    """Return each degree's moments times their multinomials in the compute dtype."""
-    tables = [np.empty(part.shape, dtype) for part in moments]
+def _fill(table: np.ndarray, moments, d: int) -> None:
+    """Write the moments of degrees >= 1 times their multinomials to `table`, one below another."""
+    columns, starts = moments[0].shape[1], np.cumsum([0, *map(len, moments[1:])])
+    parts = [table[a:b, :columns] for a, b in itertools.pairwise(starts)]
 
     def block(k: int, rows: slice) -> None:
-        np.multiply(moments[k][rows], multinomials(d, k)[rows, None], out=tables[k][rows],
+        np.multiply(moments[k + 1][rows], multinomials(d, k + 1)[rows, None], out=parts[k][rows],
                     casting="same_kind")  # fmt: skip
 
-    _over_rows(moments, block)
-    return tables
+    _over_rows(parts, block)
 
 
-class _QueryBuffers:
+class _QueryTiles:
     """What one thread holds for `contract`."""
 
-    def __init__(self, features: FeatureTile, shape: tuple[int, int], dtype) -> None:
-        self.features = features
-        self._product, self._total = np.empty(shape, dtype), np.empty(shape)
+    def __init__(self, features: FeatureTile, tile: int, columns: int) -> None:
+        self._features = features
+        self._product = np.empty((tile, columns), features.dtype)
+        self._total = np.empty((tile, columns))
 
-    def degree_sum(self, table: np.ndarray, k: int) -> np.ndarray:
+    def add(self, Q, table, coefficients, numerator, by_degree) -> None:
+        """Add degrees >= 1 of some rows to `numerator`, write their normalisers to `by_degree`."""
+        self._features.load(Q)
+        start = 0
+        for k, r in enumerate(self._features.block_sizes[1:], start=1):
+            total = self._degree_sum(table[start : start + r], k)
+            by_degree[:, k] = total[:, -1]
+            total *= coefficients[k]
+            numerator += total[:, :-1]
+            start += r
+
+    def _degree_sum(self, table: np.ndarray, k: int) -> np.ndarray:
         """Return the degree-k monomials of the tile, transposed, @ table: (t, columns), float64."""
         total = None
-        for start, stop, features in self.features.blocks(k):
+        for start, stop, features in self._features.blocks(k):
             out = self._product[: features.shape[1]]
             product(features.T, table[start:stop], out)
             if total is None:

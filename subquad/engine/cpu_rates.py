@@ -50,10 +50,10 @@ Probe = tuple[np.ndarray, Callable[[], object]]
 def speeds() -> tuple[dict[str, dict[str, float]], float]:
     """Return the rates of each compute dtype by name, per second, and the seconds of a call.
 
-    Under 0.3 s, once a process; once more where it has come to build features by compiled code,
-    which takes longer to load and is not for the sake of a measurement.
+    Under 0.3 s, once a process; once more where it has come to run compiled passes, which take
+    longer to load and are not for the sake of a measurement.
     """
-    return _speeds(fast.loaded())
+    return _speeds(fast.in_use())
 
 
 @lru_cache(maxsize=2)
@@ -165,6 +165,10 @@ def _polynomial(d: int, degree: int, work: float, dtype: str) -> Probe:
     """Return the probe of both passes, each of `work` operations, about."""
     r, columns = feature_dimension(d, degree), padded(d + 1)
     n = max(64, int(work / (2 * r * columns)))
+    if not fast.in_use():
+        n = min(n, (fast.LEAST_PRODUCTS - 1) // r)
+    elif work >= THREAD_WORK:  # compiled, like the passes of large problems
+        n = max(n, -(-fast.LEAST_PRODUCTS // r))
     tokens = 2.0 * n * r
     entries = PASSED * 2.0 * n * d
     amount = np.array([0.0, 0.0, 2 * columns * tokens, tokens, entries, 0.0, 0.0])

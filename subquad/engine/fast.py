@@ -1,48 +1,52 @@
-"""The builder of features by numba, where the `fast` extra is installed: the bits are the same.
+"""Whether the two passes run compiled: by numba, where the `fast` extra is installed.
 
-One call without the GIL builds a whole chunk, where NumPy takes one call per leading variable and
-two threads wait for each other between them. The same multiplications are made, one rounding
-each, so nothing in the result tells which builder was used.
+By the sizes of a pass alone, so that the same call gives the same bits whatever ran before it;
+SUBQUAD_COMPILED=0 turns them off, which is read at each call.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import os
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from subquad.features import feature_dimension
 
-LEAST_PRODUCTS = 2**26
-"""Multiplications of one pass from which loading numba (0.5 s, once a process) may pay."""
+VARIABLE = "SUBQUAD_COMPILED"
 
-Build = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], Any]
-"""build(x, before, products, out, t): see `recipe.Chunk.products`, on the first t tokens."""
+LEAST_PRODUCTS = 2**22
+"""Features times tokens of one pass from which it runs compiled: a few ms. Loading numba
+takes about a second, once a process; compiling some seconds more, once a machine and dtype."""
 
 
-def builder(tokens: int, d: int, degree: int) -> Build | None:
-    """Return the compiled builder, or None: too little to do for it, or numba is not there."""
-    if degree < 2 or not (loaded() or tokens * feature_dimension(d, degree) >= LEAST_PRODUCTS):
-        return None
-    return _compiled()
+def passes(tokens: int, d: int, degree: int) -> Any | None:
+    """Return the module `compiled`, or None: too little to do for it, or numba is not there."""
+    return _compiled() if _enough(tokens, d, degree) else None
 
 
 def expected(tokens: int, d: int, degree: int) -> bool:
-    """Return whether `builder` will give a compiled one, without loading it."""
-    if degree < 2 or not _installed():
-        return False
-    return loaded() or tokens * feature_dimension(d, degree) >= LEAST_PRODUCTS
+    """Return whether `passes` will give the compiled ones, without loading them."""
+    return _enough(tokens, d, degree) and (_compiled() is not None if loaded() else _installed())
 
 
 def loaded() -> bool:
-    """Return whether the compiled builder has been loaded, or found not to load, in this process.
-
-    From then on every pass has it.
-    """
+    """Return whether numba has been loaded, or found not to load, in this process."""
     return _compiled.cache_info().currsize > 0
+
+
+def in_use() -> bool:
+    """Return whether large passes run compiled, without loading what is not loaded yet."""
+    return loaded() and _wanted() and _compiled() is not None
+
+
+def _wanted() -> bool:
+    return os.environ.get(VARIABLE, "").strip() != "0"
+
+
+def _enough(tokens: int, d: int, degree: int) -> bool:
+    large = degree > 0 and tokens * feature_dimension(d, degree) >= LEAST_PRODUCTS
+    return large and _wanted()
 
 
 @lru_cache(maxsize=1)
@@ -51,29 +55,11 @@ def _installed() -> bool:
 
 
 @lru_cache(maxsize=1)
-def _compiled() -> Build | None:
+def _compiled() -> Any | None:
     if not _installed():
         return None
     try:
-        import numba
+        from subquad.engine import compiled
     except (ImportError, OSError):  # too old for this NumPy, say
         return None
-    signatures = []
-    for real in (numba.float32, numba.float64):
-        rows = numba.types.Array(real, 2, "C")
-        recipe = numba.types.Array(numba.int64, 2, "C", readonly=True)
-        signatures.append(numba.void(rows, rows, recipe, rows, numba.int64))
-    try:
-        return numba.njit(signatures, nogil=True, cache=True)(_build)
-    except RuntimeError:  # nowhere to keep the compiled code
-        return numba.njit(signatures, nogil=True)(_build)
-
-
-def _build(x, before, products, out, t):  # pragma: no cover - runs compiled
-    for p in range(products.shape[0]):
-        first, last, a, source = products[p]
-        factor = x[a]
-        for row in range(first, last):
-            target, other = out[row], before[source + row - first]
-            for j in range(t):
-                target[j] = factor[j] * other[j]
+    return compiled if compiled.AVAILABLE else None

@@ -1,9 +1,7 @@
 """How to build a degree-k block of monomials from the one before, in chunks: computed once."""
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-
-import numpy as np
+from functools import lru_cache
 
 from subquad.features import block_sizes, suffix_offsets
 
@@ -18,13 +16,6 @@ class Chunk:
     start: int
     stop: int
     products: tuple[tuple[int, int, int, int], ...]
-
-    @cached_property
-    def table(self) -> np.ndarray:
-        """The products as an array (count, 4), int64, read-only."""
-        table = np.array(self.products, dtype=np.int64)
-        table.flags.writeable = False
-        return table
 
 
 @lru_cache(maxsize=256)

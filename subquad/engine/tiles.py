@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from subquad.engine import sizes
-from subquad.engine.fast import Build
 from subquad.engine.recipe import Chunk, chunks
 from subquad.features import block_sizes
 
@@ -38,20 +37,16 @@ class FeatureTile:
     """Monomials of at most `tile` tokens: degrees below the top stored, the top in chunks.
 
     Features are rows and tokens columns, so that x_a times a suffix of the block before is one
-    contiguous multiplication. Holds (C(d+g-1, g-1) + FEATURE_CHUNK) * tile numbers. `build` is a
-    compiled builder or None.
+    contiguous multiplication. Holds (C(d+g-1, g-1) + FEATURE_CHUNK) * tile numbers.
     """
 
-    def __init__(
-        self, d: int, degree: int, tile: int, dtype: np.dtype, build: Build | None = None
-    ) -> None:
-        self._d, self._degree, self._size = d, degree, sizes.FEATURE_CHUNK
-        rows = block_sizes(d, max(degree - 1, 1))
-        self._stored = [np.empty((r, tile), dtype) for r in rows[1:]]
-        top = min(self._size, block_sizes(d, degree)[degree])
+    def __init__(self, d: int, degree: int, tile: int, dtype: np.dtype) -> None:
+        self._d, self._degree, self._size, self.dtype = d, degree, sizes.FEATURE_CHUNK, dtype
+        self.block_sizes = block_sizes(d, degree)
+        self._stored = [np.empty((r, tile), dtype) for r in block_sizes(d, max(degree - 1, 1))[1:]]
+        top = min(self._size, self.block_sizes[degree])
         self._top = np.empty((top if degree > 1 else 0, tile), dtype)
         self._length = 0
-        self._compiled = build
         self._views: dict[tuple[int, int], list] = {}
 
     def load(self, rows: np.ndarray) -> None:
@@ -81,10 +76,6 @@ class FeatureTile:
             yield chunk.start, chunk.stop, features[:, : self._length]
 
     def _build(self, chunk: Chunk, k: int, out: np.ndarray) -> None:
-        if self._compiled is not None:
-            before = self._stored[k - 2]
-            self._compiled(self._stored[0], before, chunk.table, out, self._length)
-            return
         key = k, chunk.start
         if key not in self._views:
             # Made once: beside another thread, each slice is a chance to wait for the interpreter.

@@ -1,5 +1,9 @@
-"""The two polynomial passes against exact integers, within the rounding bound they state."""
+"""The two polynomial passes against exact integers, within the rounding bound they state.
 
+All of it for the passes on NumPy, and for the compiled ones where numba is installed.
+"""
+
+import importlib.util
 from fractions import Fraction
 from unittest import mock
 
@@ -9,15 +13,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subquad import engine
-from subquad.engine import cpu, naive, sizes
+from subquad.engine import cpu, fast, naive, sizes
 from subquad.features import block_sizes, multinomials
 
 SMALL_SIZES = dict(TILE_WORK=1, KEY_TILE=5, TILE_MIN=2, TILE_STEP=2, FEATURE_CHUNK=4, GROUPS=3)
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the `fast` extra is not installed")
+
+
+@pytest.fixture(
+    autouse=True, scope="module", params=["NumPy", pytest.param("numba", marks=needs_numba)]
+)
+def by(request):
+    """Who runs the passes, whatever their size."""
+    with mock.patch.object(fast, "LEAST_PRODUCTS", np.inf if request.param == "NumPy" else 0):
+        yield request.param
 
 
 def tiny_tiles(**changes):
-    """Tiles of 5 tokens, chunks of 4 features, 3 groups: small data cross every border."""
-    return mock.patch.multiple(sizes, **{**SMALL_SIZES, **changes})
+    """Tiles of 5 tokens, chunks of 4 features, 3 groups: small data cross every border.
+
+    The chunks of compiled passes are a constant of theirs.
+    """
+    small = {**SMALL_SIZES, **changes}
+    if fast.LEAST_PRODUCTS == 0:
+        del small["FEATURE_CHUNK"]
+    return mock.patch.multiple(sizes, **small)
 
 
 def integers(rng, shape, bits, offset):
@@ -111,8 +132,8 @@ def test_exact_on_small_integers_whatever_the_tiles(case, degree, tile, chunk, g
     W = np.column_stack([rng.integers(-3, 4, (m, d_v)), np.full(m, 3)]) * 1.0
     with tiny_tiles(KEY_TILE=tile, FEATURE_CHUNK=chunk, GROUP_BYTES=group_bytes):
         state, (numerator, by_degree) = run(Q, K, W, np.ones(degree + 1), "float64")
-    for fast, slow in zip(state.moments, naive.accumulate(K, W, degree), strict=True):
-        assert np.array_equal(fast, slow)
+    for found, slow in zip(state.moments, naive.accumulate(K, W, degree), strict=True):
+        assert np.array_equal(found, slow)
     expected = naive.polynomial(Q, K, W, np.ones(degree + 1))
     assert np.array_equal(numerator, expected[0])
     assert np.array_equal(by_degree, expected[1])
@@ -184,6 +205,36 @@ def test_strided_and_read_only_input_is_read_and_left_alone():
     for a, b in zip(again, exact, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     assert all(np.array_equal(a, b) for a, b in zip(before, strided, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("d_v", [1, 2, 7, 8, 15, 16, 17, 33, 64, 65, 130])
+def test_any_number_of_columns(dtype, d_v):
+    """Around every number of registers that columns fill, in tiles and chunks of real size."""
+    rng = np.random.default_rng(d_v)
+    Q, K = (rng.integers(-2, 3, (n, 5)).astype(dtype) for n in (131, 1203))
+    W = np.column_stack([rng.integers(-3, 4, (1203, d_v)), np.full(1203, 3)]).astype(dtype)
+    state, found = run(Q, K, W, np.ones(4), dtype)
+    K, W, Q = (x.astype(float) for x in (K, W, Q))
+    for a, b in zip(state.moments, naive.accumulate(K, W, 3), strict=True):
+        assert np.array_equal(a, b)
+    for a, b in zip(found, naive.polynomial(Q, K, W, np.ones(4)), strict=True):
+        # Float32 holds sums of a degree to 2^24, and these are larger.
+        np.testing.assert_allclose(a, b, rtol=0, atol=0 if dtype == "float64" else 1e-6 * 3e8)
+
+
+def test_chunks_of_the_top_degree_are_dealt_to_pieces():
+    rng = np.random.default_rng(5)
+    K = rng.integers(-2, 3, (2500, 12)).astype("float64")
+    W = np.column_stack([rng.integers(-3, 4, (2500, 3)), np.full(2500, 3)]).astype("float64")
+    whole = engine.accumulate(K, W, 4, key_centre=np.zeros(12))
+    with mock.patch.object(sizes, "GROUP_BYTES", 2 * 8 * 1820 * 8):
+        columns = 4 if fast.LEAST_PRODUCTS else 8
+        groups, pieces = sizes.shares(sizes.tile_count(2500, 12, 4), 12, 4, columns)
+        assert groups > 1 and pieces > 1
+        dealt = engine.accumulate(K, W, 4, key_centre=np.zeros(12))
+    for a, b in zip(whole.moments, dealt.moments, strict=True):
+        assert a.any() and np.array_equal(a, b)
 
 
 def test_overflow_is_not_silent():

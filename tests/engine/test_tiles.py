@@ -1,4 +1,4 @@
-"""Products block by block, and the same features and the same bits whoever builds them."""
+"""Products block by block, features bit for bit, and when the passes run compiled."""
 
 import importlib.util
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 
 from subquad import engine
 from subquad.engine import fast, sizes
+from subquad.engine import threads as engine_threads
 from subquad.engine.tiles import FeatureTile, product
 from subquad.features import block_sizes, monomials
 
@@ -38,19 +39,14 @@ def test_no_rows_and_no_tokens():
     assert not out.any()
 
 
-def compiled():
-    return fast.builder(10**9, 64, 2)
-
-
-@pytest.mark.parametrize("build", [None, pytest.param(compiled, marks=needs_numba)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("d", "degree"), [(1, 3), (5, 1), (7, 2), (4, 5)])
-def test_features_bit_for_bit(build, dtype, d, degree):
+def test_features_bit_for_bit(dtype, d, degree):
     x = np.random.default_rng(d).standard_normal((23, d)).astype(dtype)
     x[3] *= 1e-25  # products that underflow, by degrees
     ends = np.cumsum(block_sizes(d, degree))
     with mock.patch.object(sizes, "FEATURE_CHUNK", 6):
-        tile = FeatureTile(d, degree, 16, np.dtype(dtype), build and build())
+        tile = FeatureTile(d, degree, 16, np.dtype(dtype))
         for rows in (x[:16], x[16:], x[:16]):  # a shorter tile, and back
             tile.load(rows)
             expected = monomials(rows, degree).T
@@ -62,18 +58,28 @@ def test_features_bit_for_bit(build, dtype, d, degree):
 
 @needs_numba
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_passes_with_and_without_numba_agree_in_every_bit(dtype):
+def test_compiled_passes_agree_and_do_not_depend_on_the_threads(dtype, monkeypatch):
     rng = np.random.default_rng(1)
     Q, K = (rng.standard_normal((1300, 9)).astype(dtype) + 0.2 for _ in "QK")
     W = np.column_stack([rng.uniform(-1, 1, (1300, 6)), np.ones(1300)]).astype(dtype)
 
-    def passes(build):
-        with mock.patch.object(fast, "builder", lambda *_: build):
-            state = engine.accumulate(K, W, 4, key_centre=np.zeros(9))
-            return [*state.moments, *engine.contract(Q, state, [1.0, 1.0, 0.5, 0.2, 0.1])]
+    def passes(least, threads):
+        monkeypatch.setattr(fast, "LEAST_PRODUCTS", least)
+        monkeypatch.setattr(engine_threads, "THREAD_WORK", 1)
+        monkeypatch.setenv("SUBQUAD_NUM_THREADS", str(threads))
+        state = engine.accumulate(K, W, 4, key_centre=np.zeros(9))
+        return [*state.moments, *engine.contract(Q, state, [1.0, 1.0, 0.5, 0.2, 0.1])]
 
-    for a, b in zip(passes(None), passes(compiled()), strict=True):
-        assert np.array_equal(a, b)
+    compiled = fast.passes(10**9, 9, 4)
+    with mock.patch.object(compiled, "KeyTiles", wraps=compiled.KeyTiles) as used:
+        found = passes(0, 3)
+        assert used.called
+        used.reset_mock()
+        slow = passes(np.inf, 3)
+        assert not used.called
+    for a, b, c in zip(found, slow, passes(0, 1), strict=True):
+        assert np.array_equal(a, c)
+        np.testing.assert_allclose(a, b, rtol=0, atol=np.finfo(dtype).eps * 200 * abs(b).max())
 
 
 def fresh(code: str) -> str:
@@ -88,17 +94,29 @@ def test_little_work_does_not_load_numba():
 import sys
 from subquad.engine import fast
 few = fast.LEAST_PRODUCTS // 3 - 1
-print(fast.builder(few, 2, 1), fast.builder(10**12, 64, 1), fast.builder(few // 2, 2, 2),
+print(fast.passes(few, 2, 1), fast.passes(10**12, 64, 0), fast.passes(few // 2, 2, 2),
       "numba" in sys.modules)
 """
     assert fresh(code) == "None None None False"
 
 
-def test_without_numba_there_is_no_builder_and_no_complaint():
+def test_without_numba_nothing_is_compiled_and_nothing_complains():
     code = """
 import sys
 sys.modules["numba"] = None
 from subquad.engine import fast
-print(fast.builder(10**12, 64, 2))
+print(fast.passes(10**12, 64, 2), fast.expected(10**12, 64, 2))
 """
-    assert fresh(code) == "None"
+    assert fresh(code) == "None False"
+
+
+@needs_numba
+def test_the_sizes_alone_decide(monkeypatch):
+    """What ran before in the process does not: the same call, the same bits."""
+    few, many = fast.LEAST_PRODUCTS // 6, fast.LEAST_PRODUCTS
+    assert fast.passes(many, 2, 2) is not None
+    assert fast.passes(few - 1, 2, 2) is None and not fast.expected(few - 1, 2, 2)
+    monkeypatch.setattr(fast.passes(many, 2, 2), "AVAILABLE", False)
+    fast._compiled.cache_clear()
+    assert fast.passes(many, 2, 2) is None and not fast.expected(many, 2, 2)
+    fast._compiled.cache_clear()

@@ -9,6 +9,7 @@ and the best division of the keys from any place on is the best first bucket and
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -164,19 +165,21 @@ def cheapest_cuts(
     priced = np.full(places.starts.size, prices[0]), *prices[1:]
     cuts = _best_cuts(stats, places.starts, above, ladder, priced, most)
     inner = _reach(stats, criterion, places, ladder, cuts)
-    errors = [exact_error(stats, criterion, float(x), dtype, inner) for x in places.edges]
-    wide = ~(np.array(errors) <= slack) & (dtype != "float64")
+    first = 0 if dtype == "float64" else bisect_left(  # the larger the keys, the larger the error
+        places.edges, True,
+        key=lambda edge: exact_error(stats, criterion, float(edge), dtype, inner) <= slack,
+    )  # fmt: skip
     buckets = []
     for place, end, top in cuts:
         if top >= 0:
-            bucket = _bucket(stats, places, place, end, bool(wide[place]))
+            bucket = _bucket(stats, places, place, end, place < first)
             bucket = replace(bucket, own=bool(places.own[place, min(end, places.own.shape[1]) - 1]))
             buckets.append(_with_cells(stats, criterion, dtype, bucket, ladder, top, rates))
             continue
-        middle = place + int(wide[place:end].sum())  # the larger, the wider
+        middle = min(max(place, first), end)
         for start, stop in ((place, middle), (middle, end)):
             if start < stop:
-                buckets.append(_bucket(stats, places, start, stop, bool(wide[start])))
+                buckets.append(_bucket(stats, places, start, stop, start < first))
     error = float(logit_perturbation_bound(exact_error(stats, criterion, math.inf, dtype)))
     outer = dtype if error <= 0.9 * tol else "float64"
     return BucketParameters(criterion, dtype, tuple(_joined(buckets)), outer)

@@ -89,7 +89,7 @@ def _accumulate_calls(keys: int, d: int, d_v: int, degree: int, compiled: bool) 
     loads = groups * -(-tiles // (groups * sizes.tiles_at_once(tile, d, degree))) * pieces
     steps = PASS_STEPS + loads * _load_steps(d, degree, SUM_STEPS, compiled)
     filled = (groups + 1) * _sum_bytes(d, d_v, degree)  # those of the groups, and their sum
-    return Calls(steps, _alone(keys, d, d_v, degree), filled=filled)
+    return Calls(steps, _alone(keys, d, d_v, degree, compiled), filled=filled)
 
 
 def contract_calls(queries: int, d: int, d_v: int, degree: int) -> Calls:
@@ -104,7 +104,7 @@ def _contract_calls(queries: int, d: int, d_v: int, degree: int, compiled: bool)
     loads = -(-queries // sizes.query_tile(queries, d, degree))
     steps = PASS_STEPS + loads * _load_steps(d, degree, PRODUCT_STEPS, compiled)
     filled = _sum_bytes(d, d_v, degree)
-    return Calls(steps, _alone(queries, d, d_v, degree), filled=filled)
+    return Calls(steps, _alone(queries, d, d_v, degree, compiled), filled=filled)
 
 
 def exact_calls(queries: int, keys: int, d: int, d_v: int) -> Calls:
@@ -118,8 +118,9 @@ def exact_calls(queries: int, keys: int, d: int, d_v: int) -> Calls:
     return Calls(PASS_STEPS + blocks * BLOCK_STEPS, alone_pairs=alone, filled=filled)
 
 
-def _alone(tokens: int, d: int, d_v: int, degree: int) -> float:
-    return min(2.0 * tokens * feature_dimension(d, degree) * padded(d_v + 1), THREAD_WORK)
+def _alone(tokens: int, d: int, d_v: int, degree: int, compiled: bool) -> float:
+    least = THREAD_WORK / (fast.EARLIER if compiled else 1.0)
+    return min(2.0 * tokens * feature_dimension(d, degree) * padded(d_v + 1), least)
 
 
 def _sum_bytes(d: int, d_v: int, degree: int) -> float:

@@ -71,7 +71,10 @@ def _build(stored, base, leads, offsets, k, start, stop, tokens, out, to):
 
 @_inner
 def _load(rows, first, t, tokens, stored, blocks, leads, offsets):
-    """Take t rows, zeros up to `tokens`, and build every degree below the top; return its base."""
+    """Take t rows, zeros up to `tokens`, and build every degree below the top; return its base.
+
+    What an earlier tile left of weights beyond t is multiplied by these zeros.
+    """
     d, degree, zero = rows.shape[1], len(blocks) - 1, np.int64(0)
     for i in range(d):
         for j in range(t):
@@ -116,8 +119,6 @@ def _take_weights(W, first, t, weights, weight):
         for c in range(columns):
             weights[j, c] = W[first + j, c]
         weight[j] = W[first + j, columns - 1]
-    for j in range(t, len(weight)):
-        weight[j] = 0
 
 
 @_inner

@@ -66,7 +66,8 @@ def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
             rows = slice(t * tile, min(m, (t + span) * tile, last * tile))
             buffers.add(K[rows], W[rows], sums[group], piece, pieces)
 
-    for_each(groups * pieces, setup, one_share, 2.0 * m * sum(blocks) * columns)
+    work = 2.0 * m * sum(blocks) * columns * (fast.EARLIER if compiled else 1.0)
+    for_each(groups * pieces, setup, one_share, work)
     total = _added(sums, columns)
     parts = [total[a:b] for a, b in itertools.pairwise(np.cumsum([0, *blocks]))]
     return parts, _norm_moments(K, W, degree)
@@ -210,7 +211,8 @@ def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarr
         if degree > 0:
             buffers.add(Q[rows], table, coefficients, numerator[rows], by_degree[rows])
 
-    for_each(-(-n // tile), setup, one_tile, 2.0 * n * columns * sum(map(len, moments)))
+    work = 2.0 * n * columns * sum(map(len, moments)) * (fast.EARLIER if compiled else 1.0)
+    for_each(-(-n // tile), setup, one_tile, work)
     return numerator, by_degree
 
 

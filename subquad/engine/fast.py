@@ -19,6 +19,10 @@ LEAST_PRODUCTS = 2**22
 """Features times tokens of one pass from which it runs compiled: a few ms. Loading numba
 takes about a second, once a process; compiling some seconds more, once a machine and dtype."""
 
+EARLIER = 8.0
+"""Beside compiled passes nobody waits for the interpreter: so many times less work is enough for
+one more thread."""
+
 
 def passes(tokens: int, d: int, degree: int) -> Any | None:
     """Return the module `compiled`, or None: too little to do for it, or numba is not there."""

@@ -235,6 +235,9 @@ def test_chunks_of_the_top_degree_are_dealt_to_pieces():
         dealt = engine.accumulate(K, W, 4, key_centre=np.zeros(12))
     for a, b in zip(whole.moments, dealt.moments, strict=True):
         assert a.any() and np.array_equal(a, b)
+    found = engine.contract(K[:77], whole, np.ones(5))  # in chunks that are added up, too
+    for a, b in zip(found, naive.polynomial(K[:77], K, W, np.ones(5)), strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_overflow_is_not_silent():

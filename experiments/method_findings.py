@@ -29,12 +29,15 @@ def _several_thresholds(record: dict) -> Finding:
 
 def _timed(by_name: dict) -> str:
     """Return the measured speed-ups over exact, empty where nothing was timed."""
-    told = ", ".join(
-        f"{name} {number(d['faster_than_exact']['any number, norm'])} (one threshold "
-        f"{number(d['faster_than_exact']['single, norm'])})"
-        for name, d in by_name.items() if d["faster_than_exact"]
-    )
-    return f" Measured, times faster than exact: {told}." if told else ""
+    told = ""
+    for key, said in (("faster_than_exact", "Measured, times faster than exact"),
+                      ("faster_compiled", "With passes compiled by numba")):  # fmt: skip
+        found = ", ".join(
+            f"{name} {number(d[key]['any number, norm'])} (one threshold "
+            f"{number(d[key]['single, norm'])})" for name, d in by_name.items() if d.get(key)
+        )
+        told += f" {said}: {found}." if found else ""
+    return told
 
 
 def _norm_against_entry(record: dict) -> Finding:

@@ -22,7 +22,7 @@ from subquad.engine.threads import thread_count
 
 SCHEMA = 1
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "scipy", "python-flint")
+PACKAGES, OPTIONAL = ("numpy", "scipy", "python-flint"), ("torch", "numba")
 IDENTITY = ("schema", "experiment", "settings", "versions", "machine")
 
 Progress = Callable[[str], None]
@@ -97,8 +97,8 @@ def rates_from(numbers: dict) -> Rates:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the numbers depend on; torch only where it is installed."""
-    names = [*PACKAGES, *(["torch"] if importlib.util.find_spec("torch") else [])]
+    """Return the versions of what the numbers depend on; OPTIONAL ones where they are installed."""
+    names = [*PACKAGES, *(name for name in OPTIONAL if importlib.util.find_spec(name))]
     found = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version(), "subquad": subquad.__version__, **found}
 

@@ -5,8 +5,9 @@ One row per way: `support_basis` with its one threshold, `multi_threshold` with 
 or any number of buckets that have a polynomial, by norm and by entry; mean(V) and first order, the
 answers that need no attention, beside each. The plan of least count is run for bound and error, and
 costs the same on every machine; exact and the best of one and of several thresholds are timed in
-turns, each at its plan of least predicted time, and once more with all of them in float64, where
-exact cannot win by a dtype. Real heads are also planned with their rows replicated to a million.
+turns, each at its plan of least predicted time, once more with their passes compiled where numba is
+installed, and all of it in float64 too, where exact cannot win by a dtype. Real heads are also
+planned with their rows replicated to a million.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from experiments.counting import cheapest
 from experiments.forced import bounds_and_errors
 from experiments.measure import null_errors, oracle, sample_rows
 from experiments.store import Experiment
-from experiments.timing import interleaved
+from experiments.timing import COMPILED, interleaved, ours
 from subquad.methods.method import Method
 from subquad.methods.multi_threshold import MultiThreshold
 from subquad.problem import Head, Problem
@@ -151,7 +152,10 @@ def _times(
         name + kind: subquad.plan(*s.data, tol=tol, scale=s.scale, method=method, rates=own)
         for kind, own in (("", rates), (WIDE, wide)) for name, method in methods.items()
     }
-    calls = {name: partial(plan.run, *s.data) for name, plan in made.items()}
+    calls: dict[str, Callable[[], object]] = {}
+    for name, plan in made.items():
+        call = partial(plan.run, *s.data)
+        calls |= {name: call} if name.startswith("exact") else ours(name, call)
     return {
         "instance": instance, "way": None, "seconds": interleaved(calls, repeats),
         "plans": {name: str(own.parameters) for name, plan in made.items()
@@ -177,16 +181,20 @@ def verdict(rows: list[dict]) -> dict:
             "norm_over_entry": _over(gains, "any number, norm", "any number, entry"),
             "faster_than_exact": _faster(times.get(instance), ""),
             "faster_in_float64": _faster(times.get(instance), WIDE),
+            "faster_compiled": _faster(times.get(instance), "", COMPILED),
+            "faster_in_float64_compiled": _faster(times.get(instance), WIDE, COMPILED),
         }
         for instance, gains in found.items()
     }
 
 
-def _faster(seconds: dict[str, float] | None, kind: str) -> dict[str, float] | None:
+def _faster(
+    seconds: dict[str, float] | None, kind: str, by: str = ""
+) -> dict[str, float] | None:
     """Return how many times longer exact takes than each of TIMED, of one kind of plans."""
-    if seconds is None or f"exact{kind}" not in seconds:
+    if seconds is None or TIMED[0] + kind + by not in seconds:
         return None
-    return {way: seconds[f"exact{kind}"] / seconds[way + kind] for way in TIMED}
+    return {way: seconds[f"exact{kind}"] / seconds[way + kind + by] for way in TIMED}
 
 
 def by_way(rows: list[dict]) -> list[dict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import array_api_compat
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from subquad.arrays import Array
 from subquad.bounds.rounding import exact_logit_error
 from subquad.engine import prepare
+from subquad.engine.threads import parallel_map
 from subquad.methods.buckets import Bucket, shell_of
 from subquad.methods.exact import exact_partial
 from subquad.methods.method import widened
@@ -34,7 +36,7 @@ class Sorted:
     def of(cls, head: Head, queries: np.ndarray, keys: np.ndarray) -> Sorted:
         """Return the order of magnitudes (n,) and (m,), and the queries in it."""
         xp = array_api_compat.array_namespace(head.Q)
-        q, k = np.argsort(queries, kind="stable"), np.argsort(keys, kind="stable")
+        q, k = parallel_map(partial(np.argsort, kind="stable"), (queries, keys))
         return cls(q, queries[q], k, keys[k], xp.take(head.Q, xp.asarray(q), axis=0))
 
 

@@ -68,6 +68,18 @@ def errors(output: np.ndarray, exact: np.ndarray, V: np.ndarray) -> dict[str, fl
     }
 
 
+def errors_within(
+    bound: float, output: np.ndarray, exact: np.ndarray, V: np.ndarray
+) -> dict[str, float]:
+    """Return `errors`; AssertionError past the bound: no time is taken of a wrong answer."""
+    found = errors(output, exact, V)
+    if not found["measured"] <= bound:
+        msg = (f"measured {found['measured']:.3e} exceeds the bound {bound:.3e}: no time is taken "
+               "of a wrong answer.")
+        raise AssertionError(msg)
+    return found
+
+
 def mean_answer(n: int, V: np.ndarray) -> np.ndarray:
     """Return the null model that ignores Q and K: mean(V) in each of n rows."""
     return np.broadcast_to(V.astype(np.float64).mean(axis=0), (n, V.shape[1]))

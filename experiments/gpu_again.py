@@ -23,9 +23,10 @@ def again(
 ) -> dict[str, Any]:
     """Return seconds of `plan.run` and of the bare passes, in turns, with the bound and the error.
 
-    Wall clock, from an idle device until it is idle again. AssertionError where the plan has other
-    operands, a run goes the long way, its error is above its bound or its bits differ from those
-    of another run: no time is taken of that.
+    Wall clock, from an idle device until it is idle again, on other arrays each time. A plan
+    launches its first run kernel by kernel and later ones as graphs: their bits are compared.
+    AssertionError where the plan has other operands, a run goes the long way, its error is above
+    its bound or its bits differ from those of another run: no time is taken of that.
     """
     lead = (heads,) if heads > 1 else ()
     sets = [_drawn(lead, n, d, 0.9 * LOGIT_BOUND, seed + i) for i in range(SETS)]

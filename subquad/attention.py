@@ -211,7 +211,11 @@ def _planned(
         msg = f"`rates` is a {type(rates).__name__}; pass None or a Rates."
         raise TypeError(msg)
     rates = rates if fleet is None else fleet_rates(rates, fleet)
-    made = tuple(choose(views, tol, methods, rates, fallback=allow_exact) for views in heads)
+    together = len(heads) if fleet is None else 1  # those in shards are measured one by one
+    made = tuple(
+        choose(views, tol, methods, rates, fallback=allow_exact, together=together)
+        for views in heads
+    )
     return Plan(made, tuple(lead), tol, name, scale, rates, fleet=fleet)
 
 

@@ -11,6 +11,9 @@ import array_api_compat
 from subquad.engine.calls import NONE, Calls
 from subquad.engine.threads import thread_count
 
+OWN = 0.4
+"""Share of the overhead of a call of one head that each head of a call of many has."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -114,9 +117,15 @@ class Rates:
             + work.calls.steps / speed.steps
         )
 
-    def beside(self, steps: float) -> Rates:
-        """Return the same with the time of so many steps more in each call."""
-        return replace(self, overhead=self.overhead + steps / self.float32.steps)
+    def beside(self, steps: float, heads: int = 1) -> Rates:
+        """Return the same with so many steps more for a head, one of `heads` of a call.
+
+        As it is where steps are free: of what a call costs nothing is known then.
+        """
+        if not self.float32.steps < math.inf:
+            return self
+        share = OWN + (1.0 - OWN) / heads
+        return replace(self, overhead=share * self.overhead + steps / self.float32.steps)
 
     def as_dict(self) -> dict:
         """Return the rates as plain numbers."""

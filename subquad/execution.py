@@ -9,21 +9,18 @@ from itertools import groupby
 
 import numpy as np
 
-from subquad.arrays import Array, namespace
+from subquad.arrays import Array
 from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
 from subquad.certificate import Certificate, Term, total
 from subquad.cost import Rates
 from subquad.engine import OPERANDS
 from subquad.engine.convert import at_home
-from subquad.engine.fleet import Fleet, Sharded
+from subquad.engine.fleet import Fleet
 from subquad.frame import Frame
-from subquad.methods.exact import exact_rows
-from subquad.methods.method import Proposal, storage_term
-from subquad.methods.on_shards import finished, partials_on_shards
-from subquad.partial import Partial, join_rows
 from subquad.planner import HeadPlan, ToleranceError, refusal_message, table
 from subquad.problem import Head, Problem
 from subquad.replay import Ready, replay
+from subquad.running import run_heads, view_of
 from subquad.sharding import problem_on
 
 
@@ -126,23 +123,18 @@ class Plan:
 
 def execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
     """Run every head, certify it, and refuse to return a row above the tolerance."""
-    outputs, terms = [], []
-    for head, own in zip(heads, made.heads, strict=True):
-        assert own.chosen is not None
-        output, parts = _run_head(head, own.chosen, made.tol)
-        outputs.append(output)
-        terms.append(parts)
-    xp = problem.xp
+    xp, lead = problem.xp, problem.lead
+    output, terms = run_heads(heads, [own.chosen for own in made.heads if own.chosen], made.tol)
     joined = tuple(
-        Term(column[0].name, column[0].claim, stack([t.value for t in column], problem))
-        for column in zip(*terms, strict=True)
+        dataclasses.replace(t, value=xp.reshape(t.value, (*lead, t.value.shape[-1])))
+        for t in terms
     )
     certificate = _certificate(joined, total(joined, joined[0].value), made)
     if not bool(xp.all(certificate.row_bounds <= made.tol)):
         msg = (f"the run proves only {certificate.bound:.3e}, tol is {made.tol:g}: the plan's "
                "bound was smaller, which should not happen; nothing is returned.")
         raise ToleranceError(msg)
-    return Result(stack(outputs, problem), certificate, made)
+    return Result(xp.reshape(output, (*lead, *output.shape[-2:])), certificate, made)
 
 
 def _certificate(terms: tuple[Term, ...], bounds: Array, made: Plan) -> Certificate:
@@ -150,64 +142,6 @@ def _certificate(terms: tuple[Term, ...], bounds: Array, made: Plan) -> Certific
     dtypes = {own.chosen.work.dtype for own in made.heads if own.chosen is not None}
     assumed = (*ASSUMPTIONS, TENSOR_CORES) if dtypes & set(OPERANDS) else ASSUMPTIONS
     return Certificate(terms, bounds, "always", assumed)
-
-
-def _run_head(head: Head, chosen: Proposal, tol: float) -> tuple[Array, tuple[Term, ...]]:
-    """Return the output (n, d_v) of one head and its Terms, each (n,).
-
-    Rows whose bound exceeds tol go exact where the plan announced it, and up to that share.
-    """
-    head = view_of(head, chosen)
-    if isinstance(head.Q, Sharded):
-        return _run_sharded(head, chosen)
-    partial = chosen.method.run(head, chosen.parameters)
-    divisor, terms = _certified(head, partial, chosen.work.dtype)
-    if chosen.fallback > 0.0:
-        xp = namespace(divisor)
-        failed = ~(total(terms, terms[0].value) <= tol)  # NaN fails
-        rows = xp.nonzero(failed)[0]
-        if 0 < rows.shape[0] <= chosen.fallback * failed.shape[0]:
-            kept = xp.nonzero(~failed)[0]
-            partial = join_rows([(kept, partial.rows(kept)), (rows, exact_rows(head, rows))])
-            divisor, terms = _certified(head, partial, chosen.work.dtype)
-    return head.frame.restore(partial.numerator, head.dtype, divisor), terms
-
-
-def _run_sharded(head: Head, chosen: Proposal) -> tuple[Array, tuple[Term, ...]]:
-    """Return the output of one head and its Terms, each shard certified on its own device."""
-    names: list[tuple[Term, ...]] = []
-    stored = storage_term(head.stats, chosen.work.dtype)  # measured of all shards, so not by one
-
-    def finish(partial: Partial) -> tuple[Array, list[Array]]:
-        divisor, terms = _with_storage(partial, stored)
-        names.append(terms)
-        like = namespace(divisor).zeros_like(divisor)
-        output = head.frame.restore(partial.numerator, head.dtype, divisor)
-        return output, [like + term.value for term in terms]
-
-    partials = partials_on_shards(head, chosen.method, chosen.parameters)
-    output, values = finished(head, partials, finish)
-    return output, tuple(
-        dataclasses.replace(term, value=value)
-        for term, value in zip(names[0], values, strict=True)
-    )
-
-
-def _certified(head: Head, partial: Partial, dtype: str) -> tuple[Array, tuple[Term, ...]]:
-    """Return what the numerator is to be divided by and every Term, storage included, (n,)."""
-    return _with_storage(partial, storage_term(head.stats, dtype))
-
-
-def _with_storage(partial: Partial, stored: Term) -> tuple[Array, tuple[Term, ...]]:
-    divisor, terms = partial.certified()
-    like = namespace(divisor).zeros_like(divisor)
-    return divisor, (*terms, dataclasses.replace(stored, value=like + stored.value))
-
-
-def view_of(head: Head, chosen: Proposal) -> Head:
-    """Return the head in the Frame it was planned in; new data may have fewer Frames."""
-    views = head.views()
-    return views[min(chosen.view, len(views) - 1)]
 
 
 def stack(per_head: list[Array], problem: Problem) -> Array:

@@ -9,7 +9,9 @@ the middle of the floating-point range.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -17,8 +19,8 @@ from subquad.arrays import Array, namespace
 from subquad.engine import prepare, sharded
 from subquad.engine.fleet import Sharded
 from subquad.engine.rotate import Rotation, measure_rotation
+from subquad.measuring import groups
 from subquad.once import Once
-from subquad.order import OrderStatistics
 from subquad.sides import Measured, NotFiniteError, Rows, Side, ldexp
 
 WEIGHT_RANGE = 16.0
@@ -100,15 +102,39 @@ class Measures:
     zero) times the largest key bounds the logits of the exact path.
     """
 
-    query_norms: np.ndarray
-    key_norms: np.ndarray
-    full_query_norms: np.ndarray
-    key_offset: float
+    query: Rows
+    full: Rows
+    key: Rows
+    units: tuple[float, float]
+    """Of the queries and the keys: their norms in units of the Frame, those of Rows being 1."""
+    find_offset: Once[float]
     """|weighted mean of the keys| / max key norm, rounded up, at most 1."""
-    query_order: OrderStatistics
-    key_order: OrderStatistics
     find_entries: tuple[Once[np.ndarray], Once[np.ndarray]]
     find_rotation: Once[Rotation | None]
+
+    @cached_property
+    def query_norms(self) -> np.ndarray:
+        """Of the queries about their centre, (n,)."""
+        return self.query.norms.astype(np.float64) * self.units[0]
+
+    @cached_property
+    def key_norms(self) -> np.ndarray:
+        """Of the keys about their centre, (m,)."""
+        return self.key.norms.astype(np.float64) * self.units[1]
+
+    @cached_property
+    def full_query_norms(self) -> np.ndarray:
+        """Of the queries about zero, (n,)."""
+        if self.query is self.full:
+            return self.query_norms
+        return self.full.norms.astype(np.float64) * self.units[0]
+
+    @property
+    def largest(self) -> tuple[float, float, float]:
+        """The largest of query_norms, key_norms and full_query_norms."""
+        of_query, of_key = self.units
+        return (self.query.largest * of_query, self.key.largest * of_key,
+                self.full.largest * of_query)  # fmt: skip
 
     @property
     def query_entries(self) -> np.ndarray:
@@ -180,29 +206,30 @@ def _measures(
 ) -> Measures:
     """Return the magnitudes in the units of the Frame."""
     (Q, K), q_out, k_out = rows, frame.query.post * (1.0 + 2.0**-50), frame.key.post
-    query_norms, key_norms = (x.norms.astype(np.float64) * out
-                              for x, out in ((query, q_out), (key, k_out)))  # fmt: skip
-    full_norms = query_norms if query is full else full.norms.astype(np.float64) * q_out
-    if frame.query_tilt is None:
-        away = (float(np.linalg.norm(key.mean)) + key.slack) * (1.0 + 2.0**-40)
-        offset = min(1.0, away / key.largest) if key.largest > 0.0 else 1.0
-    else:
-        offset = mean_offset(K, frame.key, frame.key_weights(K)[0], key.largest)
-    largest = float(query_norms.max()), float(key_norms.max())
+    largest = query.largest * q_out, key.largest * k_out
     return Measures(
-        query_norms, key_norms, full_norms, offset, query.order(q_out), key.order(k_out),
-        (Once(lambda: _entries(Q, query.side, q_out, query_norms)),
-         Once(lambda: _entries(K, key.side, k_out, key_norms))),
+        query, full, key, (q_out, k_out), _offset(frame, key, K),
+        (Once(lambda: _entries(Q, query, q_out)), Once(lambda: _entries(K, key, k_out))),
         Once(lambda: measure_rotation(Q, K, frame.query.affine, frame.key.affine, *largest)),
-    )  # fmt: skip
+    )
 
 
-def _entries(x: Array, side: Side, unit: float, norms: np.ndarray) -> np.ndarray:
+def _offset(frame: Frame, key: Rows, K: Array) -> Once[float]:
+    """Return the offset of the mean of the keys: known, but where they carry weights."""
+    if frame.query_tilt is not None:
+        side, largest = frame.key, key.largest
+        return Once(lambda: mean_offset(K, side, frame.key_weights(K)[0], largest))
+    away = (float(np.linalg.norm(key.mean)) + key.slack) * (1.0 + 2.0**-40)
+    return Once.known_to_be(min(1.0, away / key.largest) if key.largest > 0.0 else 1.0)
+
+
+def _entries(x: Array, rows: Rows, unit: float) -> np.ndarray:
     """Return the largest entries, rounded up so far that sqrt(d) of them bound the norms as given.
 
     Norms may be of float32 and rounded up by more; what is bounded by entries is then by norms.
     """
-    entries = prepare.row_measures(x, side.pre, side.centre)[1] * unit
+    entries = prepare.row_measures(x, rows.side.pre, rows.side.centre)[1] * unit
+    norms = rows.norms.astype(np.float64) * unit
     return np.maximum(entries, norms * ((1.0 + 2.0**-50) / math.sqrt(x.shape[1])))
 
 
@@ -222,15 +249,15 @@ def mean_offset(K: Array, side: Side, weights: Array | None, radius: float) -> f
     return min(1.0, away / radius) if radius > 0.0 else 1.0
 
 
-def value_units(V: Array) -> tuple[np.ndarray, ...]:
-    """Return (pre, mid, radius, low, high) of the columns of V; radius rounded up.
+def value_units(Vs: Sequence[Array]) -> list[tuple[np.ndarray, ...]]:
+    """Return (pre, mid, radius, low, high) of the columns of each V of one shape.
 
-    Raises NotFiniteError.
+    The radius is rounded up. Raises NotFiniteError.
     """
-    low, high = prepare.column_range(V)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    ends = np.concatenate([prepare.column_ranges(group) for group in groups(Vs)])
+    if not np.isfinite(ends).all():
         raise NotFiniteError
-    return units_of(low, high)
+    return list(zip(*units_of(ends[:, 0], ends[:, 1]), strict=True))
 
 
 def units_of(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -10,8 +10,8 @@ from functools import cached_property, lru_cache
 
 from subquad.certificate import Term
 from subquad.cost import Rates
+from subquad.measuring import measuring_steps
 from subquad.methods.method import Method, Proposal, Refusal
-from subquad.sides import measuring_steps
 from subquad.stats import Stats
 
 LONGEST = 2**48
@@ -106,12 +106,13 @@ class HeadPlan:
 
 def choose(
     views: tuple[Stats, ...], tol: float, methods: tuple[Method, ...], rates: Rates, *,
-    fallback: bool = True,
+    fallback: bool = True, together: int = 1,
 ) -> HeadPlan:  # fmt: skip
     """Return the HeadPlan: every offer of `methods`, the cheapest certified one chosen.
 
     Without `fallback`, offers that may send rows to the exact method are not taken. Methods are
-    asked in the order of how long they search; what a later one may cost is told to it.
+    asked in the order of how long they search; what a later one may cost is told to it. `together`
+    is how many heads were measured at once.
     """
 
     def seconds(option: Proposal | Refusal) -> float:
@@ -121,7 +122,8 @@ def choose(
         return math.inf
 
     n, m, d = views[0].n, views[0].m, views[0].d  # measured whatever the method
-    rates = rates.beside(measuring_steps(n, d) + measuring_steps(m, d))
+    steps = measuring_steps(n, d, together) + measuring_steps(m, d, together)
+    rates = rates.beside(steps, together)
     found: list[list[Proposal | Refusal]] = [[] for _ in methods]
     budget = math.inf
     for i in sorted(range(len(methods)), key=lambda i: _search(methods[i])):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,14 +21,24 @@ from subquad.arguments import (
 from subquad.arrays import Array
 from subquad.engine import prepare
 from subquad.frame import Frame, Measures, make_frames, value_units
+from subquad.measuring import measure
 from subquad.once import Once
 from subquad.sample import HeadSample
 from subquad.shells import KeyShells
-from subquad.sides import Measured, NotFiniteError, measure_keys, measure_queries
+from subquad.sides import Measured, NotFiniteError
 from subquad.stats import Stats, stats_of
 
 Sides = tuple[Once[Measured], Once[Measured], Once[tuple[np.ndarray, ...]]]
 """What is measured of queries, keys and values; heads that share an array share it."""
+Key = tuple
+"""An array of queries ("Q"), keys ("K") or values ("V"), and which."""
+
+MEASURES: dict[str, Callable[[Sequence[Array]], list[Any]]] = {
+    "Q": lambda xs: measure(xs, with_zero=True),
+    "K": lambda xs: measure(xs, with_zero=False),
+    "V": value_units,
+}
+"""How arrays of one shape are measured together."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +57,7 @@ class Head:
     _frames: Once[tuple[tuple[Frame, Measures], ...]] | None = None
 
     def __post_init__(self) -> None:
-        sides = self.sides or (
-            Once(lambda: measure_queries(self.Q)), Once(lambda: measure_keys(self.K)),
-            Once(lambda: value_units(self.V)),
-        )  # fmt: skip
+        sides = self.sides or (_later("Q", self.Q), _later("K", self.K), _later("V", self.V))
         queries, keys, units = sides
         found = self._frames or Once(
             lambda: make_frames(queries(), keys(), units(), (self.Q, self.K), self.scale)
@@ -87,12 +94,17 @@ class Head:
         """What the planner may see."""
         assert self.sides is not None
         queries, keys, _ = self.sides
-        sample = HeadSample(queries().sample, keys().sample, self.Q, self.frame, self.rows)
+        sample = HeadSample(queries().sample, keys().sample, self.frame, self.rows)
         stats = stats_of(
             self.frame, self.rows, self.dtype, self.Q.shape[1], self.V.shape[1], sample,
             prepare.operands(self.Q),
         )  # fmt: skip
-        return replace(stats, shells=KeyShells(self.K, self.frame, self.rows.key_norms))
+        return replace(stats, shells=KeyShells(self.K, self.frame, self.rows))
+
+
+def _later(kind: str, x: Array) -> Once[Any]:
+    """Return what measures one array when it is asked for."""
+    return Once(lambda: MEASURES[kind]([x])[0])
 
 
 class Problem:
@@ -124,7 +136,7 @@ class Problem:
             msg = f"the leading dimensions {self.lead} hold no head; pass at least one."
             raise ValueError(msg)
         self.Q, self.K, self.V, self.key_mask = Q, K, V, key_mask
-        self._known: dict[tuple, Once[Any]] = {}
+        self._known: dict[Key, tuple[Array, Once[Any]]] = {}
         self._heads = [self._head(index) for index in np.ndindex(*self.lead)]
         self._measure()
 
@@ -134,12 +146,24 @@ class Problem:
         for name, x in arrays if self.key_mask is not None else ():
             check_finite(name, x, self.xp)
         try:
+            self._measure_together()
             for head in self._heads:
                 head.views()
         except NotFiniteError:
             for name, x in arrays:
                 check_finite(name, x, self.xp)
             raise
+
+    def _measure_together(self) -> None:
+        """Measure what the heads are of, arrays of one kind and shape together."""
+        stacks: dict[tuple, list[tuple[Array, Once[Any]]]] = {}
+        for key, found in self._known.items():
+            stacks.setdefault((key[0], *found[0].shape), []).append(found)
+        self._known.clear()
+        for (kind, *_), stack in stacks.items():
+            xs, answers = zip(*stack, strict=True)
+            for answer, found in zip(answers, MEASURES[kind](xs), strict=True):
+                answer.settle(found)
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], int, int, int, int]:
@@ -151,21 +175,23 @@ class Problem:
         yield from self._heads
 
     def _head(self, index: tuple[int, ...]) -> Head:
+        (Q, K, V), keys = self._parts(index)
+        queries, own_keys, values = map(self._once, keys, (Q, K, V))
+        return Head(Q, K, V, self.scale, sides=(queries, own_keys, values))
+
+    def _parts(self, index: tuple[int, ...]) -> tuple[tuple[Array, ...], tuple[Key, ...]]:
+        """Return Q, K and V of a head, and what they are: the same where the arrays are."""
         (Q, i), (K, j), (V, k) = (_pick(x, index, 2) for x in (self.Q, self.K, self.V))
         mask: tuple[int, ...] = ()
         if self.key_mask is not None:
             chosen, mask = _pick(self.key_mask, index, 1)
             kept = self.xp.nonzero(chosen)[0]
             K, V = self.xp.take(K, kept, axis=0), self.xp.take(V, kept, axis=0)
-        return Head(Q, K, V, self.scale, sides=(
-            self._once(("Q", i), lambda: measure_queries(Q)),
-            self._once(("K", j, mask), lambda: measure_keys(K)),
-            self._once(("V", k, mask), lambda: value_units(V)),
-        ))  # fmt: skip
+        return (Q, K, V), (("Q", i), ("K", j, mask), ("V", k, mask))
 
-    def _once(self, key: tuple, find: Callable[[], Any]) -> Once[Any]:
-        """Return what measures an array, the same for all heads that share it."""
-        return self._known.setdefault(key, Once(find))
+    def _once(self, key: Key, x: Array) -> Once[Any]:
+        """Return what is measured of an array, the same for all heads that share it."""
+        return self._known.setdefault(key, (x, _later(key[0], x)))[1]
 
 
 def _pick(x: Array, index: tuple[int, ...], inner: int) -> tuple[Array, tuple[int, ...]]:

@@ -18,15 +18,13 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays import Array
-from subquad.bounds.rounding import FORMATS
 from subquad.certificate import Term
 from subquad.engine import OPERANDS, prepare
-from subquad.engine.fused_sizes import fused_errors
 from subquad.exp_poly import minimax
 from subquad.frame import Frame, balancing_exponent
 from subquad.methods.polynomial import Polynomial
 from subquad.planner import HeadPlan
-from subquad.replay_terms import FAR, UNIT, certified, inside
+from subquad.replay_terms import FAR, UNIT, Proofs
 from subquad.stats import Stats
 
 ROWS_AT_ONCE = 2**23
@@ -67,13 +65,21 @@ class Ready:
         return {}
 
     def launches(self) -> list[tuple[slice, Any]]:
-        """Return (which heads, their `Heads`) of what goes together on the current device."""
+        """Return (which heads, their `Heads`) of what goes together on the current device.
+
+        Nothing where it has no fused passes.
+        """
         from subquad.engine import gpu_replay  # brings CuPy
 
         device = gpu_replay.device()
         if device not in self._launches:
-            self._launches[device] = [self._together(run) for run in _runs(self.heads)]
+            runs = _runs(self.heads) if gpu_replay.available() else []
+            self._launches[device] = [self._together(run) for run in runs]
         return self._launches[device]
+
+    def ran(self) -> bool:
+        """Return whether these heads ran so before: then there is CuPy."""
+        return bool(self._launches)
 
     def _together(self, run: list[int]) -> tuple[slice, Any]:
         from subquad.engine import gpu_replay
@@ -86,8 +92,9 @@ class Ready:
             coefficients.append(_coefficients(p.degree, p.logit_bound))
         shape = stats.n, stats.m, stats.d, stats.d_v
         operands = _parameters(self.heads[run[0]]).dtype
-        heads = gpu_replay.Heads(shape, units, np.array(coefficients), operands)
-        return slice(run[0], run[-1] + 1), heads
+        members = slice(run[0], run[-1] + 1)
+        limits = self.proofs.limits[members]
+        return members, gpu_replay.Heads(shape, units, np.array(coefficients), operands, limits)
 
     @cached_property
     def reach(self) -> np.ndarray:
@@ -100,14 +107,9 @@ class Ready:
         return np.array(found)
 
     @cached_property
-    def slack(self) -> np.ndarray:
-        """What the mean of the keys may be off by, over the largest norm, (heads,)."""
-        stats, found = self.heads[0].stats, []
-        for p in map(_parameters, self.heads):
-            # Rounding keys to operands, and what the passes lose of a sum of degree 1.
-            sums = fused_errors(stats.d, p.degree, p.dtype, stats.m)[1]
-            found.append(sums + 2.0 * FORMATS[p.dtype].u)
-        return np.array(found)
+    def proofs(self) -> Proofs:
+        """What is proved of these heads on new data."""
+        return Proofs(self.heads, self.reach, self.tol)
 
 
 def replay(
@@ -119,42 +121,49 @@ def replay(
     passes, an array is not float32 in C order with the leading dimensions and sizes of the plan,
     or a bound is not met.
     """
-    if not ready.able or not prepare.operands(arrays[0]):
+    if not ready.able or not (ready.ran() or prepare.operands(arrays[0])):
         return None
     from subquad.engine import gpu_replay  # brings CuPy
 
     if not (gpu_replay.replayable(*arrays)
-            and tuple(x.shape for x in arrays) == ready.shapes[:3]):  # fmt: skip
+            and tuple(x.shape for x in arrays) == ready.shapes[:3]
+            and (launches := ready.launches())):  # fmt: skip
         return None
-    output = gpu_replay.output_for(ready.shapes[3])
-    terms: list[tuple[Term, ...]] = []
-    key_norms: list[float] = []
-    launches, pending = ready.launches(), []
-    try:  # While the query passes run: what is left for after them is one number a head.
+    output, proofs = gpu_replay.empty(ready.shapes[3], "float32"), ready.proofs
+    pending: list[Any] = []
+    try:  # While the passes run: what is left for after them is one comparison.
         for run, heads in launches:
             pending.append(heads.start(*arrays, output, run.start))
-        for (run, _), under_way in zip(launches, pending, strict=True):
-            found, own = under_way.keys(), ready.heads[run]
-            key_norms += found.key_norms.tolist()
-            terms += certified(own, ready.reach[run], ready.slack[run], found, ready.tol)
-        values = np.array([[t.value for t in of_one] for of_one in terms])
-        bounds = np.stack([values.sum(axis=1) * UNIT, *values.T])
-        made, rows = _by_row(terms[0], gpu_replay.on_device(bounds), ready)
-        met = bool(np.all(bounds[0] <= ready.tol))
+        shape = 1 + len(proofs.names), len(ready.heads)
+        per_head = gpu_replay.empty(shape, "float64")
+        terms, rows = _by_row(proofs.names, per_head, ready)
+        found = _joined([under_way.keys() for under_way in pending])
+        bounds, room = proofs.bounds(found), proofs.room(found.key_norms)
+        gpu_replay.fill(per_head, bounds)
+        met = bool((bounds[0] <= ready.tol).all())
     finally:
-        query_norms = [norm for under_way in pending for norm in under_way.queries().tolist()]
-    met = met and all(map(inside, ready.heads, query_norms, key_norms))
-    return (output, made, rows) if met else None
+        query_norms = [under_way.queries() for under_way in pending]
+    query_norm = query_norms[0] if len(query_norms) == 1 else np.concatenate(query_norms)
+    met = met and bool((query_norm <= room).all())
+    return (output, terms, rows) if met else None
+
+
+def _joined(reports: list[Any]) -> Any:
+    """Return what heads were found to be as one report."""
+    if len(reports) == 1:
+        return reports[0]
+    names = [field.name for field in fields(reports[0])]
+    return type(reports[0])(*(np.concatenate([getattr(r, n) for r in reports]) for n in names))
 
 
 def _by_row(
-    names: tuple[Term, ...], bounds: Array, ready: Ready
+    names: tuple[tuple[str, str], ...], per_head: Array, ready: Ready
 ) -> tuple[tuple[Term, ...], Array]:
-    """Return Terms and their sum as arrays (..., n) from (sum, values...) of each head."""
-    xp = array_api_compat.array_namespace(bounds)
-    shape = len(bounds), *ready.lead, ready.heads[0].stats.n
-    rows = xp.broadcast_to(bounds.reshape(-1, *ready.lead, 1), shape)
-    terms = (Term(t.name, t.claim, rows[i]) for i, t in enumerate(names, start=1))
+    """Return Terms and their sum as arrays (..., n), views of (sum, values...) of each head."""
+    xp = array_api_compat.array_namespace(per_head)
+    shape = len(per_head), *ready.lead, ready.heads[0].stats.n
+    rows = xp.broadcast_to(per_head.reshape(-1, *ready.lead, 1), shape)
+    terms = (Term(name, claim, rows[i]) for i, (name, claim) in enumerate(names, start=1))
     return tuple(terms), rows[0]
 
 

@@ -4,98 +4,130 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
-from subquad.arrays import product_up
-from subquad.bounds.rounding import conversion_error
+from subquad.bounds.rounding import FORMATS, conversion_error
 from subquad.certificate import Term
+from subquad.engine.fused_sizes import fused_errors
 from subquad.frame import WEIGHT_RANGE
-from subquad.methods.method import widened
+from subquad.once import Once
 from subquad.order import OrderStatistics
 from subquad.planner import HeadPlan
 
 UNIT = 1.0 + 2.0**-50
 FAR = 2.0**100
 """Beyond that, and below its inverse, float32 has no room for units."""
-STEPS = 32
-"""Offsets of the keys are rounded up to multiples of one in so many."""
+STEPS, POWERS = 32, 4
+"""Offsets of the keys are rounded up to multiples of 1 / 32, ratios to powers of 2^(1 / 4)."""
+TINY = 2.0**-500
+KEPT = 256
+"""Most bounds of all heads that are kept."""
 
 
 class Found(Protocol):
-    """What heads were found to be; NaN where they have one. See `engine.gpu_reports.Report`."""
+    """What heads were found to be. See `engine.gpu_reports.Report`."""
 
     key_norms: np.ndarray
-    key_means: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    classes: np.ndarray
+    offsets: np.ndarray
+    ratios: np.ndarray
 
 
-def certified(
-    heads: tuple[HeadPlan, ...], reach: np.ndarray, slack: np.ndarray, found: Found, tol: float
-) -> list[tuple[Term, ...]]:
-    """Return the a priori Terms of each head with what was found of its data, were it `inside`.
+class Proofs:
+    """What is proved of the heads of a plan on other data, were no logit outside: see `room`.
 
-    `reach` (heads,) is by how much the norm of a key moves the logarithm of its weight at most,
-    `slack` (heads,) what the mean of the keys may be off by, over their largest norm.
-
-    Those of offsets and ratios rounded up are kept: most data of one kind have the same.
+    `reach` (heads,) is by how much the norm of a key moves the logarithm of its weight at most.
+    Bounds for offsets and ratios rounded up are kept: most data of one kind have the same.
     """
-    with np.errstate(all="ignore"):  # what is not finite is not supposed
-        supposed = _supposed(reach, found).tolist()
-        offsets = offsets_of(found, slack).tolist()
-        ratios = _ratios(heads[0].stats.dtype, found).tolist()
-    return [
-        _of_head(head, offset, ratio, tol) if near else _terms(head, 1.0, math.inf)
-        for head, near, offset, ratio in zip(heads, supposed, offsets, ratios, strict=True)
-    ]
+
+    def __init__(self, heads: tuple[HeadPlan, ...], reach: np.ndarray, tol: float) -> None:
+        self._heads, self._tol = heads, tol
+        forms = [FORMATS[_parameters(head).dtype] for head in heads]
+        bounds = np.array([_parameters(head).logit_bound for head in heads])
+        # `widened` the other way round, and balanced rows; roundings are far inside UNIT.
+        self._product = (bounds - [f.normal * 2.0**-4 for f in forms]) / UNIT**2
+        self._product /= [1.0 + 4.0 * f.u for f in forms]
+        self._longest = np.sqrt(2.0 * bounds) / UNIT
+        # Of the report on keys and values: `engine.gpu_replay.Heads`.
+        tilted = reach > 0.0
+        longest = np.where(tilted, WEIGHT_RANGE / np.where(tilted, reach, 1.0), np.inf)
+        steps = np.tile([STEPS, POWERS, FAR], (len(heads), 1))
+        slack = [_slack(head) for head in heads]
+        self.limits = np.column_stack([slack, longest, steps])
+        self._kept: dict[bytes, np.ndarray] = {}
+
+    @cached_property
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """Name and claim of each Term."""
+        return tuple((t.name, t.claim) for t in _terms(self._heads[0], 1.0, 1.0))
+
+    def bounds(self, found: Found) -> np.ndarray:
+        """Return the a priori Terms of each head under their sum, (1 + terms, heads).
+
+        Infinite where the data are not what the roundings suppose.
+        """
+        key = found.classes.tobytes()
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept
+        own = [_of_class(*pair) for pair in zip(self._heads, found.classes, strict=True)]
+        made = _together(own)
+        over = np.flatnonzero((made[0] > self._tol) & (found.classes[:, 0] > 0.0)).tolist()
+        if over:  # not rounded up they may do
+            for i in over:
+                own[i] = _terms(self._heads[i], float(found.offsets[i]), float(found.ratios[i]))
+            return _together(own)
+        if len(self._kept) >= KEPT:
+            self._kept.clear()
+        self._kept[key] = made
+        return made
+
+    def room(self, key_norms: np.ndarray) -> np.ndarray:
+        """Return the largest norms of queries beside those of keys, (heads,); none where < 0.
+
+        With these no logit leaves the polynomial's interval, the rows balanced for it.
+        """
+        room = np.minimum(self._product / np.maximum(key_norms, TINY), self._longest)
+        return np.where(key_norms <= self._longest, room, -1.0)
 
 
-def _of_head(head: HeadPlan, offset: float, ratio: float, tol: float) -> tuple[Term, ...]:
-    nearby = math.ceil(offset * STEPS) / STEPS, 2.0 ** (math.ceil(4.0 * math.log2(ratio)) / 4.0)
-    if nearby not in head.certified:
-        head.certified[nearby] = _terms(head, nearby[0], nearby[1] * UNIT)
-    terms = head.certified[nearby]
-    return terms if sum(t.value for t in terms) <= tol else _terms(head, offset, ratio)
+def _slack(head: HeadPlan) -> float:
+    """Return what the mean of the keys may be off by, over the largest norm."""
+    p, stats = _parameters(head), head.stats
+    # Rounding keys to operands, and what the passes lose of a sum of degree 1.
+    return fused_errors(stats.d, p.degree, p.dtype, stats.m)[1] + 2.0 * FORMATS[p.dtype].u
+
+
+def _of_class(head: HeadPlan, found: np.ndarray) -> tuple[Term, ...]:
+    """Return the Terms of a head in range whose offset and ratio take so many steps and powers."""
+    in_range, step, power = found.tolist()
+    if not in_range:
+        return _terms(head, 1.0, math.inf)
+    own = step / STEPS, 2.0 ** (power / POWERS) * UNIT
+    if own not in head.certified:
+        head.certified[own] = _terms(head, *own)
+    return head.certified[own]
 
 
 def _terms(head: HeadPlan, offset: float, ratio: float) -> tuple[Term, ...]:
     """Return the Terms of a head whose keys and values are so, and no logit outside."""
     chosen, nothing = head.chosen, OrderStatistics.constant(1, 0.0)
     assert chosen is not None
-    stats = replace(head.stats, query_norms=nothing, key_norms=nothing, key_offset=offset,
-                    value_ratio=ratio)  # fmt: skip
+    stats = replace(head.stats, query_norms=nothing, key_norms=nothing,
+                    find_offset=Once.known_to_be(offset), value_ratio=ratio)  # fmt: skip
     conversion = Term("conversion", "rounding-storage", conversion_error(ratio))
     return (*chosen.method.certify(stats, chosen.parameters), conversion)
 
 
-def _supposed(reach: np.ndarray, found: Found) -> np.ndarray:
-    """Return whether the data are what the roundings suppose: values and key weights in range."""
-    size = np.maximum(abs(found.low), abs(found.high))
-    near = (size == 0.0) | ((1.0 / FAR <= size) & (size <= FAR))
-    return near.all(axis=1) & ((reach == 0.0) | (reach * found.key_norms <= WEIGHT_RANGE))
+def _together(terms: list[tuple[Term, ...]]) -> np.ndarray:
+    """Return the Terms of heads under their sum, rounded up, (1 + terms, heads)."""
+    rows = [[sum(t.value for t in of_one) * UNIT, *(t.value for t in of_one)] for of_one in terms]
+    return np.array(rows).T
 
 
-def _ratios(dtype: str, found: Found) -> np.ndarray:
-    """Return max|V| over value_radius of each head, as `Frame.value_ratio` does, at least 1."""
-    width = found.high - found.low
-    size = np.maximum(abs(found.low), abs(found.high)) + np.finfo(dtype).smallest_normal
-    moving = width > 0.0
-    ratios = np.where(moving, size / np.where(moving, width, 1.0), 0.0).max(axis=1)
-    return np.maximum(1.0, ratios * (2.0 * UNIT))
-
-
-def inside(head: HeadPlan, query_norm: float, key_norm: float) -> bool:
-    """Return whether no logit leaves the polynomial's interval, the rows balanced for it."""
+def _parameters(head: HeadPlan) -> Any:
     assert head.chosen is not None
-    p = head.chosen.parameters
-    logit_bound = widened(product_up(query_norm, key_norm), p.dtype)
-    longest = max(query_norm, key_norm)
-    return bool(logit_bound <= p.logit_bound and longest**2 <= 2.0 * p.logit_bound)
-
-
-def offsets_of(found: Found, slack: np.ndarray) -> np.ndarray:
-    """Return |mean of the keys| over the largest norm, from their mean as the passes have it."""
-    offsets = np.linalg.norm(found.key_means, axis=1) / found.key_norms * UNIT + slack
-    return np.where((found.key_norms > 0.0) & (offsets < 1.0), offsets, 1.0)
+    return head.chosen.parameters

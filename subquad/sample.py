@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from subquad.arrays import Array
-from subquad.engine import prepare
 from subquad.engine.threads import single_threaded_blas
 from subquad.frame import Frame, Measures
 
@@ -54,13 +53,17 @@ class HeadSample:
     """
 
     def __init__(
-        self, queries: np.ndarray, keys: np.ndarray, Q: Array, frame: Frame, rows: Measures
+        self, queries: np.ndarray, keys: np.ndarray, frame: Frame, rows: Measures
     ) -> None:
-        self._largest = float(rows.query_norms.max())
-        largest = prepare.take_rows(Q, 1.0, np.argmax(rows.query_norms, keepdims=True))
-        self._queries = np.concatenate([largest.astype(queries.dtype), queries])
+        self._largest = rows.largest[0]
+        assert rows.query.furthest is not None
+        self._parts = rows.query.furthest, queries
         self._keys, self._frame = keys, frame
         self._found: dict[float, RowSample] = {}
+
+    @cached_property
+    def _queries(self) -> np.ndarray:
+        return np.concatenate(self._parts)
 
     def __call__(self, key_norm: float = math.inf) -> RowSample:
         """Return the RowSample over keys of norm at most `key_norm`; some 10 ms at d = 64."""

@@ -17,10 +17,9 @@ from subquad.arrays import OUTWARD, Array, namespace
 from subquad.bounds.rounding import U64
 from subquad.cost import Rates, Speed
 from subquad.engine.fleet import Fleet
-from subquad.frame import value_units
 from subquad.partial import Partial
-from subquad.problem import Head, Problem
-from subquad.sides import NotFiniteError, measure_keys, measure_queries
+from subquad.problem import Key, Problem
+from subquad.sides import NotFiniteError
 
 
 def problem_on(fleet: Fleet | None, Q, K, V, *, scale=None, key_mask=None) -> Problem:
@@ -59,18 +58,13 @@ class ShardedProblem(Problem):
         Q: Any = self._heads[0].Q
         return Q.map(find)[0]
 
-    def _head(self, index: tuple[int, ...]) -> Head:
-        whole = super()._head(index)
-        Q, K, V = (self.fleet.place(x) for x in (whole.Q, whole.K, whole.V))
+    def _parts(self, index: tuple[int, ...]) -> tuple[tuple[Array, ...], tuple[Key, ...]]:
+        Q, K, V = map(self.fleet.place, super()._parts(index)[0])
         if not np.array_equal(K.starts, V.starts):
             msg = (f"`V` has {np.diff(V.starts)} rows in the processes, `K` {np.diff(K.starts)}: "
                    "each key needs one value.")
             raise ValueError(msg)
-        return replace(whole, Q=Q, K=K, V=V, _frames=None, sides=(
-            self._once(("Q", *index), lambda: measure_queries(Q)),
-            self._once(("K", *index), lambda: measure_keys(K)),
-            self._once(("V", *index), lambda: value_units(V)),
-        ))  # fmt: skip
+        return (Q, K, V), (("Q", *index), ("K", *index), ("V", *index))
 
     def _measure(self) -> None:
         try:

@@ -14,9 +14,10 @@ from itertools import combinations
 import numpy as np
 
 from subquad.arrays import OUTWARD, Array, namespace
+from subquad.ball import BALL_POINTS, ball_centre
 from subquad.engine import prepare
-from subquad.frame import Frame, mean_offset
-from subquad.sides import BALL_POINTS, Side, ball_centre
+from subquad.frame import Frame, Measures, mean_offset
+from subquad.sides import Side
 
 SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of the keys, the largest first, at which the table cuts."""
@@ -54,8 +55,8 @@ class ShellTable:
 class KeyShells:
     """The shells of one head, measured when asked for; lets go of the keys with the table made."""
 
-    def __init__(self, K: Array, frame: Frame, norms: np.ndarray) -> None:
-        self._arguments: tuple[Array, Frame, np.ndarray] | None = (K, frame, norms)
+    def __init__(self, K: Array, frame: Frame, rows: Measures) -> None:
+        self._arguments: tuple[Array, Frame, Measures] | None = (K, frame, rows)
         self._table: ShellTable | None = None
         self._known: dict[tuple[float, float], Shell] = {}
 
@@ -63,7 +64,7 @@ class KeyShells:
         """Return the table of all shells between cuts at SHARES; O(m d), some 0.1 s at least."""
         if self._table is None:
             assert self._arguments is not None
-            descending = np.sort(self._arguments[2])[::-1]
+            descending = np.sort(self._arguments[2].key_norms)[::-1]
             cuts = {float(descending[int(s * descending.size)]) for s in SHARES[1:]}
             edges = (math.inf, *sorted(cuts - {float(descending[0])}, reverse=True), -1.0)
             shells = {(low, high): self.between(low, high) for high, low in combinations(edges, 2)}
@@ -90,7 +91,8 @@ class KeyShells:
         """Return the shell of norms in (low, high]; None where it is not known any more."""
         found = self._known.get((low, high))
         if found is None and self._arguments is not None:
-            found = self._known[low, high] = _measured(*self._arguments, low, high)
+            K, frame, rows = self._arguments
+            found = self._known[low, high] = _measured(K, frame, rows.key_norms, low, high)
         return found
 
 

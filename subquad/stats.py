@@ -14,6 +14,9 @@ from subquad.order import OrderStatistics
 from subquad.sample import HeadSample
 from subquad.shells import KeyShells
 
+NO_OFFSET = Once.known_to_be(1.0)
+"""Nothing is known of the mean of the keys."""
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -30,8 +33,8 @@ class Stats:
         largest entries.
     full_query_norm : float
         Largest |scale * q|, about zero: bounds the logits of the exact path.
-    key_offset : float
-        |weighted mean of the keys| / largest key norm, at most 1.
+    find_offset : callable
+        Returns `key_offset`; where the keys carry weights measured at the first call, O(m d).
     tilted : bool
         Whether queries are centred and the keys carry weights.
     value_ratio : float
@@ -61,7 +64,7 @@ class Stats:
     query_entries: OrderStatistics
     key_entries: OrderStatistics
     full_query_norm: float
-    key_offset: float
+    find_offset: Once[float]
     tilted: bool
     value_ratio: float
     query_unit: float = 1.0
@@ -71,6 +74,11 @@ class Stats:
     sample: HeadSample | None = None
     find_rotation: Once[Rotation | None] | None = None
     shells: KeyShells | None = None
+
+    @property
+    def key_offset(self) -> float:
+        """|weighted mean of the keys| / largest key norm, at most 1."""
+        return self.find_offset()
 
     @property
     def rotation(self) -> Rotation | None:
@@ -110,7 +118,8 @@ class Stats:
         turned = self.find_rotation is not None and self.find_rotation.known
         cut = self.shells is not None and self.shells.known
         return replace(
-            self, find_rotation=self.find_rotation if turned else None,
+            self, find_offset=self.find_offset if self.find_offset.known else NO_OFFSET,
+            find_rotation=self.find_rotation if turned else None,
             shells=self.shells if cut else None,
         )  # fmt: skip
 
@@ -118,6 +127,7 @@ class Stats:
         """Let go of the arrays: what nobody asked for is not known any more."""
         self.query_entries.settle()
         self.key_entries.settle()
+        self.find_offset.settle(1.0)
         if self.find_rotation is not None:
             self.find_rotation.settle(None)
         if self.shells is not None:
@@ -129,14 +139,14 @@ def stats_of(
     operands: tuple[str, ...] = (),
 ) -> Stats:  # fmt: skip
     """Return the Stats of one head from its Frame, row magnitudes and what its device has."""
-    n, m = rows.query_norms.size, rows.key_norms.size
+    n, m = rows.query.norms.size, rows.key.norms.size
     return Stats(
         n=n, m=m, d=d, d_v=d_v, dtype=dtype,
-        query_norms=rows.query_order, key_norms=rows.key_order,
+        query_norms=rows.query.order(rows.units[0]), key_norms=rows.key.order(rows.units[1]),
         query_entries=OrderStatistics.later(n, rows.find_entries[0]),
         key_entries=OrderStatistics.later(m, rows.find_entries[1]),
-        full_query_norm=float(rows.full_query_norms.max()),
-        key_offset=rows.key_offset,
+        full_query_norm=rows.largest[2],
+        find_offset=rows.find_offset,
         tilted=frame.query_tilt is not None,
         value_ratio=frame.value_ratio(dtype),
         query_unit=frame.query.pre * frame.query.post,
@@ -158,6 +168,6 @@ def stats_without_data(
     return Stats(
         n=n, m=m, d=d, d_v=d_v, dtype=dtype,
         query_norms=queries, key_norms=keys, query_entries=queries, key_entries=keys,
-        full_query_norm=root, key_offset=1.0, tilted=False, value_ratio=1.0,
+        full_query_norm=root, find_offset=NO_OFFSET, tilted=False, value_ratio=1.0,
         magnitudes_known=False,
     )  # fmt: skip

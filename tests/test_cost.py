@@ -68,13 +68,15 @@ def test_accumulators_filled_are_those_of_every_group():
 def test_what_measuring_a_head_costs_is_in_every_prediction():
     """At 2,048 rows a second ball is looked for; where steps are free nothing is added."""
     from subquad import plan
-    from subquad.sides import measuring_steps
+    from subquad.measuring import measuring_steps
 
     assert measuring_steps(2048, 8) > 2.0 * measuring_steps(1024, 8)
     assert measuring_steps(2**17, 8) < measuring_steps(2**14, 8)
     slow = priced(steps=2.0, pairs=1e12, features=1e12)
     head = plan(n=2048, d=8, logit_bound=0.5, tol=1e-2, rates=slow).heads[0]
     assert head.rates.overhead == pytest.approx(2 * measuring_steps(2048, 8) / 2.0)
+    alone, shared = (measuring_steps(n, 8, heads) for n, heads in ((1024, 1), (1024, 64)))
+    assert 4.0 * shared < alone
     free = plan(n=2048, d=8, logit_bound=0.5, tol=1e-2, rates=TYPICAL).heads[0]
     assert free.rates == TYPICAL
 
@@ -173,3 +175,19 @@ def test_tiles_built_together_stay_within_their_limits():
         for n in (1, 500, 5000, 10**6):
             query = sizes.query_tile(n, d, degree)
             assert sizes.tile_for(n, d, degree) <= query <= span * tile
+
+
+def test_heads_that_are_measured_together_share_what_that_costs():
+    from subquad import plan
+    from subquad.measuring import measuring_steps
+
+    slow = priced(steps=2.0, pairs=1e12, features=1e12)
+    Q = np.random.default_rng(0).standard_normal((5, 40, 3))
+    for heads in (1, 5):
+        made = plan(Q[:heads], Q[:heads], Q[:heads], tol=0.5, rates=slow)
+        expected = 2 * measuring_steps(40, 3, heads) / 2.0
+        assert all(h.rates.overhead == pytest.approx(expected) for h in made.heads)
+    call = dataclasses.replace(slow, overhead=1.0)
+    assert call.beside(6.0).overhead == 1.0 + 3.0
+    assert call.beside(6.0, heads=4).overhead == pytest.approx(0.4 + 0.6 / 4 + 3.0)
+    assert dataclasses.replace(TYPICAL, overhead=1.0).beside(6.0, heads=4).overhead == 1.0

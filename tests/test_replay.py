@@ -2,13 +2,14 @@
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 import subquad
 from subquad import replay_terms
+from subquad.bounds.rounding import FORMATS
 from subquad.engine.fused_sizes import OPERANDS
 from tests.engine import stand_in_replay
 from tests.oracle import row_errors
@@ -156,14 +157,62 @@ def test_heads_that_were_planned_for_fewer_keys_run_the_long_way(replays, fast):
     assert replays == []
 
 
-def test_the_offset_and_the_balance_are_what_is_found(replays, fast):
+def test_there_is_room_for_queries_as_far_as_the_interval_and_the_balance_go(replays, fast):
     head = planned(1e-2, fast).heads[0]
-    root = head.chosen.parameters.logit_bound ** 0.5
-    means = np.full((1, 16), 0.25 * root / 4.0)  # of norm 0.25 root
-    found = SimpleNamespace(key_norms=np.array([0.5 * root]), key_means=means)
-    assert 0.5 <= replay_terms.offsets_of(found, np.array([1e-3]))[0] <= 0.5 + 2e-3
-    assert replay_terms.inside(head, 0.5 * root, 0.5 * root)
-    assert not replay_terms.inside(head, 1.8 * root, 0.5 * root)  # the product is 0.9 of the bound
+    root = head.chosen.parameters.logit_bound**0.5
+    proofs = replay_terms.Proofs((head,), np.zeros(1), 1e-2)
+    form = FORMATS[head.chosen.work.dtype]
+    for share in (1e-3, 0.3, 0.5, 1.0, 1.3):
+        key_norm = share * root
+        room = proofs.room(np.array([key_norm]))[0]
+        assert 0.9 * min(root / share, root) <= room <= np.sqrt(2.0) * root
+        grown = Fraction(room) * Fraction(key_norm) * (1 + 4 * Fraction(form.u))
+        assert grown + Fraction(form.normal) / 16 <= Fraction(head.chosen.parameters.logit_bound)
+        assert 2 * Fraction(head.chosen.parameters.logit_bound) >= Fraction(room) ** 2
+    assert proofs.room(np.array([1.5 * root]))[0] < 0.0
+    assert proofs.room(np.array([np.nan]))[0] < 0.0
+    assert proofs.room(np.zeros(1))[0] > 0.0
+
+
+def test_bounds_are_kept_and_the_exact_numbers_taken_where_they_do_not_do(replays, fast):
+    made = planned(1e-2, fast, lead=(2,), reach=0.2)
+    classes = np.array([[1.0, 9.0, 5.0], [1.0, 17.0, 20.0]])
+    found = stand_in_replay.Found(
+        np.ones(2), classes, np.array([0.26, 0.51]), np.array([2.2, 31.0])
+    )
+    proofs = replay_terms.Proofs(made.heads, np.zeros(2), 1e-2)
+    first = proofs.bounds(found)
+    assert first.shape == (1 + len(proofs.names), 2)
+    np.testing.assert_allclose(first[0], first[1:].sum(axis=0), rtol=1e-12)
+    assert proofs.bounds(replace(found, classes=classes.copy())) is first
+    worst = int(first[0].argmax())
+    tight = replay_terms.Proofs(made.heads, np.zeros(2), first[0, worst] * (1.0 - 1e-12))
+    exact = tight.bounds(found)
+    assert exact[0, worst] < first[0, worst] and tight.bounds(found) is not exact
+    assert exact[0, 1 - worst] == first[0, 1 - worst]
+    beyond = proofs.bounds(replace(found, classes=np.array([classes[0], [0.0, 0.0, 0.0]])))
+    assert beyond[0, 0] == first[0, 0] and beyond[0, 1] == np.inf
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.011, 0.25, 0.9, np.nan])
+def test_classes_cover_what_was_found(replays, fast, mean):
+    """Steps and powers are never below the offset and the ratio that they stand for."""
+    head = planned(1e-2, fast).heads[0]
+    (limits,) = replay_terms.Proofs((head,), np.array([10.0]), 1e-2).limits
+    rng = np.random.default_rng(0)
+    for size in 10.0 ** rng.uniform(-3.0, 6.0, 50):
+        low, high = np.array([size, 1.0, 0.0]), np.array([size + 0.3, 1.0, 0.0])
+        (near, step, power), offset, ratio = stand_in_replay.classed(0.7, mean, low, high, limits)
+        assert near == 1.0
+        assert ratio >= max(1.0, 2.0 * high[0] / (high[0] - size))
+        assert 2.0 ** (power / 4.0) >= ratio
+        assert ratio > 2.0 ** ((power - 1.0) / 4.0)
+        assert step / 32.0 >= offset > (step - 1.0) / 32.0
+        assert offset > mean / 0.7 if mean < 0.7 else offset == 1.0  # NaN too
+    for low, high, norm in (([np.nan], [1.0], 0.7), ([-np.inf], [1.0], 0.7), ([0.0], [2e30], 0.7),
+                            ([-1e-31], [1e-31], 0.7), ([0.0], [1.0], 1.7)):  # fmt: skip
+        own = stand_in_replay.classed(norm, mean, np.array(low), np.array(high), limits)[0]
+        assert own == (0.0, 0.0, 0.0)
 
 
 def test_copies_of_a_plan_have_launches_of_their_own(replays, fast):

@@ -6,16 +6,12 @@ import weakref
 import numpy as np
 import pytest
 
+from subquad.ball import ball_centre
+from subquad.measuring import SAMPLE, measure_keys, measure_queries
 from subquad.once import Once
 from subquad.order import EXACT_RANKS, OrderStatistics
 from subquad.problem import Problem
-from subquad.sides import (
-    SAMPLE,
-    NotFiniteError,
-    ball_centre,
-    measure_keys,
-    measure_queries,
-)
+from subquad.sides import NotFiniteError
 
 
 def cloud(n, d=5, seed=0, far=0, dtype=np.float32):

@@ -16,6 +16,7 @@ from proofs_checks.proving import both, proved, zero
 from subquad.exp_poly.balls import ball, precision
 from subquad.methods.polynomial_sums import parameters_for
 from subquad.methods.support_basis import SplitParameters, SupportBasis
+from subquad.once import Once
 from subquad.order import OrderStatistics
 from subquad.stats import Stats
 
@@ -28,7 +29,7 @@ def _work(counted: Callable[[Stats, SplitParameters], float]) -> Finding:
         query_norms=OrderStatistics.constant(n, 1.0), key_norms=OrderStatistics.constant(m, 1.0),
         query_entries=OrderStatistics.constant(n, 1.0),
         key_entries=OrderStatistics.constant(m, 1.0),
-        full_query_norm=1.0, key_offset=0.0, tilted=False, value_ratio=1.0,
+        full_query_norm=1.0, find_offset=Once.known_to_be(0.0), tilted=False, value_ratio=1.0,
     )  # fmt: skip
     for large_q in product((False, True), repeat=n):
         for large_k in product((False, True), repeat=m):

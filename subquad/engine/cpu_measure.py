@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from subquad.engine.cpu_blocks import block_rows, entering, over_blocks
-from subquad.engine.threads import ENTRY_WORK, parallel_map
+from subquad.engine.threads import ENTRY_WORK, for_each, parallel_map
 
 FOLD = 8
 """Rows side by side over which extremes are taken first: longer runs are faster."""
@@ -36,41 +37,78 @@ def row_measures(x, pre, centre) -> tuple[Any, Any]:
     return norms, entries
 
 
-def survey(x, pre, centre) -> tuple[Any, Any, float]:
-    """Return (norms, mean, how far off the mean may be) of the rows of x * pre - centre.
+def surveys(xs, pres, centres) -> list[tuple[Any, Any, float]]:
+    """Return (norms, mean, how far off the mean may be) of the rows of each x * pre - centre.
 
     In one pass of float32 where x is float32 and the numbers are far from the ends of its range;
-    the norms are float32 numbers then, else float64. Rounded up: with u = 2^-24 each computed
-    entry is within u of the true one, the sum of d squares within gamma_d and 2^-28 (underflow),
-    and three roundings follow: short by less than (d + 8) u, which is made good.
+    the norms are float32 numbers then, else float64.
     """
-    single = x.dtype == np.float32 and 2.0**-40 <= pre <= 2.0**40 and x.shape[1] <= 2**16
-    offset = np.asarray(centre / pre, dtype=np.float32 if single else np.float64)
-    if not single or not np.array_equal(offset.astype(np.float64) * pre, centre):
-        norms = row_measures(x, pre, centre)[0]
-        slack = 2.0**-30 * (float(norms.max()) + float(np.linalg.norm(centre)))
-        return norms, weighted_mean(x, pre) - centre, slack
-    n, d = x.shape
-    squares, each, moves = np.empty(n, np.float32), block_rows(d), bool(offset.any())
-    sums, ones = np.zeros((-(-n // each), d)), np.ones(SUMMED, np.float32)
+    single = xs[0].dtype == np.float32 and xs[0].shape[1] <= 2**16
+    offsets = [np.asarray(centre / pre, dtype=np.float32 if single else np.float64)
+               for pre, centre in zip(pres, centres, strict=True)]  # fmt: skip
+    able = [single and 2.0**-40 <= pre <= 2.0**40 and np.array_equal(o.astype(np.float64) * pre, c)
+            for o, pre, c in zip(offsets, pres, centres, strict=True)]  # fmt: skip
+    fast = [i for i, is_able in enumerate(able) if is_able]
+    found = _in_float32(*([part[i] for i in fast] for part in (xs, pres, offsets)))
+    return [next(found) if is_able else _in_float64(x, pre, centre)
+            for x, pre, centre, is_able in zip(xs, pres, centres, able, strict=True)]  # fmt: skip
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        y = np.subtract(x[rows], offset, out=y) if moves else x[rows]
-        np.einsum("ij,ij->i", y, y, out=squares[rows])
-        for start in range(0, len(y), SUMMED):
-            some = y[start : start + SUMMED]
-            sums[rows.start // each] += ones[: len(some)] @ some
 
-    over_blocks(block, x.shape, np.float32)
-    norms = np.sqrt(squares) * np.float32(pre * (1.0 + (d + 8) * 2.0**-24))
+def _in_float64(x, pre, centre) -> tuple[Any, Any, float]:
+    norms = row_measures(x, pre, centre)[0]
+    slack = 2.0**-30 * (float(norms.max()) + float(np.linalg.norm(centre)))
+    return norms, weighted_mean(x, pre) - centre, slack
+
+
+def _in_float32(xs, pres, offsets) -> Iterator[tuple[Any, Any, float]]:
+    """Yield what `surveys` returns of float32 rows, in units of 1/pre about offset * pre.
+
+    Rounded up: with u = 2^-24 each computed entry is within u of the true one, the sum of d
+    squares within gamma_d and 2^-28 (underflow), and three roundings follow: short by less than
+    (d + 8) u, which is made good.
+    """
+    if not xs:
+        return
+    (n, d), heads, each = xs[0].shape, len(xs), block_rows(xs[0].shape[1])
+    blocks, together = -(-n // each), max(1, each // n)  # of a head; heads in a block
+    squares, sums = np.empty((heads, n), np.float32), np.zeros((heads, blocks, d))
+    moves, ones = [bool(offset.any()) for offset in offsets], np.ones((1, SUMMED), np.float32)
+
+    def one(buffer: np.ndarray, i: int) -> None:
+        first, start = i // blocks * together, i % blocks * each
+        some, rows = range(first, min(heads, first + together)), slice(start, start + each)
+        if blocks == 1 or moves[first]:
+            y = buffer[: len(some), : len(xs[first][rows])]
+            for out, head in zip(y, some, strict=True):
+                np.subtract(xs[head][rows], offsets[head], out=out)
+        else:
+            y = xs[first][rows][None]
+        np.einsum("hij,hij->hi", y, y, out=squares[first : some.stop, rows])
+        for at in range(0, y.shape[1], SUMMED):
+            part = y[:, at : at + SUMMED]
+            sums[first : some.stop, i % blocks] += (ones[:, : part.shape[1]] @ part)[:, 0]
+
+    shape, count = (together, min(each, n), d), -(-heads // together) * blocks
+    for_each(count, lambda: np.empty(shape, np.float32), one, ENTRY_WORK * heads * n * d)
+    up = np.array(pres)[:, None] * (1.0 + (d + 8) * 2.0**-24)
+    every = np.sqrt(squares) * up.astype(np.float32)
+    sure = ((squares >= d * 2.0**-96) & (squares < np.inf)).all(axis=1)
+    means = sums.sum(axis=1) * (np.array(pres)[:, None] / n)
+    for i, norms in enumerate(every):
+        if not sure[i]:
+            _exactly(norms, squares[i], xs[i], pres[i], offsets[i])
+        # A sum of 1024 numbers is within 2^-14 of the sum of their magnitudes.
+        yield norms, means[i], 2.0**-13 * float(norms.max())
+
+
+def _exactly(norms, squares, x, pre, offset) -> None:
+    """Replace norms whose squares are near an end of the range of float32."""
+    d = x.shape[1]
     unsure = np.flatnonzero(~((squares >= d * 2.0**-96) & (squares < np.inf)))
-    if unsure.size:
-        exact = row_measures(x[unsure], pre, centre)[0]
-        with np.errstate(over="ignore"):
-            near = exact.astype(np.float32)
-        norms[unsure] = np.where(near < exact, np.nextafter(near, np.float32(np.inf)), near)
-    # A sum of 1024 numbers is within 2^-14 of the sum of their magnitudes.
-    return norms, sums.sum(axis=0) * (pre / n), 2.0**-13 * float(norms.max())
+    exact = row_measures(x[unsure], pre, offset.astype(np.float64) * pre)[0]
+    with np.errstate(over="ignore"):
+        near = exact.astype(np.float32)
+    norms[unsure] = np.where(near < exact, np.nextafter(near, np.float32(np.inf)), near)
 
 
 def row_dots(x, pre, centre, vector) -> Any:
@@ -88,16 +126,33 @@ def row_dots(x, pre, centre, vector) -> Any:
 
 def column_range(x) -> tuple[Any, Any]:
     """Return (smallest, largest) entry of each column, NaN where a column has one."""
-    columns = x.shape[-1]
     if x.flags.c_contiguous:
-        x = x.reshape(-1, columns)
-    rows = block_rows(columns) if x.ndim == 2 else 1
-    ends = parallel_map(
-        lambda start: _extremes(x[start : start + rows]), range(0, x.shape[0], rows),
-        ENTRY_WORK * x.size,
+        x = x.reshape(-1, x.shape[-1])
+    found = column_ranges([x[index] for index in np.ndindex(x.shape[:-2])])
+    return found[:, 0].min(axis=0), found[:, 1].max(axis=0)
+
+
+def column_ranges(xs) -> Any:
+    """Return (heads, 2, columns): the smallest and largest entries of each array (n, columns)."""
+    n, columns = xs[0].shape
+    each = block_rows(columns)
+    blocks = -(-n // each)
+    found = parallel_map(
+        lambda i: _extremes(xs[i // blocks][i % blocks * each :][:each]), range(len(xs) * blocks),
+        ENTRY_WORK * len(xs) * n * columns,
     )
-    low, high = (np.array([end[i] for end in ends], dtype=np.float64) for i in range(2))
-    return low.min(axis=0), high.max(axis=0)
+    ends = np.array(found, dtype=np.float64).reshape(len(xs), blocks, 2, columns)
+    return np.stack([ends[:, :, 0].min(axis=1), ends[:, :, 1].max(axis=1)], axis=1)
+
+
+def stacked_rows(xs, rows) -> Any:
+    """Return rows of each array, (heads, count, columns), float32 or float64, in C order."""
+    own = [rows] * len(xs) if isinstance(rows, slice) else rows
+    shape = len(xs), len(xs[0][own[0]]), xs[0].shape[1]
+    out = np.empty(shape, np.result_type(xs[0].dtype, np.float32))
+    for some, x, index in zip(out, xs, own, strict=True):
+        some[...] = x[index]
+    return out
 
 
 def _extremes(block) -> tuple[Any, Any]:

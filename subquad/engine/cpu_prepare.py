@@ -9,16 +9,19 @@ import numpy as np
 from subquad.engine.cpu_blocks import entering, over_blocks, powers_of_two
 from subquad.engine.cpu_measure import (
     column_range,
+    column_ranges,
     rotated_reach,
     row_dots,
     row_measures,
-    survey,
+    stacked_rows,
+    surveys,
     weighted_mean,
 )
 
 __all__ = [
-    "affine", "column_range", "restored_values", "rotated", "rotated_reach", "row_dots",
-    "row_measures", "scatter_rows", "survey", "take_rows", "weighted_mean", "weighted_values",
+    "affine", "column_range", "column_ranges", "restored_values", "rotated", "rotated_reach",
+    "row_dots", "row_measures", "scatter_rows", "stacked_rows", "surveys", "take_rows",
+    "weighted_mean", "weighted_values",
 ]  # fmt: skip
 
 

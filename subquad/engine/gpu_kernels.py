@@ -15,15 +15,16 @@ _KERNELS = {
     "affine": (_ANY, _COMPUTE), "weighted": (_ANY, _COMPUTE), "restored": (_ANY,),
     "measures": (_ANY,), "dots": (_ANY,), "extremes": (_ANY,), "column_sums": (_ANY,),
     "monomials": (_COMPUTE,), "add_slices": (_COMPUTE,), "power_sums": (_COMPUTE,),
-    "weigh": (_COMPUTE,),
+    "weigh": (_COMPUTE,), "stack_norms": (_ANY,), "stack_sums": (_ANY,), "stack_ends": (_ANY,),
+    "stack_rows": (_ANY,),
 }  # fmt: skip
 _ROW_KERNELS = ("column_ends", "key_logits")
 _COLUMNS = range(1, 5)
 """Columns of a lane, where one warp takes a row."""
 EXPRESSIONS = (
     *(f"{name}<{','.join(types)}>" for name, sets in _KERNELS.items() for types in product(*sets)),
-    *(f"{name}<{j}>" for name in _ROW_KERNELS for j in _COLUMNS), "value_units", "key_weights",
-    "column_ends4", "key_report", "query_report",
+    *(f"{name}<{j}>" for name in _ROW_KERNELS for j in _COLUMNS), "key_weights", "column_ends4",
+    "key_report", "query_report",
 )  # fmt: skip
 OPTIONS = ("--std=c++17", "--fmad=false")
 """Nothing that loosens the arithmetic: no --use_fast_math, and no products fused into sums."""
@@ -31,7 +32,7 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 
 def source() -> str:
     """Return the CUDA source of every kernel here."""
-    files = ("gpu_portable.cu", "gpu_replay.cu")
+    files = ("gpu_portable.cu", "gpu_given.cu", "gpu_stacks.cu", "gpu_replay.cu")
     return "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in files)
 
 

@@ -62,7 +62,8 @@ def source(sizes: Sizes) -> str:
         "Q_GROUPS": QUERY_GROUPS, "Q_STAGES": query_stages, "Q_RESIDENT": resident,
     }  # fmt: skip
     folder = Path(__file__).with_name("fused")
-    text = "".join((folder / f"{name}.cu").read_text(encoding="utf-8") for name in FILES)
+    parts = folder.with_name("gpu_given.cu"), *(folder / f"{name}.cu" for name in FILES)
+    text = "".join(part.read_text(encoding="utf-8") for part in parts)
     lines = "".join(f"#define {name} {value}\n" for name, value in defined.items())
     return lines + text.replace("//WGMMA//", product_source(sizes.columns))
 
@@ -95,10 +96,10 @@ def scratch_places(parts: Sequence[tuple[str, int]]) -> tuple[dict[str, int], in
 PREPARED = (0, 0, 0, np.int32(0))
 """In place of what the kernels are told of raw rows, where rows are prepared already.
 
-Else: centre, pre, post, two more of each head, (heads, d + 4) float32, a row being
-(x * pre - centre) * post; what `value_units` has of the values, (heads, 8, d_v) float32; where the
-largest squared norm of a prepared row of a head is to be, float32, 0 before; and how many of 4
-bytes apart those are. Addresses.
+Else: the run's `Given` (gpu_given.cu), which tells where rows, output, coefficients and units are,
+a row being (x * pre - centre) * post; what `value_units` has of the values, (heads, 8, d_v)
+float32; where the largest squared norm of a prepared row of a head is to be, float32, 0 before; and
+how many of 4 bytes apart those are. Addresses.
 """
 
 
@@ -129,7 +130,10 @@ class KeySide:
     def launch(
         self, K: int, W: int, raw: tuple, weights: int, scratch: int, moments: int, norms: int
     ) -> None:
-        """Launch it on the current stream; all but `raw` are addresses, 0 for no weights."""
+        """Launch it on the current stream; all but `raw` are addresses, 0 for no weights.
+
+        K and W are 0 where rows are raw.
+        """
         at = {name: scratch + place for name, place in self.places.items()}
         run(self._pack, K, W, self._m, self._steps, at["fragments"], at["tiles"], at["sums"],
              at["norms"], *raw, weights)  # fmt: skip
@@ -158,10 +162,10 @@ class QuerySide:
         """Launch it on the current stream.
 
         `c` are four coefficients, or `own` is the address of those of each head; `by_degree` is 0
-        where the normalisers are not wanted.
+        where the normalisers are not wanted. Q, `own` and `out` are 0 where rows are raw.
         """
         table, constants = (scratch + self.places[name] for name in ("table", "constants"))
-        run(self._pack, moments, *c, table, constants, own)
+        run(self._pack, moments, *c, table, constants, raw[0], own)
         run(self._pass, Q, table, constants, self._n, *c.astype(np.float32), np.int32(divide), out,
              by_degree, *raw, own)  # fmt: skip
 

@@ -14,6 +14,13 @@ import numpy as np
 
 from subquad.engine.gpu_blas import product
 from subquad.engine.gpu_kernels import THREADS, blocks_for, launch
+from subquad.engine.gpu_stacks import column_ranges, stacked_rows, surveys
+
+__all__ = [
+    "affine", "column_range", "column_ranges", "device_measures", "restored_values", "rotated",
+    "rotated_reach", "rounded", "row_dots", "row_measures", "scatter_rows", "stacked_rows",
+    "surveys", "take_rows", "weighted_mean", "weighted_values",
+]  # fmt: skip
 
 ROTATED_ROWS = 1 << 16
 """Rows whose float64 copy is held at once by the changes of basis."""
@@ -156,10 +163,3 @@ def _shares(n: int, columns: int) -> tuple[int, int, int]:
     """Return (blocks, rows of a block, lanes): functions of the sizes alone."""
     blocks = max(1, min(SHARES, -(-n // 256)))
     return blocks, -(-n // blocks), max(1, THREADS // columns)
-
-
-def survey(x, pre, centre) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return (norms, mean, how far off the mean may be) of the rows of x * pre - centre."""
-    norms = device_measures(x, pre, centre)[0].get()
-    slack = 2.0**-30 * (float(norms.max()) + float(np.linalg.norm(centre)))
-    return norms, weighted_mean(x, pre) - centre, slack

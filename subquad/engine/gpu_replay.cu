@@ -23,11 +23,39 @@ __device__ double unordered(unsigned code) {
     return wide(__uint_as_float(code & 0x80000000u ? code ^ 0x80000000u : ~code));
 }
 
-// ends (2, d): the smallest and the largest entry of each column, `ordered`, the bits of the first
-// turned over; 0 before.
+// Of the last block of a head (`left` counts them, 0 before) to come here, from the ends of its columns:
+// units (7, d): pre, mid, 1 / radius or 0, radius, 1 / pre, low, high: `frame.value_units`; narrowed
+// (8, d): the same in float32, mid in two parts.
+__device__ void value_units(const unsigned* ends, unsigned* left, int d, double* units, float* narrowed) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = atomicAdd(left, 1u) == gridDim.x - 1;
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    for (int c = threadIdx.x; c < d; c += blockDim.x) {
+        const double low = unordered(~__ldcg(ends + c)), high = unordered(__ldcg(ends + d + c));
+        int exponent;
+        frexp(fmax(fabs(low), fabs(high)), &exponent);
+        const double pre = ldexp(1.0, -exponent), mid = (low * pre + high * pre) / 2.0;
+        const double radius = fmax(high * pre - mid, mid - low * pre) * (1.0 + exp2(-51.0));
+        const double all[7] = {pre, mid, radius > 0.0 ? 1.0 / radius : 0.0, radius,
+                               ldexp(1.0, exponent), low, high};
+        for (int i = 0; i < 7; ++i) {
+            units[i * d + c] = all[i];
+            narrowed[(i < 2 ? i : i + 1) * d + c] = narrow<float>(all[i]);
+        }
+        narrowed[2 * d + c] = narrow<float>(mid - wide(narrow<float>(mid)));
+    }
+}
+
+// ends (2, d): the smallest and the largest entry of each column of V, `ordered`, the bits of the first
+// turned over; 0 before. Then `value_units`.
 template <int J>
-__global__ void column_ends(const float* x, index_t n, int d, unsigned* ends) {
-    x += blockIdx.y * n * d;
+__global__ void column_ends(const Given* given, index_t n, int d, unsigned* ends, unsigned* left,
+                            double* units, float* narrowed) {
+    const float* x = (const float*)given->V + blockIdx.y * n * d;
     ends += blockIdx.y * 2 * d;
     __shared__ unsigned shared[2][8][32 * J];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -55,25 +83,29 @@ __global__ void column_ends(const float* x, index_t n, int d, unsigned* ends) {
         atomicMax(ends + c, least);
         atomicMax(ends + d + c, most);
     }
+    value_units(ends, left + blockIdx.y, d, units + blockIdx.y * 7 * d, narrowed + blockIdx.y * 8 * d);
 }
 
 // The same for rows of d / 4 = 1, 2, .. 32 words of four columns, the last rows first: the first ones may
 // then still be in the cache when they are packed.
-__global__ void column_ends4(const float4* x, index_t n, int d, unsigned* ends) {
+__global__ void column_ends4(const Given* given, index_t n, int d, unsigned* ends, unsigned* left,
+                             double* units, float* narrowed) {
     const int words = d / 4, word = threadIdx.x % words;
-    x += blockIdx.y * n * words;
+    const float4* x = (const float4*)given->V + blockIdx.y * n * words;
     ends += blockIdx.y * 2 * d;
     __shared__ unsigned shared[2][4][256];
     unsigned low[4] = {0u, 0u, 0u, 0u}, high[4] = {0u, 0u, 0u, 0u};
     const index_t apart = thread_count() / words;
-#pragma unroll 8
-    for (index_t r = thread_number() / words; r < n; r += apart) {
-        const float4 row = x[(n - 1 - r) * words + word];
-        const float of[4] = {row.x, row.y, row.z, row.w};
-        for (int e = 0; e < 4; ++e) {
-            const unsigned y = ordered(of[e]);
-            low[e] = max(low[e], ~y);
-            high[e] = max(high[e], y);
+    for (index_t r = thread_number() / words; r < n; r += 4 * apart) {
+        float4 rows[4];   // on their way together, past the end the last one again
+        for (int i = 0; i < 4; ++i) rows[i] = x[(n - 1 - min(r + i * apart, n - 1)) * words + word];
+        for (int i = 0; i < 4; ++i) {
+            const float of[4] = {rows[i].x, rows[i].y, rows[i].z, rows[i].w};
+            for (int e = 0; e < 4; ++e) {
+                const unsigned y = ordered(of[e]);
+                low[e] = max(low[e], ~y);
+                high[e] = max(high[e], y);
+            }
         }
     }
     for (int e = 0; e < 4; ++e) {
@@ -87,29 +119,7 @@ __global__ void column_ends4(const float4* x, index_t n, int d, unsigned* ends) 
         for (int t = c / 4; t < 256; t += words) most = max(most, shared[end][c % 4][t]);
         atomicMax(ends + i, most);
     }
-}
-
-// units (7, d): pre, mid, 1 / radius or 0, radius, 1 / pre, low, high: `frame.value_units`; narrow
-// (8, d): the same in float32, mid in two parts.
-// A block a head.
-__global__ void value_units(const unsigned* ends, int d, double* units, float* narrowed) {
-    ends += blockIdx.x * 2 * d;
-    units += blockIdx.x * 7 * d;
-    narrowed += blockIdx.x * 8 * d;
-    for (int c = threadIdx.x; c < d; c += blockDim.x) {
-        const double low = unordered(~ends[c]), high = unordered(ends[d + c]);
-        int exponent;
-        frexp(fmax(fabs(low), fabs(high)), &exponent);
-        const double pre = ldexp(1.0, -exponent), mid = (low * pre + high * pre) / 2.0;
-        const double radius = fmax(high * pre - mid, mid - low * pre) * (1.0 + exp2(-51.0));
-        const double all[7] = {pre, mid, radius > 0.0 ? 1.0 / radius : 0.0, radius,
-                               ldexp(1.0, exponent), low, high};
-        for (int i = 0; i < 7; ++i) {
-            units[i * d + c] = all[i];
-            narrowed[(i < 2 ? i : i + 1) * d + c] = narrow<float>(all[i]);
-        }
-        narrowed[2 * d + c] = narrow<float>(mid - wide(narrow<float>(mid)));
-    }
+    value_units(ends, left + blockIdx.y, d, units + blockIdx.y * 7 * d, narrowed + blockIdx.y * 8 * d);
 }
 
 __device__ unsigned long long ordered(double x) {
@@ -131,12 +141,12 @@ __device__ void raise_largest(unsigned long long top, unsigned long long* larges
     atomicMax(largest, top);
 }
 
-// logits (m,): (x * pre - centre) . tilt, units (3, d) these three; the largest of them, `ordered`.
+// logits (m,) of the keys: (k * pre - centre) . tilt; the largest of them, `ordered`.
 template <int J>
-__global__ void key_logits(const float* x, index_t m, int d, const double* units, double* logits,
+__global__ void key_logits(const Given* given, index_t m, int d, double* logits,
                            unsigned long long* largest) {
-    x += blockIdx.y * m * d;
-    units += blockIdx.y * 3 * d;
+    const float* x = (const float*)given->K + blockIdx.y * m * d;
+    const double* units = (const double*)given->tilts + blockIdx.y * 3 * d;
     logits += blockIdx.y * m;
     largest += blockIdx.y;
     const int lane = threadIdx.x % 32;
@@ -166,16 +176,46 @@ __global__ void key_weights(double* logits, index_t m, const unsigned long long*
         logits[i] = exp(logits[i] - shift * bit);
 }
 
-// report (2 + d + 2 d_v) of a head, a block each: largest squared norm of a key, sums of the weights and of
-// the weighted keys, smallest and largest entries of the columns. It may be memory of the host.
-__global__ void key_report(const double* moments, index_t apart, int d, int d_v, const float* largest,
-                           const double* units, double* report) {
+// report (6,) of a head, a warp each: the largest squared norm of a key; whether values and norms are in range; how
+// many steps and powers of two cover the next two, 0 where not in range; |weighted mean of the keys| over their
+// largest norm, rounded up, at most 1; over the columns of V that are not constant, the largest of 2 (max|v| + least
+// normal float) / width, rounded up, at least 1. Limits of a head: what is added to the first, the largest norm of
+// a key, steps in 1, powers in a factor of 2, the largest max|v|, the smallest being its inverse.
+__global__ void key_report(const Given* given, const double* moments, index_t apart, int d, int d_v,
+                           const float* largest, const double* units, double* report) {
+    const double* limits = (const double*)given->limits + blockIdx.x * 5;
     moments += blockIdx.x * apart;
     units += blockIdx.x * 7 * d_v;
-    report += blockIdx.x * (2 + d + 2 * d_v);
-    if (threadIdx.x == 0) report[0] = wide(largest[blockIdx.x]);
-    for (int i = threadIdx.x; i <= d; i += blockDim.x) report[1 + i] = moments[i * (d_v + 1) + d_v];
-    for (int i = threadIdx.x; i < 2 * d_v; i += blockDim.x) report[2 + d + i] = units[5 * d_v + i];
+    report += blockIdx.x * 6;
+    double squares = 0.0, ratio = 0.0;
+    bool near = true;
+    for (int i = 1 + threadIdx.x; i <= d; i += 32) {
+        const double mean = moments[i * (d_v + 1) + d_v] / moments[d_v];
+        squares += mean * mean;
+    }
+    for (int c = threadIdx.x; c < d_v; c += 32) {
+        const double low = units[5 * d_v + c], high = units[6 * d_v + c], width = high - low;
+        const double size = fmax(fabs(low), fabs(high)), none = low - low + (high - high);   // 0, or NaN
+        near &= size + none == 0.0 || (size + none <= limits[4] && size >= 1.0 / limits[4]);
+        if (width > 0.0) ratio = fmax(ratio, (size + exp2(-126.0)) / width);
+    }
+    for (int apart = 16; apart > 0; apart /= 2) {
+        squares += __shfl_xor_sync(0xffffffffu, squares, apart);
+        ratio = fmax(ratio, __shfl_xor_sync(0xffffffffu, ratio, apart));
+    }
+    near = __all_sync(0xffffffffu, near);
+    if (threadIdx.x > 0) return;
+    const double up = 1.0 + exp2(-44.0), norm = sqrt(wide(largest[blockIdx.x])) * up;
+    double offset = sqrt(squares) / norm * (up * up) + limits[0];
+    if (!(norm > 0.0 && offset < 1.0)) offset = 1.0;
+    near &= norm <= limits[1];
+    ratio = fmax(1.0, 2.0 * ratio * up);
+    report[0] = wide(largest[blockIdx.x]);
+    report[1] = near ? 1.0 : 0.0;
+    report[2] = near ? ceil(offset * limits[2]) : 0.0;
+    report[3] = near ? ceil(log2(ratio * up) * limits[3]) : 0.0;
+    report[4] = offset;
+    report[5] = ratio;
 }
 
 // At the end of a run: the words `from` .. `from` + heads of what was found (largest squared norms of queries)

@@ -8,6 +8,7 @@ float64. `pre`, `centre`, `post` and their like are floats or NumPy arrays (colu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -130,4 +131,41 @@ def survey(x: Any, pre, centre) -> tuple[np.ndarray, np.ndarray, float]:
 
     The norms (n,) are rounded up; float32 or float64, whichever they are numbers of.
     """
-    return _passes(x).survey(x, pre, centre)
+    return surveys([x], [pre], [centre])[0]
+
+
+# Stacks: arrays of one shape, dtype, library and device, measured together at the price of about
+# one. What comes back of each has the bits that it would have alone.
+
+
+def surveys(
+    xs: Sequence[Any], pres: Sequence[float], centres: Sequence[np.ndarray]
+) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Return `survey` of each array of a stack, with its own `pre` and `centre`."""
+    if isinstance(xs[0], Sharded):
+        return [_passes(x).survey(x, *units) for x, *units in zip(xs, pres, centres, strict=True)]
+    return _passes(xs[0]).surveys(xs, pres, centres)
+
+
+def stacked_rows(xs: Sequence[Any], rows: Any) -> np.ndarray:
+    """Return rows of each array of a stack, (heads, count, columns), host, float32 or float64.
+
+    In C order, whatever that of the arrays: what is computed of them has the same bits.
+    `rows` are the same for all heads, a slice, or their own, an array (heads, count).
+    """
+    if not isinstance(xs[0], Sharded):
+        return _passes(xs[0]).stacked_rows(xs, rows)
+    every = np.arange(xs[0].shape[0])
+    own = [every[rows]] * len(xs) if isinstance(rows, slice) else rows
+    wide = np.stack([take_rows(x, 1.0, index) for x, index in zip(xs, own, strict=True)])
+    return np.ascontiguousarray(wide, np.result_type(xs[0].dtype, np.float32))
+
+
+def column_ranges(xs: Sequence[Any]) -> np.ndarray:
+    """Return (heads, 2, columns): the smallest and largest entries of each array of a stack, host.
+
+    NaN where a column has one.
+    """
+    if isinstance(xs[0], Sharded):
+        return np.array([column_range(x) for x in xs])
+    return _passes(xs[0]).column_ranges(xs)

@@ -118,6 +118,8 @@ def _this_thread_limited() -> Iterator[None]:
 
 single_threaded_blas = _BlasLimit()
 
+_own = threading.local()
+
 
 def for_each(
     count: int, setup: Callable[[], Any], body: Callable[[Any, int], None],
@@ -131,6 +133,11 @@ def for_each(
     NaN in the result, which no bound accepts. The first exception stops the others and is
     raised.
     """
+    if getattr(_own, "alone", False):  # limited already, like the BLAS
+        buffers = setup() if count else None
+        for i in range(count):
+            body(buffers, i)
+        return
     if count == 0:
         return
     tickets, lock, stop = iter(range(count)), threading.Lock(), threading.Event()
@@ -184,3 +191,18 @@ def parallel_map(
 
     for_each(len(todo), lambda: None, body, work)
     return answers
+
+
+def side_by_side(
+    function: Callable[[Item], Answer], items: Iterable[Item], work: float = math.inf
+) -> list[Answer]:
+    """Return `parallel_map` of what has passes of its own: whatever they are, one thread does."""
+
+    def one(item: Item) -> Answer:
+        before, _own.alone = getattr(_own, "alone", False), True
+        try:
+            return function(item)
+        finally:
+            _own.alone = before
+
+    return parallel_map(one, items, work)

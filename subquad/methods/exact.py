@@ -5,8 +5,9 @@ No theorem but rounding: logits within `exact_logit_error`, sums within `exact_s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp
 
 import array_api_compat
@@ -17,7 +18,8 @@ from subquad.bounds.rounding import exact_logit_error, exact_sum_error
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import EXACT_KEY_BLOCK, UNSHIFTED_LOGITS, exact_block
-from subquad.engine.calls import exact_calls
+from subquad.engine.calls import exact_calls, exact_work
+from subquad.engine.threads import side_by_side
 from subquad.methods.method import (
     COMPUTE_DTYPES,
     Proposal,
@@ -77,12 +79,15 @@ class Exact:
 
     def run(self, head: Head, parameters: ExactParameters) -> Partial:
         """Return the sums over all keys."""
-        dtype, frame = parameters.dtype, head.frame
-        return exact_partial(
-            frame.full_queries(head.Q, dtype), frame.full_keys(head.K, dtype),
-            frame.values(head.V, None, dtype), head.rows.full_query_norms,
-            float(head.rows.key_norms.max()),
-        )  # fmt: skip
+        prepared = _prepared(head, parameters.dtype)
+        return exact_partial(*prepared, head.rows.full_query_norms, head.rows.largest[1])
+
+
+def _prepared(head: Head, dtype: str) -> tuple[Array, Array, Array]:
+    """Return the queries, the keys and [V, 1] as the exact path takes them."""
+    frame = head.frame
+    return (frame.full_queries(head.Q, dtype), frame.full_keys(head.K, dtype),
+            frame.values(head.V, None, dtype))  # fmt: skip
 
 
 def exact_partial(
@@ -92,15 +97,41 @@ def exact_partial(
     xp = array_api_compat.array_namespace(Q)
     if K.shape[0] == 0:
         return Partial.empty(Q.shape[0], W.shape[1] - 1, xp)
-    numerator, normaliser, log_shift = exact_block(Q, K, W)
-    dtype = str(Q.dtype)
-    blocks = -(-K.shape[0] // EXACT_KEY_BLOCK)
-    logits = xp.asarray(widened(query_norms * key_norm, dtype))
+    return _with_errors(exact_block(Q, K, W), query_norms * key_norm, K.shape, str(Q.dtype))
+
+
+def exact_together(heads: Sequence[Head], dtype: str) -> Partial:
+    """Return the exact sums (heads, n, ...) of heads of one shape: side by side, NumPy.
+
+    Each in one thread, with the bits that it would have alone.
+    """
+    (n, d), (m, d_v) = heads[0].Q.shape, heads[0].V.shape
+    sums = (np.empty((len(heads), n, d_v)), np.empty((len(heads), n)),
+            np.empty((len(heads), n), np.int64))  # fmt: skip
+
+    def one(i: int) -> None:
+        for whole, own in zip(sums, exact_block(*_prepared(heads[i], dtype)), strict=True):
+            whole[i] = own
+
+    side_by_side(one, range(len(heads)), len(heads) * exact_work(n, m, d, d_v + 1))
+    logits = np.array([head.rows.full_query_norms * head.rows.largest[1] for head in heads])
+    return _with_errors(sums, logits, (m, d), dtype)
+
+
+def _with_errors(
+    sums: tuple[Array, Array, Array], logits: np.ndarray, keys: tuple[int, ...], dtype: str
+) -> Partial:
+    """Return (numerator, normaliser, log_shift) over keys (m, d), logits within `logits` (..., n).
+
+    As a Partial: with what rounding may have done to them.
+    """
+    numerator, normaliser, log_shift = sums
+    xp, (m, d) = array_api_compat.array_namespace(normaliser), keys
     none = xp.zeros_like(normaliser)
     return Partial(
         numerator, normaliser, log_shift, error=none, ratio=none,
-        rounding=exact_sum_error(normaliser, K.shape[0], EXACT_KEY_BLOCK, blocks, dtype),
-        perturbation=exact_logit_error(logits, Q.shape[1], dtype),
+        rounding=exact_sum_error(normaliser, m, EXACT_KEY_BLOCK, -(-m // EXACT_KEY_BLOCK), dtype),
+        perturbation=exact_logit_error(xp.asarray(widened(logits, dtype)), d, dtype),
     )  # fmt: skip
 
 
@@ -121,6 +152,7 @@ def logit_error(stats: Stats, dtype: str) -> float:
     return float(exact_logit_error(widened(stats.full_logit_bound, dtype), stats.d, dtype))
 
 
+@lru_cache(maxsize=1024)
 def sum_error(keys: int, dtype: str) -> float:
     """Return `exact_sum_error` relative to a normaliser, a priori, over `keys` keys."""
     blocks = -(-keys // EXACT_KEY_BLOCK)

@@ -124,7 +124,7 @@ def a_priori_terms(
     """
     safe = floor - 2.0 * sums  # the run divides by computed sum - rounding
     return (
-        Term("truncation", "output-bound", float(output_bound(eps, eps))),
+        Term("truncation", "output-bound", eps and float(output_bound(eps, eps))),
         Term("logits", "logit-perturbation", float(logit_perturbation_bound(perturbation))),
         Term("sums", "rounding-sums", sums / safe + 2.0**-50 if safe > 0.0 else float("inf")),
         storage_term(stats, dtype),

@@ -1,6 +1,7 @@
 """`subquad.engine.gpu_replay` on NumPy arrays, by the stand-in of the passes: float32 as there."""
 
 from collections import namedtuple
+from dataclasses import make_dataclass
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from tests.engine import stand_in
 
 Units = namedtuple("Units", "query key tilt")
+Found = make_dataclass("Found", ["key_norms", "classes", "offsets", "ratios"])
 LATE = 1.0 + 2.0**-6
 """By how much the squared norm of a query may be reported too large."""
 
@@ -34,9 +36,9 @@ class Heads:
 
     calls: list = []
 
-    def __init__(self, shape, units, coefficients, operands):
+    def __init__(self, shape, units, coefficients, operands, limits):
         self.shape, self.units, self.operands = shape, units, operands
-        self.coefficients = coefficients
+        self.coefficients, self.limits = coefficients, limits
 
     def start(self, Q, K, V, out, first):
         """Fill these heads of `out` (..., n, d_v) and return what returns the Report and norms."""
@@ -44,17 +46,17 @@ class Heads:
         own = slice(first, first + len(self.units))
         rows = [x.reshape(-1, *x.shape[-2:])[own] for x in (Q, K, V, out)]
         found = [
-            one(*of_head[:3], u.query, u.key, u.tilt, c, self.operands, of_head[3])
-            for *of_head, u, c in zip(*rows, self.units, self.coefficients, strict=True)
+            one(*of_head[:3], u.query, u.key, u.tilt, c, self.operands, of_head[3], own)
+            for *of_head, u, c, own in zip(
+                *rows, self.units, self.coefficients, self.limits, strict=True
+            )
         ]
-        names = "key_norms", "key_means", "low", "high", "query_norms"
-        parts = {name: np.array(x) for name, x in zip(names, zip(*found, strict=True), strict=True)}
-        query_norms = parts.pop("query_norms")
-        return SimpleNamespace(keys=lambda: SimpleNamespace(**parts), queries=lambda: query_norms)
+        *parts, query_norms = map(np.array, zip(*found, strict=True))
+        return SimpleNamespace(keys=lambda: Found(*parts), queries=lambda: query_norms)
 
 
-def one(Q, K, V, query, key, tilt, c, operands, out):
-    """Fill `out` (n, d_v) of one head; return its key norm and mean, ranges and query norm."""
+def one(Q, K, V, query, key, tilt, c, operands, out, limits):
+    """Fill `out` (n, d_v) of one head; return what `Found` has of it, and its query norm."""
     with np.errstate(invalid="ignore", over="ignore"):
         k, q = prepared(K, key), prepared(Q, query)
         pre, mid, mid_rest, inverse, radius, low, high = value_units(V)
@@ -72,10 +74,25 @@ def one(Q, K, V, query, key, tilt, c, operands, out):
         y = ((x * radius + mid_rest) + mid) / pre
         out[...] = np.where(y < low, low, np.where(y > high, high, y))
         squares = [np.square(x.astype(np.float64)).sum(axis=1).max() for x in (q, k)]
-    return (
-        float(np.sqrt(squares[1] * (1.0 + 2.0**-14))), moments[1][:, -1] / moments[0][0, -1],
-        low, high, float(np.sqrt(squares[0] * LATE)),
-    )  # fmt: skip
+        mean = np.linalg.norm(moments[1][:, -1] / moments[0][0, -1])
+        key_norm = float(np.sqrt(squares[1] * (1.0 + 2.0**-14)))
+        found = classed(key_norm, mean, low.astype(np.float64), high.astype(np.float64), limits)
+    return (key_norm, *found, float(np.sqrt(squares[0] * LATE)))
+
+
+def classed(key_norm, mean, low, high, limits):
+    """Return (in range, steps, powers), offset and ratio, as the report of the device has them."""
+    slack, longest, steps, powers, far = limits
+    with np.errstate(all="ignore"):
+        size, width = np.maximum(abs(low), abs(high)), high - low
+        near = (size == 0.0) | ((1.0 / far <= size) & (size <= far))
+        ratios = np.where(width > 0.0, (size + 2.0**-126) / np.where(width > 0.0, width, 1.0), 0.0)
+        ratio = max(1.0, 2.0 * ratios.max() * (1.0 + 2.0**-44))
+        offset = mean / key_norm * (1.0 + 2.0**-43) + slack
+        offset = offset if key_norm > 0.0 and offset < 1.0 else 1.0
+        found = np.ceil(offset * steps), np.ceil(np.log2(ratio * (1.0 + 2.0**-44)) * powers)
+    in_range = bool(near.all() and key_norm <= longest)
+    return ((1.0, *found) if in_range else (0.0, 0.0, 0.0)), offset, ratio
 
 
 def install(monkeypatch):
@@ -90,8 +107,9 @@ def install(monkeypatch):
         return all(x.dtype == np.float32 and x.flags.c_contiguous for x in arrays)
 
     module.replayable, module.Units, module.device = replayable, Units, lambda: 0
-    module.on_device = np.copy
-    module.output_for = lambda shape: np.full(shape, np.nan, np.float32)
+    module.available = lambda: True
+    module.fill = np.copyto
+    module.empty = lambda shape, dtype: np.full(shape, np.nan, dtype)
     module.Heads = type("Heads", (Heads,), {"calls": calls})
     monkeypatch.setitem(__import__("sys").modules, "subquad.engine.gpu_replay", module)
     monkeypatch.setattr("subquad.engine.gpu_replay", module, raising=False)

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -164,3 +165,28 @@ def test_a_caller_outside_the_main_thread_is_limited_too():
 def test_floating_point_warnings_stay_inside():
     with np.errstate(all="raise"):
         engine.exact_block(np.full((2, 1), 1e30), np.ones((3, 1)), np.ones((3, 2)))
+
+
+def test_what_runs_side_by_side_has_one_thread_each(monkeypatch):
+    """Passes inside start no threads of their own, elsewhere they do as before."""
+    monkeypatch.setenv("SUBQUAD_NUM_THREADS", "2")
+
+    def used(_=None):
+        return set(threads.parallel_map(lambda _: (time.sleep(1e-3), threading.get_ident())[1],
+                                        range(20)))  # fmt: skip
+
+    inside = threads.side_by_side(used, range(4))
+    assert [len(found) for found in inside] == [1] * 4
+    assert len(set.union(*inside)) == 2 and len(used()) == 2
+    with pytest.raises(ZeroDivisionError):
+        threads.side_by_side(lambda i: 1 // i, [0])
+    assert len(used()) == 2
+
+
+def test_passes_inside_keep_their_order_and_their_errors():
+    def inside(i):
+        return threads.parallel_map(lambda j: 10 // (i - j), range(3))
+
+    assert threads.side_by_side(inside, [3, 4]) == [[3, 5, 10], [2, 3, 5]]
+    with pytest.raises(ZeroDivisionError):
+        threads.side_by_side(inside, [3, 1])

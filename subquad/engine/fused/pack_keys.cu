@@ -3,8 +3,8 @@
 // and float64 sums of each block: norms[head][NORMS][blocks] of w |k|^0, 1, .., rounded up in float32, and
 // sums[head][SUMS][NC][blocks]. Rows come through shared memory in bulk; grid (blocks, heads).
 //
-// As they are, or raw: then a key is (k * pre - centre) * post, W is V (heads, m, CW), a value
-// clip((v * pre - mid) / radius), the weight of a token `weights` or 1, and the head's `largest`, 0
+// As they are, or raw, where `given` has them: then a key is (k * pre - centre) * post, W is V (heads, m, CW),
+// a value clip((v * pre - mid) / radius), the weight of a token `weights` or 1, and the head's `largest`, 0
 // before, becomes the largest squared norm of a key, rounded up, as bits. In float32: pre are powers of two.
 struct Raw {
     const float *centre, *values;   // (D,); (8, CW) of `value_units`: pre, mid in two parts, 1 / radius, ..
@@ -17,10 +17,10 @@ constexpr int PACK_THREADS = 4 * NC <= 256 ? 256 : (4 * NC + 31) / 32 * 32;
 constexpr int SLOTS = PACK_THREADS / NC < TILE / 8 ? PACK_THREADS / NC : TILE / 8;
 constexpr int PACK_STAGE = TILE * (D + COLUMNS);   // floats
 
-// One step of 16 keys by one warp: fragments and the squared norms of its tokens, `here` of them.
+// One step of 16 keys by one warp, `down` its centres: fragments and the squared norms of its tokens, `here` of them.
 __device__ __forceinline__ void pack_fragments(
     const float* k, const float* w, const double* weights, int here, const Raw& raw,
-    uint4* __restrict__ fragments, double (&norms)[NORMS], u32& largest) {
+    const float (&down)[2 * CH], uint4* __restrict__ fragments, double (&norms)[NORMS], u32& largest) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     float squares[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
@@ -30,9 +30,8 @@ __device__ __forceinline__ void pack_fragments(
         for (int r = 0; r < 4; r++) {   // (row g: tokens 2t.., 2t+8..), (row g+8: the same)
             const float* at = k + (2 * t + 8 * (r & 1)) * D + 16 * c + g + 8 * (r >> 1);
             const int token = 2 * t + 8 * (r & 1);
-            const float down = raw.on ? raw.centre[16 * c + g + 8 * (r >> 1)] : 0.f;
-            const float x = token < here ? (at[0] * raw.pre - down) * raw.post : 0.f;
-            const float y = token + 1 < here ? (at[D] * raw.pre - down) * raw.post : 0.f;
+            const float x = token < here ? (at[0] * raw.pre - down[2 * c + (r >> 1)]) * raw.post : 0.f;
+            const float y = token + 1 < here ? (at[D] * raw.pre - down[2 * c + (r >> 1)]) * raw.post : 0.f;
             squares[2 * (r & 1)] = fmaf(x, x, squares[2 * (r & 1)]);
             squares[2 * (r & 1) + 1] = fmaf(y, y, squares[2 * (r & 1) + 1]);
             high[r] = pair(x, y);
@@ -106,14 +105,16 @@ __device__ __forceinline__ void pack_column(
 extern "C" __global__ void __launch_bounds__(PACK_THREADS) pack_keys(
     const float* __restrict__ K, const float* __restrict__ W, int m, int steps,
     uint4* __restrict__ fragments, uint4* __restrict__ tiles, double* __restrict__ sums,
-    double* __restrict__ norms, const float* sides, const float* values, u32* __restrict__ largest,
+    double* __restrict__ norms, const Given* given, const float* values, u32* __restrict__ largest,
     int apart, const double* weights) {
     extern __shared__ __align__(128) char smem[];
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, slot = tid / NC, col = tid % NC;
     const int head = blockIdx.y, blocks = gridDim.x, block = blockIdx.x, total = (16 * steps + TILE - 1) / TILE;
-    Raw raw = {nullptr, nullptr, weights, 1.f, 1.f, sides != nullptr};
+    Raw raw = {nullptr, nullptr, weights, 1.f, 1.f, given != nullptr};
     if (raw.on) {
-        raw.centre = sides + (size_t)head * (D + 4);
+        raw.centre = given_at<float>(K, given->key_sides) + (size_t)head * (D + 4);
+        K = given_at<float>(K, given->K);
+        W = given_at<float>(W, given->V);
         raw.values = values + (size_t)head * 8 * CW;
         raw.pre = raw.centre[D]; raw.post = raw.centre[D + 1];
         largest += (size_t)head * apart;
@@ -143,6 +144,9 @@ extern "C" __global__ void __launch_bounds__(PACK_THREADS) pack_keys(
     double totals[SUMS], moments[NORMS] = {};
     u32 longest = 0;
     const Column u = column_of(col, raw);
+    float down[2 * CH];
+#pragma unroll
+    for (int i = 0; i < 2 * CH; i++) down[i] = raw.on ? raw.centre[8 * i + lane / 4] : 0.f;
 #pragma unroll
     for (int s = 0; s < SUMS; s++) totals[s] = 0.0;
     int stage = 0, phase = 0;
@@ -160,7 +164,7 @@ extern "C" __global__ void __launch_bounds__(PACK_THREADS) pack_keys(
         }
         if (warp < TILE / 16 && first / 16 + warp < steps)
             pack_fragments(k + warp * 16 * D, w + warp * 16 * width, weights + first + warp * 16,
-                           here - warp * 16, raw,
+                           here - warp * 16, raw, down,
                            fragments + (size_t)(first / 16 + warp) * (KSTEP / 16), moments, longest);
         if (slot < SLOTS)
             for (int half = slot; half < TILE / 8 && first / 16 + half / 2 < steps; half += SLOTS)

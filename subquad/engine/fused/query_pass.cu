@@ -35,18 +35,20 @@ __device__ __forceinline__ float2 restored(float2 x, const float* values, int co
     return make_float2(one(x.x, col), one(x.y, col + 1));
 }
 
-// Q (heads, n, D) float32, or raw (`pack_keys`): then `largest` of a head becomes that of its queries, and
-// the output is in the units of V. `own` (heads, 4), if any, has coefficients for each head. FINISHED: out (heads, n, CW) float32 is
+// Q (heads, n, D) float32, or raw (`pack_keys`), where `given` has it: then `largest` of a head becomes that of
+// its queries, and the output, where `given` says, is in the units of V. `own` (heads, 4), if any, has coefficients for each head. FINISHED: out (heads, n, CW) float32 is
 // numerator over normaliser; else the numerator. by_degree (heads, n, 4), if
 // any: the normalisers of degree 0, 1, 2, 3.
 extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_pass(
     const float* __restrict__ Q, const char* __restrict__ table, const float* __restrict__ constants,
     int n, float c0, float c1, float c2, float c3, int finished,
-    float* __restrict__ out, float4* __restrict__ by_degree, const float* sides, const float* values,
+    float* __restrict__ out, float4* __restrict__ by_degree, const Given* given, const float* values,
     u32* __restrict__ largest, int apart, const double* own) {
     extern __shared__ __align__(128) char smem[];
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, g = lane / 4, t = lane % 4;
     const int head = blockIdx.y, first = blockIdx.x * Q_ROWS;
+    const float* centre = given ? given_at<float>(Q, given->query_sides) + (size_t)head * (D + 4) : nullptr;
+    if (given) Q = given_at<float>(Q, given->Q);
     Q += (size_t)head * n * D; table += (size_t)head * BLOCKS * WSTEP;
     const u32 base = smem_of(smem), rows = base + Q_STAGES * Q_STAGE, ones = rows + Q_OPERANDS, bars = ones + 8;
     const u32 full = bars, empty = bars + 8 * Q_STAGES;
@@ -64,13 +66,12 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
     // chunk, and eight variables of one row are four consecutive words. A pair of ones behind them (not
     // a literal: a product with that is a move, and moves into operands keep products from overlapping).
     if (tid == 0) asm volatile("st.shared.u32 [%0], %1;" ::"r"(ones), "r"(ONES) : "memory");
-    const float* centre = sides + (size_t)head * (D + 4);
-    const float pre = sides ? centre[D] : 1.f, post = sides ? centre[D + 1] : 1.f;
+    const float pre = given ? centre[D] : 1.f, post = given ? centre[D + 1] : 1.f;
     for (int i = tid; i < Q_ROWS * D / 4; i += Q_GROUPS * 128) {
         const int row = i / (D / 4), col = i % (D / 4) * 4, r = col % 16 / 8 * 2 + row % 16 / 8;
         float4 v = first + row < n ? *(const float4*)(Q + (size_t)(first + row) * D + col)
                                    : make_float4(0.f, 0.f, 0.f, 0.f);
-        if (sides && first + row < n) {
+        if (given && first + row < n) {
             const float4 down = *(const float4*)(centre + col);
             v = make_float4((v.x * pre - down.x) * post, (v.y * pre - down.y) * post,
                             (v.z * pre - down.z) * post, (v.w * pre - down.w) * post);
@@ -83,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
                          "r"(rest(v.x, v.y, x)), "r"(rest(v.z, v.w, y)) : "memory");
     }
     __syncthreads();
-    if (sides && tid < Q_ROWS) {
+    if (given && tid < Q_ROWS) {
         const float square = squared_norm(rows + tid / 16 * PARTS * Q_PART + tid / 8 % 2 * 128 + tid % 8 * 16);
         const u32 longest = __reduce_max_sync(0xffffffffu, __float_as_uint(square));
         if (lane == 0) atomicMax(largest + (size_t)head * apart, longest);
@@ -327,7 +328,11 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
 
     // Degree 0 in float32, last. The normalisers have a column each; whoever holds it tells its row.
     constants += head * NC;
-    if (sides) values += (size_t)head * 8 * CW;
+    if (given) {   // read here: no register holds them through the products
+        values += (size_t)head * 8 * CW;
+        out = (float*)given_at<float>(out, given->out);
+        own = given_at<double>(own, given->coefficients);
+    }
     if (own) { c0 = own[4 * head]; c1 = own[4 * head + 1]; c2 = own[4 * head + 2]; c3 = own[4 * head + 3]; }
     const float zero = constants[CW];
     float upper[4] = {zero, 0.f, 0.f, 0.f}, lower[4] = {zero, 0.f, 0.f, 0.f};
@@ -352,7 +357,7 @@ extern "C" __global__ void __launch_bounds__(Q_GROUPS * 128, Q_RESIDENT) query_p
         const float2 c = *(const float2*)(constants + col);
         float2 x = make_float2((acc[4 * j] + c.x) * r1, (acc[4 * j + 1] + c.y) * r1);
         float2 y = make_float2((acc[4 * j + 2] + c.x) * r2, (acc[4 * j + 3] + c.y) * r2);
-        if (sides) { x = restored(x, values, col); y = restored(y, values, col); }
+        if (given) { x = restored(x, values, col); y = restored(y, values, col); }
         float* at = out + (size_t)row * CW + col;
         if constexpr (CW % 2 == 0) {
             if (row < n) *(float2*)at = x;

@@ -142,8 +142,9 @@ __device__ __forceinline__ bool feature_of(const Block& block, int k, int& a, in
 
 extern "C" __global__ void pack_state(
     const double* __restrict__ moments, double c0, double c1, double c2, double c3,
-    u32* __restrict__ table, float* __restrict__ constants, const double* own) {
+    u32* __restrict__ table, float* __restrict__ constants, const Given* given, const double* own) {
     const int head = blockIdx.y, tid = threadIdx.x;
+    if (given) own = given_at<double>(own, given->coefficients);
     if (own) { c0 = own[4 * head]; c1 = own[4 * head + 1]; c2 = own[4 * head + 2]; c3 = own[4 * head + 3]; }
     const double* M = moments + (size_t)head * STATE_ROWS * COLUMNS;
     if (blockIdx.x == 0) for (int i = tid; i < NC; i += blockDim.x)   // degree 0, added last in float32

@@ -77,7 +77,7 @@ def experiment(
 ) -> Experiment:  # fmt: skip
     """Return the experiment: one row per instance and way, one of times unless `repeats` is 0."""
     n = n or (8192 if quick else 32_768)
-    repeats = (1 if quick else 3) if repeats is None else repeats
+    repeats = (1 if quick else 7) if repeats is None else repeats
     cases, timings = {}, {}
     for instance, make in sources(n, d).items():
         if only is not None and instance not in only:

@@ -12,8 +12,11 @@ apart. Integers are made by np.int64 here and there: for a literal, numba would 
 
 from __future__ import annotations
 
+import threading
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -36,6 +39,10 @@ AVAILABLE = microkernel.AVAILABLE
 FEATURES = 2 * ROWS
 """Features built at once in `accumulate`, of a tile of tokens: they stay in the first cache."""
 CHUNK = sizes.FEATURE_CHUNK
+_SOURCES = b"".join(Path(path).read_bytes() for path in (__file__, microkernel.__file__))
+MARK = zlib.crc32(_SOURCES + repr((FEATURES, CHUNK, ROWS, TOKENS, VECTORS, VECTOR_BYTES)).encode())
+"""What compiled code was made from, which it returns: numba keeps code by the date of this file
+alone, and buffers of other sizes than it was made for would be overrun."""
 
 _one, _two, _three, _four = map(products_of, range(1, 5))
 _inner: Callable[[Any], Any] = numba.njit(
@@ -155,6 +162,7 @@ def _accumulate(
             _build(stored, base, leads, offsets, degree, start, stop, tokens, top, zero)
             _add_moments(top, zero, stop - start, t, tokens, weights, weight, sums, to + start,
                          spare, apart)  # fmt: skip
+    return MARK
 
 
 @_inner
@@ -198,12 +206,21 @@ def _contract(
                     numerator[first + j, c] += coefficients[k] * total[j, c]
                 by_degree[first + j, k] = ends[j] if apart else total[j, d_v]
             to += blocks[k]
+    return MARK
 
 
-@lru_cache(maxsize=4)
+_lock = threading.Lock()
+
+
 def _made(dtype: np.dtype) -> tuple[Any, Any]:
     """Return the two passes for a compute dtype: some seconds once a machine, then kept."""
-    given = numba.from_dtype(dtype)
+    with _lock:  # or each thread would compile them
+        return _made_once(dtype.name)
+
+
+@lru_cache(maxsize=2)
+def _made_once(dtype: str) -> tuple[Any, Any]:
+    given = numba.from_dtype(np.dtype(dtype))
 
     def rows(kind, inner=2, fixed=False):
         return numba.types.Array(kind, inner, "C", readonly=fixed)
@@ -212,11 +229,11 @@ def _made(dtype: np.dtype) -> tuple[Any, Any]:
     recipe = [rows(whole, 1, True), rows(whole, 2, True), rows(whole, 2, True)]
     buffers = [rows(given), rows(given)]
     wide = rows(numba.float64)
-    accumulate = numba.void(
+    accumulate = whole(
         rows(given, 2, True), rows(given, 2, True), *recipe, whole, whole, *buffers,
         rows(given), rows(given, 1), wide, wide,
     )  # fmt: skip
-    contract = numba.void(
+    contract = whole(
         rows(given, 2, True), rows(given, 2, True), rows(numba.float64, 1, True), *recipe,
         *buffers, wide, rows(numba.float64, 1), wide, wide,
     )  # fmt: skip
@@ -226,9 +243,24 @@ def _made(dtype: np.dtype) -> tuple[Any, Any]:
 def _compile(function: Callable, signature: Any) -> Any:
     options = {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(signature, cache=True, **options)(function)
+        made = numba.njit(signature, cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep the compiled code
         return numba.njit(signature, **options)(function)
+    if made(*_no_rows(signature)) != MARK:  # it was kept from other sources
+        made.recompile()
+    return made
+
+
+def _no_rows(signature: Any) -> list[Any]:
+    """Return arguments that leave nothing to do: of the first two arrays no row."""
+    found: list[Any] = []
+    for kind in signature.args:
+        if isinstance(kind, numba.types.Array):
+            shape = (0 if len(found) < 2 else 1,) + (1,) * (kind.ndim - 1)
+            found.append(np.zeros(shape, kind.dtype.name))
+        else:
+            found.append(1)
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -250,7 +282,7 @@ def width(columns: int, dtype: np.dtype) -> int:
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return zeros whose rows, where they are whole registers, begin where registers may."""
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(np.dtype(dtype).name)  # in this machine's order
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.zeros(size + VECTOR_BYTES, np.uint8)
     start = -raw.ctypes.data % VECTOR_BYTES
@@ -268,7 +300,7 @@ class KeyTiles:
     """What one thread holds for `accumulate`."""
 
     def __init__(self, d: int, degree: int, tile: int, columns: int, dtype: np.dtype) -> None:
-        self._recipe, self._call = _recipe(d, degree), _made(dtype)[0]
+        self._recipe, self._call, self._dtype = _recipe(d, degree), _made(dtype)[0], dtype.name
         wide, tokens = width(columns, dtype), width(tile, dtype)
         self._buffers = (
             *_features(d, degree, tokens, FEATURES, dtype), aligned((tile, wide), dtype),
@@ -276,8 +308,8 @@ class KeyTiles:
         )  # fmt: skip
 
     def add(self, K, W, sums: np.ndarray, piece: int, pieces: int) -> None:
-        """Add the moments of some tiles to `sums` (r, width), as `cpu._KeyBuffers` does."""
-        K, W = np.ascontiguousarray(K), np.ascontiguousarray(W)
+        """Add the moments of some tiles to `sums` (r, width), as `cpu._KeyTiles` does."""
+        K, W = (np.ascontiguousarray(x, self._dtype) for x in (K, W))
         self._call(K, W, *self._recipe, piece, pieces, *self._buffers, sums)
 
 
@@ -285,7 +317,7 @@ class QueryTiles:
     """What one thread holds for `contract`."""
 
     def __init__(self, d: int, degree: int, columns: int, dtype: np.dtype) -> None:
-        self._recipe, self._call = _recipe(d, degree), _made(dtype)[1]
+        self._recipe, self._call, self._dtype = _recipe(d, degree), _made(dtype)[1], dtype.name
         self._buffers = (
             *_features(d, degree, TOKENS, CHUNK, dtype),
             aligned((TOKENS, width(columns, dtype)), np.float64), aligned((TOKENS,), np.float64),
@@ -293,5 +325,5 @@ class QueryTiles:
 
     def add(self, Q, table, coefficients, numerator, by_degree) -> None:
         """Add degrees >= 1 of some rows to `numerator`, write their normalisers to `by_degree`."""
-        Q = np.ascontiguousarray(Q)
+        Q, coefficients = np.ascontiguousarray(Q, self._dtype), np.ascontiguousarray(coefficients)
         self._call(Q, table, coefficients, *self._recipe, *self._buffers, numerator, by_degree)

@@ -45,7 +45,11 @@ def in_use() -> bool:
 
 
 def _wanted() -> bool:
-    return os.environ.get(VARIABLE, "").strip() != "0"
+    text = os.environ.get(VARIABLE, "").strip()
+    if text not in ("", "0", "1"):
+        msg = f"{VARIABLE} is {text!r}: give 0 for NumPy alone, or 1, or unset it."
+        raise ValueError(msg)
+    return text != "0"
 
 
 def _enough(tokens: int, d: int, degree: int) -> bool:
@@ -55,7 +59,10 @@ def _enough(tokens: int, d: int, degree: int) -> bool:
 
 @lru_cache(maxsize=1)
 def _installed() -> bool:
-    return importlib.util.find_spec("numba") is not None
+    try:
+        return importlib.util.find_spec("numba") is not None
+    except ValueError:  # something else that goes by its name
+        return False
 
 
 @lru_cache(maxsize=1)
@@ -64,6 +71,6 @@ def _compiled() -> Any | None:
         return None
     try:
         from subquad.engine import compiled
-    except (ImportError, OSError):  # too old for this NumPy, say
+    except Exception:  # too old for this NumPy, say: it fails in many ways, and is not needed
         return None
     return compiled if compiled.AVAILABLE else None

@@ -4,8 +4,6 @@ Needs numba, and a processor with fused multiply-add (`AVAILABLE`). Written as L
 because no loop in Python says which numbers are to stay in registers; the rest is numba's. Arrays
 are indexed as if flat, in C order, and nothing is checked. Operands are of one compute dtype, and
 what is added up over a loop is added to float64 at its end.
-
-After a change here remove what numba keeps in `__pycache__`: it goes by the date of `compiled.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +21,11 @@ from numba.extending import intrinsic
 _FEATURES = dict(llvmlite.binding.get_host_cpu_features())
 _ARM = llvmlite.binding.get_process_triple().startswith(("aarch64", "arm64"))
 
-AVAILABLE = _ARM or bool(_FEATURES.get("fma"))
-"""Without the instruction each multiply-add would be a call."""
+_OWN = not (numba.config.DISABLE_JIT or numba.config.CPU_NAME or numba.config.CPU_FEATURES)
+
+AVAILABLE = _OWN and (_ARM or bool(_FEATURES.get("fma")))
+"""Without the instruction each multiply-add would be a call. Nothing is known of a processor that
+numba was told to compile for in place of this one."""
 
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 16 if _ARM else 32
 ROWS, VECTORS = 6, 2 if VECTOR_BYTES == 32 else 4

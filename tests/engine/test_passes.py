@@ -240,6 +240,37 @@ def test_chunks_of_the_top_degree_are_dealt_to_pieces():
         assert np.array_equal(a, b)
 
 
+def test_tiles_are_added_in_float64_and_degree_0_tile_by_tile():
+    """Sums of a tile are exact in float32, those of all are not: what is added there shows."""
+    rng = np.random.default_rng(6)
+    m = 2**16
+    W = np.column_stack([rng.integers(1, 2**13, (m, 2)), np.full(m, 2**13)]).astype("f")
+    found = engine.accumulate(np.ones((m, 2), "f"), W, 2, key_centre=np.zeros(2)).moments
+    sums = W.astype(float).sum(axis=0)
+    assert sums[0] > 2**27 and sums[0] % 16 > 0  # float32 has multiples of 16 there
+    for part in found:
+        assert (part == sums).all()
+    # Each addition to the sum of a group would lose 2^-41, always on the same side.
+    m = 2**18
+    w = np.full((m, 2), 1.0 + 2.0**-41)
+    total = engine.accumulate(np.zeros((m, 1)), w, 1, key_centre=np.zeros(1)).moments[0][0, 0]
+    L = sizes.contraction_length(0, d=1, degree=1, tiles=sizes.tile_count(m, 1, 1), dtype="float64")
+    exact = m * (1 + Fraction(1, 2**41))
+    assert abs(Fraction(total) - exact) <= Fraction(L) / 2**53 * exact
+
+
+def test_lower_degrees_are_added_up_in_chunks_too():
+    """Of 512 features in float32, where each is exact, and then in float64."""
+    w = np.arange(5461, 5461 - 2 * 40, -2)[None]
+    state = engine.accumulate(
+        np.ones((1, 16), "f"), w.astype("f"), 4, key_centre=np.zeros(16)
+    )
+    numerator, by_degree = engine.contract(np.ones((50, 16), "f"), state, [0, 0, 0, 1, 0])
+    sums = 16**3 * w
+    assert (sums > 2**24).all()
+    assert (numerator == sums[:, :-1]).all() and (by_degree[:, 3] == sums[:, -1]).all()
+
+
 def test_overflow_is_not_silent():
     K = np.full((3, 2), 1e30, dtype="float32")
     state, (numerator, by_degree) = run(K, K, np.ones((3, 2)), np.ones(3), "float32")

@@ -110,6 +110,67 @@ print(fast.passes(10**12, 64, 2), fast.expected(10**12, 64, 2))
     assert fresh(code) == "None False"
 
 
+@pytest.mark.parametrize("error", ["AttributeError", "SystemError", "RuntimeError", "ImportError"])
+def test_a_numba_that_does_not_load_is_none(error, tmp_path):
+    (tmp_path / "numba.py").write_text(f"raise {error}('too old')")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from subquad.engine import fast
+print(fast.passes(10**12, 64, 2), fast.passes(10**12, 64, 2), fast.in_use())
+"""
+    assert fresh(code) == "None None False"
+
+
+@needs_numba
+def test_the_switch(monkeypatch):
+    for text, on in (("0", False), (" 0 ", False), ("", True), ("1", True)):
+        monkeypatch.setenv(fast.VARIABLE, text)
+        assert (fast.passes(10**12, 64, 2) is not None) == on
+        assert fast.expected(10**12, 64, 2) == fast.in_use() == on
+    monkeypatch.setenv(fast.VARIABLE, "off")
+    with pytest.raises(ValueError, match="SUBQUAD_COMPILED is 'off': give 0"):
+        fast.passes(10**12, 64, 2)
+
+
+@needs_numba
+@pytest.mark.parametrize(("shift", "calls"), [(0, 0), (1, 1)])
+def test_code_kept_from_other_sources_is_compiled_anew(shift, calls):
+    compiled = fast.passes(10**12, 64, 2)
+    numba = pytest.importorskip("numba")
+    signature = numba.int64(numba.float32[:, ::1], numba.float32[:, ::1], numba.int64)
+    with mock.patch.object(numba, "njit") as njit:
+        kept = njit.return_value.return_value
+        kept.side_effect = lambda K, W, piece: compiled.MARK + shift if len(K) == 0 else None
+        assert compiled._compile(None, signature) is kept
+        assert kept.recompile.call_count == calls
+
+
+@needs_numba
+@pytest.mark.parametrize(("d", "degree"), [(1, 1), (7, 2), (5, 4)])
+def test_groups_of_rows_may_be_read_past_the_last_feature(d, degree):
+    """Loops take ROWS features at a time, wherever a block ends."""
+    compiled = fast.passes(10**12, 64, 2)
+    stored, top = compiled._features(d, degree, 48, 12, np.dtype("float32"))
+    assert len(stored) - sum(block_sizes(d, degree)[1:max(degree, 2)]) >= compiled.ROWS - 1
+    assert len(top) - (12 if degree > 1 else 0) >= compiled.ROWS - 1
+
+
+@needs_numba
+def test_what_numpy_takes_compiled_passes_take(monkeypatch):
+    """Coefficients of any stride, arrays of the other byte order."""
+    rng = np.random.default_rng(3)
+    Q, K, W = (abs(rng.standard_normal((40, d))) for d in (3, 3, 4))
+    found = []
+    for least, order in ((0, "<"), (0, ">"), (np.inf, ">")):
+        monkeypatch.setattr(fast, "LEAST_PRODUCTS", least)
+        q, k, w = (x.astype(order + "f4") for x in (Q, K, W))
+        state = engine.accumulate(k, w, 3, key_centre=np.zeros(3))
+        found.append(engine.contract(q, state, np.linspace(1.0, 0.1, 8)[::-2])[0])
+    assert np.array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-5)
+
+
 @needs_numba
 def test_the_sizes_alone_decide(monkeypatch):
     """What ran before in the process does not: the same call, the same bits."""

@@ -1,6 +1,7 @@
 """The cost model: linear in its counts, free where no rate is given; a calibration that holds."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 import pathlib
@@ -19,6 +20,7 @@ from subquad.engine.calls import (
     exact_calls,
 )
 
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
 UNIT = Speed(*[math.inf] * 5)
 
 
@@ -41,13 +43,16 @@ def test_every_count_has_its_rate():
     assert priced(steps=2.0).seconds(work) == 6.5
 
 
-def test_what_one_thread_does_alone_costs_what_the_others_miss():
+def test_what_one_thread_does_alone_costs_what_the_others_miss(monkeypatch):
     work = Work(0.0, 0.0, 0.0, 2, 1, "float32", calls=Calls(0.0, 17.0))
     assert priced(polynomial_flops=2.0).seconds(work) == 0.0
     assert priced(polynomial_flops=2.0, threads=3).seconds(work) == pytest.approx(17.0)
     small = both_passes(64, 64, 4, 4, 2)
     assert small.alone == 2 * 2.0 * 64 * 15 * 8
-    assert both_passes(10**7, 10**7, 4, 4, 2).alone == 2 * threads.THREAD_WORK
+    least = threads.THREAD_WORK
+    for text, alone in (("0", least), ("1", least / fast.EARLIER if HAS_NUMBA else least)):
+        monkeypatch.setenv(fast.VARIABLE, text)
+        assert both_passes(10**7, 10**7, 4, 4, 2).alone == 2 * alone
 
 
 def test_exact_pairs_of_one_thread_are_priced_as_pairs():

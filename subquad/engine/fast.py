@@ -15,8 +15,8 @@ from subquad.features import feature_dimension
 
 VARIABLE = "SUBQUAD_COMPILED"
 
-LEAST_PRODUCTS = 2**22
-"""Features times tokens of one pass from which it runs compiled: a few ms. Loading numba
+LEAST_PRODUCTS = 2**21
+"""Features times tokens of one pass from which it runs compiled: a ms or two. Loading numba
 takes about a second, once a process; compiling some seconds more, once a machine and dtype."""
 
 EARLIER = 8.0

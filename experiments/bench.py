@@ -29,6 +29,7 @@ from experiments.timing import (
     torch_available,
 )
 from subquad.methods.method import Refusal
+from subquad.problem import Problem
 
 QUESTION = "How much faster than SDPA and NumPy is a certified answer, and do outliers hurt?"
 SEED = 0
@@ -36,6 +37,7 @@ NUMPY_ROWS = 2048
 GEMM, GEMM_SIZE = "GEMM alone, the floor", 4096
 """The matrix products of ours on clean data, at the rate of one large square product."""
 SAMPLED = 256
+PLANNING, CERTIFYING = "planning alone, clean", "certificate alone, clean"
 
 
 def experiment(
@@ -76,6 +78,7 @@ def _row(n: int, d: int, tol: float, repeats: int, rates) -> dict:
         for way, call in ours(name, partial(_ours, data, tol, method, rates)).items():
             answer: Any = call()
             calls[way], ways[way] = call, _checked(answer, data)
+    calls |= _beside(clean, tol, rates)
     memory = {"before": before, "after_ours": peak_mib()}
     scaled = {
         "NumPy softmax": n / min(NUMPY_ROWS, n),
@@ -100,6 +103,19 @@ def _some_rows(data: instances.Instance) -> np.ndarray:
 def _ours(data: instances.Instance, tol: float, method, rates) -> subquad.Result:
     Q, K, V, scale = data
     return subquad.attention(Q, K, V, tol=tol, scale=scale, method=method, rates=rates)
+
+
+def _beside(
+    data: instances.Instance, tol: float, rates: subquad.Rates
+) -> dict[str, Callable[[], Any]]:
+    """Return what a plan costs, all measuring in it, and the certificate of finished sums."""
+    Q, K, V, scale = data
+    plan = partial(subquad.plan, Q, K, V, tol=tol, scale=scale, rates=rates)
+    chosen = plan().heads[0].chosen
+    assert chosen is not None
+    view = next(Problem(Q, K, V, scale=scale).heads()).views()[0]
+    sums = chosen.method.run(view, chosen.parameters)
+    return {PLANNING: plan, CERTIFYING: sums.certified}
 
 
 def _checked(result: subquad.Result, data: instances.Instance) -> dict:
@@ -149,19 +165,26 @@ def ratios(rows: list[dict]) -> dict:
             p["method"] == "polynomial" and "refused" in p for p in rows[0]["planned"]
         ),
         "share_of_the_floor": {name: ways[GEMM]["seconds"] / s for name, s in clean.items()},
+        "share_of_planning_and_certificate": {
+            name: (ways[PLANNING]["seconds"] + ways[CERTIFYING]["seconds"]) / s
+            for name, s in clean.items()
+        },
         "our_memory_mib": memory["after_ours"] - memory["before"],
     }
 
 
-HEADER = ("way", "seconds", "times ours, clean", "bound", "measured", "mean(V)", "first order")
+HEADER = ("way", "seconds", "times ours, clean", "SDPA / it", "floor / it", "bound", "measured",
+          "mean(V)", "first order")  # fmt: skip
 
 
 def table_rows(record: dict) -> list[list]:
     """Return the times as a table under HEADER."""
-    over = record["derived"]["over_ours_clean"]
+    over, ways = record["derived"]["over_ours_clean"], record["rows"][0]["ways"]
+    peer, floor = (ways.get(name, {}).get("seconds") for name in ("SDPA", GEMM))
     null = {"mean_v": {"measured": None}, "first_order": {"measured": None}}
     return [
-        [name, way["seconds"], over[name], way.get("bound"), way.get("measured"),
+        [name, way["seconds"], over[name], peer and peer / way["seconds"], floor / way["seconds"],
+         way.get("bound"), way.get("measured"),
          *(way.get("null", null)[k]["measured"] for k in ("mean_v", "first_order"))]
-        for name, way in record["rows"][0]["ways"].items()
+        for name, way in ways.items()
     ]  # fmt: skip

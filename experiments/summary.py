@@ -169,8 +169,11 @@ def _compiled(record: dict) -> str:
     share = record["derived"]["share_of_the_floor"][name]
     against = f"{number(over['SDPA'])} times that for SDPA, " if "SDPA" in over else ""
     seconds = record["rows"][0]["ways"][name]["seconds"]
-    return (f" With its passes compiled by numba: {number(seconds)} s, {against}{number(share)} of "
-            "it what the matrix products alone would take.")
+    told = (f" With its passes compiled by numba: {number(seconds)} s, {against}{number(share)} of "
+            "it what the matrix products alone would take")
+    beside = record["derived"]["share_of_planning_and_certificate"]
+    return (f"{told}. Planning and certificate are {number(beside['ours, clean'])} of the time, "
+            f"{number(beside[name])} compiled.")
 
 
 def _bench_outliers(record: dict) -> Finding:

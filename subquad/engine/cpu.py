@@ -1,5 +1,8 @@
 """The two passes on NumPy: O(m r d_v) and O(n r d_v), memory O(r d_v + tiles), r = C(d+g, g).
 
+Large ones run compiled where numba is (`fast`): the same tiles and chunks, so all below holds for
+them too; their columns are padded to whole registers.
+
 Rounding, degree by degree. u is the unit roundoff of the compute dtype, u64 = 2^-53. Every
 number of the result is a sum over (monomial alpha, key j) of
 ``c_k * multinomial * q^alpha * k_j^alpha * w_j``, and each summand passes through, for k >= 1,

@@ -193,6 +193,11 @@ def test_bench_in_small():
     assert over["ours, clean"] == 1.0
     assert record["derived"]["polynomial_refuses_outliers"] is True
     assert len(bench.table_rows(record)) == len(over)
+    ways = {row[0]: dict(zip(bench.HEADER, row, strict=True)) for row in bench.table_rows(record)}
+    assert ways[bench.GEMM]["floor / it"] == 1.0
+    beside = sum(ways[name]["seconds"] for name in (bench.PLANNING, bench.CERTIFYING))
+    share = record["derived"]["share_of_planning_and_certificate"]["ours, clean"]
+    assert share == pytest.approx(beside / ways["ours, clean"]["seconds"]) and beside > 0.0
     assert len(summary.findings(record)) == 2
 
 

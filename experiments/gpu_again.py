@@ -29,7 +29,7 @@ def again(
     its bound or its bits differ from those of another run: no time is taken of that.
     """
     lead = (heads,) if heads > 1 else ()
-    sets = [_drawn(lead, n, d, 0.9 * LOGIT_BOUND, seed + i) for i in range(SETS)]
+    sets = [_drawn(lead, n, d, LOGIT_BOUND, seed + i) for i in range(SETS)]
     plan = subquad.plan(*_drawn(lead, n, d, LOGIT_BOUND, seed + SETS), tol=TOL[operands],
                         method="polynomial")  # fmt: skip
     bound, measured = _checked(plan, sets[0], operands)

@@ -189,7 +189,7 @@ def doctor() -> None:
 _PACKAGES = {
     "numpy": "core", "scipy": "core", "sympy": "core", "python-flint": "core",
     "array-api-compat": "core", "threadpoolctl": "core", "matplotlib": "report",
-    "jinja2": "report", "numba": "faster passes (to come)", "dask": "cluster (to come)",
+    "jinja2": "report", "numba": "fast: passes compiled", "dask": "cluster (to come)",
     "tokenizers": "capture of real heads", "torch": "SDPA beside ours in benchmarks",
 }  # fmt: skip
 

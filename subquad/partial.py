@@ -8,22 +8,24 @@ but in `finish`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from array_api_compat import is_numpy_array
 
-from subquad.arrays import OUTWARD, Array, namespace
+from subquad.arrays import OUTWARD, Array, namespace, row_largest
 from subquad.bounds.rounding import U64
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.certificate import Term
 from subquad.engine.prepare import scatter_rows
-from subquad.engine.threads import parallel_map
 
 EMPTY_SHIFT = -(2**40)
 """The log_shift of a row that has seen no key: below that of any weight."""
 
-ROWS_AT_ONCE = 2**13
-"""Rows whose Terms are computed at once: what they pass through stays in cache."""
+ROWS_AT_ONCE = 2**12
+"""Rows merged, or whose Terms are computed, at once: what they pass through stays in cache. Threads
+would gain nothing: the passes are short, and wait for memory."""
 
 _LOWEST = 1074
 _POWERS = np.ldexp(1.0, -np.arange(_LOWEST + 1))  # looked up: exp2 need not be exact everywhere
@@ -78,21 +80,35 @@ class Partial:
 
         Re-shifting is exact; each addition rounds once, which is booked in `rounding`.
         """
+        blocks = self._blocks()
+        if not blocks:
+            return self._merged(other)
+        columns = [np.empty_like(getattr(self, f.name)) for f in fields(self)]
+        for rows in blocks:
+            merged = self._some(rows)._merged(other._some(rows))
+            for column, f in zip(columns, fields(self), strict=True):
+                column[rows] = getattr(merged, f.name)
+        return Partial(*columns)
+
+    def _merged(self, other: Partial) -> Partial:
         xp = namespace(self.normaliser)
         shift = xp.maximum(self.log_shift, other.log_shift)
         a, b = self.in_units(shift), other.in_units(shift)
-        numerator = a.numerator + b.numerator
-        normaliser = a.normaliser + b.normaliser
+        normaliser, error = a.normaliser + b.normaliser, a.error + b.error
+        rounding = a.rounding + b.rounding
         both = (self.log_shift != EMPTY_SHIFT) & (other.log_shift != EMPTY_SHIFT)
-        largest = xp.max(xp.abs(numerator), axis=-1) + xp.abs(normaliser)
+        # Values are at most 1 and weights positive: the numerator is at most the sum of |computed
+        # weights|, that the sum of weights and `error`, that the sum of computed weights and
+        # `error`; and either sum is computed to `rounding`. So no entry need be looked at.
+        largest = 2.0 * (xp.abs(normaliser) + error + rounding)
         own = xp.where(both, U64 * OUTWARD * largest, 0.0)
         return Partial(
-            numerator,
+            a.numerator + b.numerator,
             normaliser,
             shift,
-            a.error + b.error,
+            error,
             xp.maximum(a.ratio, b.ratio),
-            a.rounding + b.rounding + own,
+            rounding + own,
             xp.maximum(a.perturbation, b.perturbation),
         )
 
@@ -110,7 +126,7 @@ class Partial:
         rest = xp.where(known, logits, 0.0) - steps * math.log(2.0)
         factor = xp.where(known, xp.exp(rest), xp.nan)
         numerator, normaliser = self.numerator * factor[..., None], self.normaliser * factor
-        largest = xp.max(xp.abs(numerator), axis=-1) + xp.abs(normaliser)
+        largest = row_largest(numerator) + xp.abs(normaliser)
         seen = self.log_shift != EMPTY_SHIFT
         lost = xp.where(seen, 2.0**-1020, 0.0)  # products that underflow
         return replace(
@@ -124,20 +140,25 @@ class Partial:
     def in_units(self, shift: Array) -> Partial:
         """Return the same sums in larger units, 2**shift; underflow is booked in `rounding`."""
         xp = namespace(self.normaliser)
-        if not bool(xp.any(shift != self.log_shift)):
-            return self
-        # Two exact factors, since one power of two may lie outside the range of a float.
         down = xp.clip(self.log_shift - shift, -2 * _LOWEST, 0)
-        half = down // 2
+        lowest = int(xp.min(down)) if down.size else 0
+        if lowest == 0:
+            return self
         powers = xp.asarray(_POWERS)
-        first, second = xp.take(powers, -half), xp.take(powers, half - down)
+        # Two exact factors where one power of two would lie outside the range of a float.
+        first, *second = (down,) if lowest >= -_LOWEST else (down // 2, down - down // 2)
+        factors = [xp.take(powers, -x) for x in (first, *second)]
 
         def scale(x: Array) -> Array:
-            return x * first * second
+            for factor in factors:
+                x = x * (factor[..., None] if x.ndim > factor.ndim else factor)
+            return x
 
-        lost = xp.where((down < -900) & (self.normaliser != 0.0), 2.0**-1020, 0.0)
+        lost: Array = 0.0
+        if lowest < -900:
+            lost = xp.where((down < -900) & (self.normaliser != 0.0), 2.0**-1020, 0.0)
         return Partial(
-            self.numerator * first[..., None] * second[..., None],
+            scale(self.numerator),
             scale(self.normaliser),
             shift,
             scale(self.error) + lost,
@@ -156,16 +177,21 @@ class Partial:
 
     def certified(self) -> tuple[Array, tuple[Term, ...]]:
         """Return what `finish` divides by, (..., n), NaN where it is not safe, and the Terms."""
-        n = self.normaliser.shape[-1]
-        if n <= ROWS_AT_ONCE or self.normaliser.ndim > 1 or namespace(self.normaliser) is not np:
+        blocks = self._blocks()
+        if not blocks:
             return self._certified()
-        starts = range(0, n, ROWS_AT_ONCE)
-        parts = parallel_map(lambda i: self._some(slice(i, i + ROWS_AT_ONCE))._certified(), starts)
-        divisors, terms = zip(*parts, strict=True)
+        divisors, terms = zip(*(self._some(rows)._certified() for rows in blocks), strict=True)
         return np.concatenate(divisors), tuple(
             replace(column[0], value=np.concatenate([term.value for term in column]))
             for column in zip(*terms, strict=True)
         )
+
+    def _blocks(self) -> list[slice]:
+        """Return the rows in blocks, on NumPy; none where there is but one."""
+        n = self.normaliser.shape[-1]
+        if not is_numpy_array(self.normaliser) or self.normaliser.ndim > 1 or n <= ROWS_AT_ONCE:
+            return []
+        return [slice(start, start + ROWS_AT_ONCE) for start in range(0, n, ROWS_AT_ONCE)]
 
     def _some(self, rows: slice) -> Partial:
         return Partial(*(getattr(self, f.name)[rows] for f in fields(self)))
@@ -194,3 +220,12 @@ def join_rows(parts: list[tuple[Array, Partial]]) -> Partial:
         for f in fields(Partial)
     }
     return Partial(**columns)
+
+
+def stack_rows(parts: Sequence[Partial]) -> Partial:
+    """Return one Partial of the rows of each, in order; one alone is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    xp = namespace(parts[0].normaliser)
+    names = [f.name for f in fields(Partial)]
+    return Partial(*(xp.concat([getattr(part, name) for part in parts]) for name in names))

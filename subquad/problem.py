@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from subquad.arguments import (
@@ -20,6 +21,7 @@ from subquad.arguments import (
 )
 from subquad.arrays import Array
 from subquad.engine import prepare
+from subquad.engine.threads import ENTRY_WORK, parallel_map
 from subquad.frame import Frame, Measures, make_frames, value_units
 from subquad.measuring import measure
 from subquad.once import Once
@@ -39,6 +41,8 @@ MEASURES: dict[str, Callable[[Sequence[Array]], list[Any]]] = {
     "V": value_units,
 }
 """How arrays of one shape are measured together."""
+MEASURED_WORK = 4 * ENTRY_WORK
+"""What an entry counts that is measured, in the unit of `ENTRY_WORK`: some passes, a search."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +164,18 @@ class Problem:
         for key, found in self._known.items():
             stacks.setdefault((key[0], *found[0].shape), []).append(found)
         self._known.clear()
-        for (kind, *_), stack in stacks.items():
-            xs, answers = zip(*stack, strict=True)
-            for answer, found in zip(answers, MEASURES[kind](xs), strict=True):
+
+        def settle(which: tuple) -> None:
+            xs, answers = zip(*stacks[which], strict=True)
+            for answer, found in zip(answers, MEASURES[which[0]](xs), strict=True):
                 answer.settle(found)
+
+        if array_api_compat.is_numpy_array(self.Q):
+            entries = self.Q.size + self.K.size + self.V.size
+            parallel_map(settle, stacks, float(MEASURED_WORK) * entries)
+        else:
+            for which in stacks:
+                settle(which)
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], int, int, int, int]:

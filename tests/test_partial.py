@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subquad.partial import EMPTY_SHIFT, Partial, join_rows
+from subquad.partial import EMPTY_SHIFT, Partial, join_rows, stack_rows
 
 FIELDS = tuple(f.name for f in dataclasses.fields(Partial))
 D_V = 2
@@ -105,6 +105,33 @@ def test_the_rounding_of_merges_is_booked(parts, reach):
         assert merged.perturbation[i] == max(p.perturbation[i] for p in parts)
 
 
+def test_the_rounding_of_a_numerator_beside_weights_that_cancel_is_booked():
+    """Computed weights 1/2 and -1/2 + 2^-30 of values 1 and -1: the numerator is not in the sum."""
+    one = partial([[1.0, -1.0]], [2.0**-30], 0, error=1.0)
+    other = partial([[1.5 * 2.0**-53, 0.0]], [0.0], 0)
+    merged = one.merge(other)
+    (got, _), (true, _) = exact_sums([merged])[0][0], exact_sums([one, other])[0][0]
+    assert 0 < abs(got - true) <= Fraction(merged.rounding[0])
+
+
+@given(a=partials(rows=7, reach=40), b=partials(rows=7), size=st.integers(1, 7))
+def test_blocks_of_rows_are_merged_and_certified_as_all_at_once(a, b, size):
+    whole, divisor_and_terms = a.merge(b), a.certified()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("subquad.partial.ROWS_AT_ONCE", size)
+        assert (size < 7) == bool(a._blocks())
+        assert same(a.merge(b), whole)
+        divisor, terms = a.certified()
+    assert np.array_equal(divisor, divisor_and_terms[0])
+    for term, other in zip(terms, divisor_and_terms[1], strict=True):
+        assert np.array_equal(term.value, other.value)
+
+
+@given(a=partials(rows=4), cut=st.integers(0, 4))
+def test_stack_rows_keeps_the_order(a, cut):
+    assert same(stack_rows([a._some(slice(cut)), a._some(slice(cut, None))]), a)
+
+
 def test_a_weight_far_below_is_kept_or_booked():
     big, tiny = partial([[1.0, 0.0]], [1.0], 0), partial([[1.0, -1.0]], [1.0], -1060)
     merged = big.merge(tiny)
@@ -113,6 +140,18 @@ def test_a_weight_far_below_is_kept_or_booked():
     assert vanished.numerator[0, 1] == 0.0
     assert vanished.rounding[0] > 0.0
     assert vanished.log_shift[0] == 0
+
+
+@pytest.mark.parametrize("down", [1, 899, 1022, 1070, 1074, 1075, 2147, 5000])
+def test_what_larger_units_lose_is_booked(down):
+    one = partial([[1.0, -0.3]], [1.25], -down, error=0.7)
+    got = one.in_units(np.zeros(1, np.int64))
+    columns = zip(exact_sums([got])[0][0], exact_sums([one])[0][0], strict=True)
+    off = max(abs(x - y) for x, y in columns)
+    off += abs(exact_sums([got])[1][0] - exact_sums([one])[1][0])
+    assert off <= Fraction(got.rounding[0])
+    assert Fraction(got.error[0]) >= Fraction(0.7) * Fraction(1, 2**down)
+    assert (off == 0) == (down < 1000)
 
 
 @given(a=partials(rows=4), order=st.permutations(range(4)), cut=st.integers(0, 4))

@@ -60,6 +60,11 @@ def test_the_gpu_tables_are_the_committed_records():
     for row in many["rows"]:
         alone, together = (1e3 * row["seconds"][name] for name in ("one", "all"))
         assert f"| {row['key']} | {alone:.1f} | {together:.1f} | {row['efficiency']:.2f} |" in TEXT
+    for row in (row for row in one["rows"] if row["again"]):
+        again = row["again"]
+        run, bare = (1e3 * again["seconds"][name] for name in ("run", "bare"))
+        cells = f"{run:.2f} | {bare:.2f} | {again['over_bare']:.2f} | {again['bound']:.1e}"
+        assert f"| {row['key']} | {cells} |" in TEXT
     assert one["date"] == many["date"] and one["date"] in TEXT
     for record in (one, many):
         assert record["settings"]["device"].split(" 80GB")[0] in TEXT

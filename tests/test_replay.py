@@ -11,6 +11,7 @@ import subquad
 from subquad import replay_terms
 from subquad.bounds.rounding import FORMATS
 from subquad.engine.fused_sizes import OPERANDS
+from subquad.methods import polynomial
 from tests.engine import stand_in_replay
 from tests.oracle import row_errors
 
@@ -80,6 +81,37 @@ def test_values_far_from_zero_pay_for_the_conversion(replays, fast):
     sound(far, (Q, K, V + np.float32(3e4)), 1e-2)
     assert far.certificate.terms[-1].value.max() > 30.0 * near.certificate.terms[-1].value.max()
     assert len(replays) == 2
+
+
+@pytest.mark.parametrize("operands", OPERANDS)
+def test_the_plans_own_data_and_some_larger_are_replayed(replays, fast, operands):
+    tol, (Q, K, V) = TOLERANCES[operands], drawn()
+    made = planned(tol, fast)
+    for larger in (1.0, 1.09):
+        new = (Q * np.float32(larger), K, V)
+        result = made.run(*new)
+        assert result.certificate.terms[-1].name == "conversion"
+        sound(result, new, tol)
+    assert len(replays) == 2
+
+
+def test_room_is_left_only_within_the_tolerance(replays, fast, monkeypatch):
+    """Of its bound without room a plan has none, and its own data run the long way."""
+    with monkeypatch.context() as patched:
+        patched.setattr(polynomial, "ROOM", ())
+        tight = planned(TOLERANCES["bfloat16"], fast).heads[0].chosen
+    between = planned(TOLERANCES["bfloat16"], fast).heads[0].chosen
+    assert tight.bound < between.bound
+    assert between.parameters.logit_bound == polynomial.ROOM[0] * tight.parameters.logit_bound
+    made = planned(tight.bound, fast)
+    assert made.heads[0].chosen.parameters == tight.parameters
+    result = made.run(*drawn())
+    assert result.certificate.terms[-1].name != "conversion"
+    sound(result, drawn(), tight.bound)
+    with_less = planned(0.5 * (tight.bound + between.bound), fast).heads[0].chosen
+    assert with_less.parameters.degree == tight.parameters.degree
+    assert tight.parameters.logit_bound < with_less.parameters.logit_bound
+    assert with_less.parameters.logit_bound < between.parameters.logit_bound
 
 
 @pytest.mark.parametrize("change", ["queries", "keys"])

@@ -32,7 +32,7 @@ def output_bound(relative_error: Array, ratio: Array) -> Array:
     """
     xp = namespace(relative_error, ratio)
     e = xp.asarray(relative_error, dtype=xp.float64)
-    a = xp.clip(xp.asarray(ratio, dtype=xp.float64), None, 1.0)
+    a = xp.minimum(xp.asarray(ratio, dtype=xp.float64), 1.0)
     # Where a ratio is known for every key, the sum of the errors is at most a D~.
     e = xp.where(a < 1.0, xp.minimum(e, a), e)
     known = (e >= 0.0) & (e < 1.0) & (a > 0.0)

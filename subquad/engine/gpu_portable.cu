@@ -66,30 +66,39 @@ __global__ void affine(const In* x, index_t n, index_t d, index_t row, index_t c
     }
 }
 
-// One warp a row. norms: square root of the sum of squares; entries: the largest |entry|.
+// Of a row x * pre - centre of `units`, by a warp: rounded up, the square root of the sum of squares
+// and the largest |entry|, for its first lane. In an order that hangs on d alone.
+template <class In>
+__device__ void row_size(const In* x, index_t d, index_t column, const double* units,
+                         double outward, double root, double& norm, double& entry) {
+    double squares = 0.0, top = 0.0;
+    for (index_t c = threadIdx.x % 32; c < d; c += 32) {
+        const double y = wide(x[c * column]) * units[c] - units[d + c];
+        squares += y * y;
+        top = larger(top, fabs(y));
+    }
+    for (int step = 16; step > 0; step /= 2) {
+        squares += __shfl_down_sync(0xffffffffu, squares, step);
+        top = larger(top, __shfl_down_sync(0xffffffffu, top, step));
+    }
+    // Squares below 2**-1022 vanish: short by at most 2**-500; a row of zeros has norm 0.
+    norm = sqrt(squares) * outward + exp2(-500.0);
+    entry = top * outward;
+    const double most = entry * (root * outward);
+    norm = most < norm ? most : norm;
+}
+
+// One warp a row: `row_size`.
 template <class In>
 __global__ void measures(const In* x, index_t n, index_t d, index_t row, index_t column,
                          const double* units, double outward, double root, double* norms,
                          double* entries) {
-    const int lane = threadIdx.x % 32;
     for (index_t r = thread_number() / 32; r < n; r += thread_count() / 32) {
-        double squares = 0.0, top = 0.0;
-        for (index_t c = lane; c < d; c += 32) {
-            const double y = wide(x[r * row + c * column]) * units[c] - units[d + c];
-            squares += y * y;
-            top = larger(top, fabs(y));
-        }
-        for (int step = 16; step > 0; step /= 2) {
-            squares += __shfl_down_sync(0xffffffffu, squares, step);
-            top = larger(top, __shfl_down_sync(0xffffffffu, top, step));
-        }
-        if (lane == 0) {
-            // Squares below 2**-1022 vanish: short by at most 2**-500; a row of zeros has norm 0.
-            const double norm = sqrt(squares) * outward + exp2(-500.0);
-            const double entry = top * outward, most = entry * (root * outward);
-            entries[r] = entry;
-            norms[r] = most < norm ? most : norm;
-        }
+        double norm, entry;
+        row_size(x + r * row, d, column, units, outward, root, norm, entry);
+        if (threadIdx.x % 32 > 0) continue;
+        entries[r] = entry;
+        norms[r] = norm;
     }
 }
 

@@ -17,25 +17,11 @@ template <class In>
 __global__ void stack_norms(const index_t* places, index_t n, index_t d, const double* units,
                             double outward, double root, double* norms) {
     const HeadRows<In> x(places);
-    const double* own = units + blockIdx.y * 2 * d;
-    const int lane = threadIdx.x % 32;
+    units += blockIdx.y * 2 * d;
     for (index_t r = thread_number() / 32; r < n; r += thread_count() / 32) {
-        double squares = 0.0, top = 0.0;
-        for (index_t c = lane; c < d; c += 32) {
-            const double y = wide(x.at(r, c)) * own[c] - own[d + c];
-            squares += y * y;
-            top = larger(top, fabs(y));
-        }
-        for (int step = 16; step > 0; step /= 2) {
-            squares += __shfl_down_sync(0xffffffffu, squares, step);
-            top = larger(top, __shfl_down_sync(0xffffffffu, top, step));
-        }
-        if (lane == 0) {
-            // Squares below 2**-1022 vanish: short by at most 2**-500; a row of zeros has norm 0.
-            const double norm = sqrt(squares) * outward + exp2(-500.0);
-            const double most = top * outward * (root * outward);
-            norms[blockIdx.y * n + r] = most < norm ? most : norm;
-        }
+        double norm, entry;
+        row_size(x.x + r * x.row, d, x.column, units, outward, root, norm, entry);
+        if (threadIdx.x % 32 == 0) norms[blockIdx.y * n + r] = norm;
     }
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import array_api_compat
 import numpy as np
@@ -17,7 +16,7 @@ from subquad.methods.buckets import Bucket, shell_of
 from subquad.methods.exact import exact_partial
 from subquad.methods.method import widened
 from subquad.methods.polynomial_sums import KeySums, accumulate_keys, contract_queries
-from subquad.partial import Partial, join_rows
+from subquad.partial import Partial, stack_rows
 from subquad.problem import Head
 from subquad.shells import Shell
 
@@ -36,7 +35,7 @@ class Sorted:
     def of(cls, head: Head, queries: np.ndarray, keys: np.ndarray) -> Sorted:
         """Return the order of magnitudes (n,) and (m,), and the queries in it."""
         xp = array_api_compat.array_namespace(head.Q)
-        q, k = parallel_map(partial(np.argsort, kind="stable"), (queries, keys))
+        q, k = parallel_map(np.argsort, (queries, keys))
         return cls(q, queries[q], k, keys[k], xp.take(head.Q, xp.asarray(q), axis=0))
 
 
@@ -55,7 +54,7 @@ def bucket_partial(
     K, V = (xp.take(x, xp.asarray(index), axis=0) for x in (head.K, head.V))
     key_norms = head.rows.key_norms[index]
     parts = list(_cells(head, sides, bucket, (K, key_norms), V))
-    small = max((rows.stop for rows, _ in parts), default=0)
+    small = sum(part.normaliser.shape[0] for part in parts)
     outer = max(small, int(np.searchsorted(sides.query_sizes, reach, side="right")))
     for dtype, start, stop in _exact_runs(exact_dtypes, small, outer, n):
         rows = slice(start, stop)
@@ -64,14 +63,14 @@ def bucket_partial(
             frame.full_queries(sides.Q[rows], dtype), frame.full_keys(K, dtype),
             frame.values(V, None, dtype), full_norms, float(key_norms.max()),
         )  # fmt: skip
-        parts.append((rows, part))
-    return join_rows([(xp.arange(rows.start, rows.stop), part) for rows, part in parts])
+        parts.append(part)
+    return stack_rows(parts)
 
 
 def _cells(
     head: Head, sides: Sorted, bucket: Bucket, keys: tuple[Array, np.ndarray], V: Array
-) -> Iterator[tuple[slice, Partial]]:
-    """Yield the rows of each cell that has any, and their sums by polynomial."""
+) -> Iterator[Partial]:
+    """Yield the sums by polynomial of the rows of each cell that has any, in order from row 0."""
     ends = [int(np.searchsorted(sides.query_sizes, c.largest, side="right")) for c in bucket.cells]
     if max(ends, default=0) == 0:
         return
@@ -85,7 +84,7 @@ def _cells(
             part = contract_queries(head, queries, sums, cell.polynomial)
             if shell is not None:
                 part = moved_back(head, queries, part, shell)
-            yield slice(start, end), part
+            yield part
             start = end
 
 

@@ -15,7 +15,7 @@ from subquad.methods.exact import exact_partial
 from subquad.methods.fitting import LOGIT_BOUND_MAX, FittedParameters, reach
 from subquad.methods.method import input_error, widened
 from subquad.methods.polynomial_sums import gammas_for
-from subquad.partial import Partial, join_rows
+from subquad.partial import Partial, stack_rows
 from subquad.problem import Head
 
 ROWS_FITTED = 48
@@ -37,13 +37,10 @@ def small_keys(
     query_norm = max(float(head.rows.query_norms[rows].max()) for rows in groups)
     state, logit_bound = key_state(head, parameters, query_norm, keys, key_norm)
     pairs = _pairs(head, parameters, state, groups, key_norm)
-    xp = array_api_compat.array_namespace(head.Q)
-    parts, start = [], 0
-    for rows, pair in zip(groups, pairs, strict=True):
-        part = rows_partial(head, rows, state, pair, parameters.dtype, logit_bound)
-        parts.append((xp.arange(start, start + rows.size), part))
-        start += rows.size
-    return join_rows(parts)
+    return stack_rows([
+        rows_partial(head, rows, state, pair, parameters.dtype, logit_bound)
+        for rows, pair in zip(groups, pairs, strict=True)
+    ])  # fmt: skip
 
 
 def rows_partial(

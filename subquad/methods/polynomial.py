@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
+from subquad.engine import OPERANDS
 from subquad.engine.calls import both_passes
 from subquad.methods.method import (
     Proposal,
@@ -38,6 +40,9 @@ from subquad.partial import Partial
 from subquad.problem import Head
 from subquad.stats import Stats
 
+ROOM = (1.125, 1.0625, 1.03125)
+"""Times the largest logit that a polynomial of the fused passes may be for. At degree 2 the first
+adds 42 % to the truncation."""
 DEGREES_TRIED = 16
 """From the degree whose truncation alone would do; each step divides it by at least 2."""
 
@@ -67,7 +72,7 @@ class Polynomial:
             if seconds >= budget:
                 too_dear.append((seconds, str(start)))
                 continue
-            proposals.append(self._smallest(stats, tol, start))
+            proposals.append(self._with_room(stats, tol, self._smallest(stats, tol, start)))
             if proposals[-1].bound <= tol:
                 budget = min(budget, rates.seconds(proposals[-1].work))
         if too_dear and not any(p.bound <= tol for p in proposals):
@@ -110,6 +115,22 @@ class Polynomial:
                 break
         assert best is not None
         return best
+
+    def _with_room(self, stats: Stats, tol: float, smallest: Proposal) -> Proposal:
+        """Return the Proposal for logits larger than these, where that is within tol as well.
+
+        For the fused passes: what they run again on new data they check with norms rounded up
+        (`subquad.replay`), and the largest norm of new data is now above, now below these.
+        """
+        p = smallest.parameters
+        if p.dtype not in OPERANDS or not smallest.bound <= tol:
+            return smallest
+        for room in ROOM:
+            p = replace(smallest.parameters, logit_bound=room * smallest.parameters.logit_bound)
+            proposal = Proposal(self, p, self.certify(stats, p), smallest.work)
+            if proposal.bound <= tol:
+                return proposal
+        return smallest
 
     def certify(self, stats: Stats, parameters: PolynomialParameters) -> tuple[Term, ...]:
         """Return the Terms; infinite where a logit may lie outside the polynomial's interval."""

@@ -1,10 +1,12 @@
 """The passes that measure rows: norms never below the truth, in float32 as in float64."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from subquad.arrays import row_largest
 from subquad.engine import cpu_measure, prepare
 
 
@@ -40,6 +42,34 @@ def test_norms_and_mean(seed, d, dtype):
     assert np.array_equal(norms == 0.0, true == 0.0)
     exact = np.array([math.fsum(c) for c in (x.astype(float) * pre - centre).T]) / len(x)
     assert np.linalg.norm(mean - exact) <= slack <= 2.0**-12 * (true.max() + np.abs(centre).sum())
+
+
+@pytest.mark.parametrize("d", [1, 5, 64])
+def test_norms_at_the_ends_of_the_range(d):
+    """Squares that vanish or overflow: no less than the truth, nor more than sqrt(d) entries."""
+    sizes = np.array([0.0, 5e-324, 2.0**-1040, 2.0**-600, 2.0**-465, 1.0, 2.0**600, 2.0**1000])
+    x = sizes[:, None] * np.linspace(1.0, -0.6, d)
+    x[3, 1:] = x[4, 1:] = 0.0
+    true = [math.sqrt(sum(Fraction(float(v / size)) ** 2 for v in row)) * size if size else 0.0
+            for row, size in zip(x, sizes, strict=True)]  # fmt: skip
+    true[1] = true[2] = 0.0  # subnormal: the truth is only known to be below the next line's
+    for norms in (cpu_measure.row_measures(x, 1.0, np.zeros(d))[0],
+                  prepare.survey(x[:-1], 1.0, np.zeros(d))[0]):  # fmt: skip
+        own = np.array(true)[: len(norms)]
+        assert np.all(norms >= own)
+        assert np.all(norms <= math.sqrt(d) * sizes[: len(norms)] * (1.0 + 2.0**-40) + 2.0**-1070)
+        assert np.all(norms >= np.abs(x).max(axis=1)[: len(norms)])
+        assert norms[0] == 0.0
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 7, 64])
+def test_the_largest_entry_of_a_row(columns):
+    x = np.random.default_rng(columns).standard_normal((3, 50, columns))
+    x[1, 7, columns // 2] = -99.0
+    assert np.array_equal(row_largest(x), np.abs(x).max(axis=-1))
+    x[2, 3, -1] = np.nan
+    found = row_largest(x)
+    assert np.isnan(found[2, 3]) and np.isnan(found).sum() == 1
 
 
 def test_the_float32_pass_is_taken_and_rounds_up():

@@ -165,11 +165,10 @@ def claims(
 @app.command()
 def doctor() -> None:
     """Print what is installed, what is usable, and the measured rates."""
-    table = Table("package", "version", "usable", box=None)
+    table = Table("package", "version", "for", box=None)
     for name, use in _PACKAGES.items():
-        version = _version(name)
-        table.add_row(name, version or "-", use if version else f"missing: no {use}")
-    table.add_row("cupy", _version_of_cupy() or "-", _gpu())
+        table.add_row(name, _version(name) or "missing", use)
+    table.add_row("cupy", _version_of_cupy() or "missing", _gpu())
     out.print(table)
     from subquad.engine.threads import thread_count
     from subquad.planner import memory_bytes
@@ -189,7 +188,7 @@ def doctor() -> None:
 _PACKAGES = {
     "numpy": "core", "scipy": "core", "sympy": "core", "python-flint": "core",
     "array-api-compat": "core", "threadpoolctl": "core", "matplotlib": "report",
-    "jinja2": "report", "numba": "fast: passes compiled", "dask": "cluster (to come)",
+    "jinja2": "report", "numba": "compiled passes", "dask": "many machines (to come)",
     "tokenizers": "capture of real heads", "torch": "SDPA beside ours in benchmarks",
 }  # fmt: skip
 
@@ -208,10 +207,10 @@ def _version_of_cupy() -> str | None:
 
 def _gpu() -> str:
     if importlib.util.find_spec("cupy") is None:
-        return "missing: no GPU (to come)"
+        return "GPUs"
     import cupy
 
-    return "GPU found" if cupy.is_available() else "no usable GPU"
+    return "GPUs: one found" if cupy.is_available() else "GPUs: none usable"
 
 
 def _load(file: Path) -> dict:
@@ -220,7 +219,8 @@ def _load(file: Path) -> dict:
         msg = f"`{file}` does not exist; give a .npz with arrays Q, K and V."
         raise ValueError(msg)
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here: np.load leaves a broken archive open.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             names = archive.files
             arrays = {k: archive[k] for k in names if k in ("Q", "K", "V", *_OPTIONAL)}
     except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:

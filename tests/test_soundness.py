@@ -19,6 +19,7 @@ from subquad.methods.polynomial_sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
     parameters_for,
+    passes_bytes,
     smallest_degree,
 )
 from subquad.methods.support_basis import SplitParameters, SupportBasis
@@ -30,6 +31,8 @@ EXACT, POLYNOMIAL = subquad.METHODS["exact"], subquad.METHODS["polynomial"]
 ANISOTROPIC = subquad.METHODS["anisotropic"]
 COMPUTE = ("float32", "float64")
 REFUSED_AT_MOST = 0.2
+ANYWHERE = 2**30
+"""Bytes of passes that any machine of the tests has room for."""
 
 
 def attend(data, rates, **options):
@@ -100,6 +103,8 @@ def _some_degree_can(stats, tol) -> bool:
         start = smallest_degree(logit_bound, ratio_bound_inverse(tol))
         for degree in range(max(0, start - 2), start + 8):
             p = parameters_for(degree, logit_bound, dtype, stats.d)
+            if passes_bytes(stats.d, stats.d_v, p) > ANYWHERE:
+                return False  # a plan may say that it needs more memory than there is
             if sum(float(t.value) for t in POLYNOMIAL.certify(stats, p)) <= tol:
                 return True
     return False

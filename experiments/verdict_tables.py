@@ -10,7 +10,7 @@ import numpy as np
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost import Work
 from subquad.features import feature_dimension
-from subquad.methods.cuts import largest_logit
+from subquad.methods.cut_tables import largest_logit
 
 WIN = 1.05
 """How many times cheaper than exact counts as a win."""

@@ -6,8 +6,9 @@ The floors, imports going down only::
     6  attention  execution  running             attention(), plan(): check, plan, run, certify
     5  planner  replay  replay_terms             every method's offer, the cheapest certified one
     4  methods/  statistics  bridge              one file, one algorithm, one theorem
-    3  partial  problem  frame  shells  sides
-    3  ball  measuring  stats  sample  cost
+    3  partial  problem  frame  magnitudes
+    3  value_units  shells  sides  ball
+    3  measuring  stats  sample  cost
     3  arguments  sharding                       an unfinished softmax; a checked head; its numbers
     2  bounds/  engine/                          lemmas as functions; the passes over the data
     1  features/  exp_poly/  certificate         monomials; polynomials near exp; terms and claims

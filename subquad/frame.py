@@ -9,19 +9,18 @@ the middle of the floating-point range.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from subquad.arrays import Array, namespace
 from subquad.engine import prepare, sharded
 from subquad.engine.fleet import Sharded
-from subquad.engine.rotate import Rotation, measure_rotation
-from subquad.measuring import groups
+from subquad.engine.rotate import measure_rotation
+from subquad.magnitudes import Measures, entries_of, mean_offset
 from subquad.once import Once
-from subquad.sides import Measured, NotFiniteError, Rows, Side, ldexp
+from subquad.sides import Measured, Rows, Side, ldexp
+from subquad.value_units import value_ratio
 
 WEIGHT_RANGE = 16.0
 """Query centring is used only where its key weights stay within exp(+-16)."""
@@ -94,67 +93,6 @@ class Frame:
         )
 
 
-@dataclass(frozen=True)
-class Measures:
-    """Row magnitudes in prepared units, on the host, float64, each rounded outwards.
-
-    |logit_ij| <= query_norms[i] * key_norms[j] about the centres; the largest full query (about
-    zero) times the largest key bounds the logits of the exact path.
-    """
-
-    query: Rows
-    full: Rows
-    key: Rows
-    units: tuple[float, float]
-    """Of the queries and the keys: their norms in units of the Frame, those of Rows being 1."""
-    find_offset: Once[float]
-    """|weighted mean of the keys| / max key norm, rounded up, at most 1."""
-    find_entries: tuple[Once[np.ndarray], Once[np.ndarray]]
-    find_rotation: Once[Rotation | None]
-
-    @cached_property
-    def query_norms(self) -> np.ndarray:
-        """Of the queries about their centre, (n,)."""
-        return self.query.norms.astype(np.float64) * self.units[0]
-
-    @cached_property
-    def key_norms(self) -> np.ndarray:
-        """Of the keys about their centre, (m,)."""
-        return self.key.norms.astype(np.float64) * self.units[1]
-
-    @cached_property
-    def full_query_norms(self) -> np.ndarray:
-        """Of the queries about zero, (n,)."""
-        if self.query is self.full:
-            return self.query_norms
-        return self.full.norms.astype(np.float64) * self.units[0]
-
-    @property
-    def largest(self) -> tuple[float, float, float]:
-        """The largest of query_norms, key_norms and full_query_norms."""
-        of_query, of_key = self.units
-        return (self.query.largest * of_query, self.key.largest * of_key,
-                self.full.largest * of_query)  # fmt: skip
-
-    @property
-    def query_entries(self) -> np.ndarray:
-        """Largest entry of each query, (n,); O(n d) at the first call."""
-        return self.find_entries[0]()
-
-    @property
-    def key_entries(self) -> np.ndarray:
-        """Largest entry of each key, (m,); O(m d) at the first call."""
-        return self.find_entries[1]()
-
-    @property
-    def rotation(self) -> Rotation | None:
-        """A basis in which most coordinates are small on both sides, where there is one of use.
-
-        O((n + m) d^2) at the first call.
-        """
-        return self.find_rotation()
-
-
 def make_frames(
     queries: Measured, keys: Measured, units: tuple[np.ndarray, ...], rows: tuple[Array, Array],
     scale: float,
@@ -209,9 +147,9 @@ def _measures(
     largest = query.largest * q_out, key.largest * k_out
     return Measures(
         query, full, key, (q_out, k_out), _offset(frame, key, K),
-        (Once(lambda: _entries(Q, query, q_out)), Once(lambda: _entries(K, key, k_out))),
+        (Once(lambda: entries_of(Q, query, q_out)), Once(lambda: entries_of(K, key, k_out))),
         Once(lambda: measure_rotation(Q, K, frame.query.affine, frame.key.affine, *largest)),
-    )
+    )  # fmt: skip
 
 
 def _offset(frame: Frame, key: Rows, K: Array) -> Once[float]:
@@ -223,16 +161,6 @@ def _offset(frame: Frame, key: Rows, K: Array) -> Once[float]:
     return Once.known_to_be(min(1.0, away / key.largest) if key.largest > 0.0 else 1.0)
 
 
-def _entries(x: Array, rows: Rows, unit: float) -> np.ndarray:
-    """Return the largest entries, rounded up so far that sqrt(d) of them bound the norms as given.
-
-    Norms may be of float32 and rounded up by more; what is bounded by entries is then by norms.
-    """
-    entries = prepare.row_measures(x, rows.side.pre, rows.side.centre)[1] * unit
-    norms = rows.norms.astype(np.float64) * unit
-    return np.maximum(entries, norms * ((1.0 + 2.0**-50) / math.sqrt(x.shape[1])))
-
-
 def _worth_tilting(query: Rows, full: Rows, key: Rows, gain: float, exponent: int) -> bool:
     """Return whether centring the queries pays: smaller largest norm, key weights in range."""
     reach = float(np.linalg.norm(query.side.centre)) * key.largest
@@ -240,48 +168,7 @@ def _worth_tilting(query: Rows, full: Rows, key: Rows, gain: float, exponent: in
     return bool(in_range and query.largest < 0.97 * full.largest)
 
 
-def mean_offset(K: Array, side: Side, weights: Array | None, radius: float) -> float:
-    """Return |weighted mean of the keys - centre| over the largest key norm, rounded up."""
-    mean = prepare.weighted_mean(K, side.pre, weights)
-    # The mean of rows of norm at most that: sums of blocks, far inside 2**-30 of the truth.
-    largest = radius + float(np.linalg.norm(side.centre))
-    away = float(np.linalg.norm(mean - side.centre)) + 2.0**-30 * largest
-    return min(1.0, away / radius) if radius > 0.0 else 1.0
-
-
-def value_units(Vs: Sequence[Array]) -> list[tuple[np.ndarray, ...]]:
-    """Return (pre, mid, radius, low, high) of the columns of each V of one shape.
-
-    The radius is rounded up. Raises NotFiniteError.
-    """
-    ends = np.concatenate([prepare.column_ranges(group) for group in groups(Vs)])
-    if not np.isfinite(ends).all():
-        raise NotFiniteError
-    return list(zip(*units_of(ends[:, 0], ends[:, 1]), strict=True))
-
-
-def units_of(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return (pre, mid, radius, low, high) of columns with these ranges; radius rounded up."""
-    size = np.maximum(abs(low), abs(high))
-    pre = np.ldexp(1.0, -np.clip(np.frexp(size)[1], -1000, 1000))
-    mid = (low * pre + high * pre) / 2.0
-    radius = np.maximum(high * pre - mid, mid - low * pre) * (1.0 + 2.0**-51)
-    return pre, mid, radius, low, high
-
-
-def value_ratio(
-    pre: np.ndarray, radius: np.ndarray, low: np.ndarray, high: np.ndarray, dtype: str
-) -> float:
-    """Return max over columns of (max|V_c| + smallest normal) / radius_c; 0 if all constant."""
-    size = np.maximum(abs(low), abs(high)) + float(np.finfo(dtype).smallest_normal)
-    moving = radius > 0.0
-    with np.errstate(over="ignore"):  # an infinite ratio is a true answer: it refuses
-        ratio = size * pre / np.where(moving, radius, 1.0)
-    return float(np.max(np.where(moving, ratio, 0.0)))
-
-
 def balancing_exponent(query_norm: float, key_norm: float) -> int:
     """Return b such that query_norm * 2**b and key_norm * 2**-b are within a factor 2."""
     smallest = 2.0**-900
     return round(math.log2(max(key_norm, smallest) / max(query_norm, smallest)) / 2.0)
-

@@ -22,13 +22,15 @@ from subquad.arguments import (
 from subquad.arrays import Array
 from subquad.engine import prepare
 from subquad.engine.threads import ENTRY_WORK, parallel_map
-from subquad.frame import Frame, Measures, make_frames, value_units
+from subquad.frame import Frame, make_frames
+from subquad.magnitudes import Measures
 from subquad.measuring import measure
 from subquad.once import Once
 from subquad.sample import HeadSample
 from subquad.shells import KeyShells
 from subquad.sides import Measured, NotFiniteError
 from subquad.stats import Stats, stats_of
+from subquad.value_units import value_units
 
 Sides = tuple[Once[Measured], Once[Measured], Once[tuple[np.ndarray, ...]]]
 """What is measured of queries, keys and values; heads that share an array share it."""

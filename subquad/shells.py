@@ -16,7 +16,8 @@ import numpy as np
 from subquad.arrays import OUTWARD, Array, namespace
 from subquad.ball import BALL_POINTS, ball_centre
 from subquad.engine import prepare
-from subquad.frame import Frame, Measures, mean_offset
+from subquad.frame import Frame
+from subquad.magnitudes import Measures, mean_offset
 from subquad.sides import Side
 
 SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from subquad.arrays import product_up
 from subquad.engine.fused_sizes import DEGREES, fusable
 from subquad.engine.rotate import Rotation
-from subquad.frame import Frame, Measures
+from subquad.frame import Frame
+from subquad.magnitudes import Measures
 from subquad.once import Once
 from subquad.order import OrderStatistics
 from subquad.sample import HeadSample

@@ -8,10 +8,10 @@ import pytest
 
 from subquad import measuring
 from subquad.ball import Clouds, ball_centre, ball_centres, balls_of
-from subquad.frame import value_units
 from subquad.measuring import measure, measure_keys, measure_queries
 from subquad.problem import Problem
 from subquad.sides import NotFiniteError
+from subquad.value_units import value_units
 
 
 def stack(heads, n, d, dtype, seed=0):

@@ -1,9 +1,7 @@
 """The search for cuts: which buckets and cells cost least, by dynamic programming.
 
-One target eps holds for all cells (the ratio of a merge is the largest), so the queries that
-degree g reaches in a bucket are those with |q| |k| <= B_g, B_g the largest logit bound within eps
-and k the bucket's largest key. A bucket then costs what its first key and its number of keys say,
-and the best division of the keys from any place on is the best first bucket and the best rest.
+A bucket costs what its first key and its number of keys say (`cut_tables`), so the best division
+of the keys from any place on is the best first bucket and the best rest.
 """
 
 from __future__ import annotations
@@ -11,19 +9,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 
-from subquad.bounds.rounding import FORMATS
 from subquad.bounds.softmax import logit_perturbation_bound
-from subquad.cost import Rates, Work
-from subquad.engine import KEY_TILE
-from subquad.engine.calls import NONE, Calls, more_passes
-from subquad.exp_poly import estimate_error
-from subquad.features import feature_dimension
+from subquad.cost import Rates
 from subquad.methods.buckets import (
     Bucket,
     BucketParameters,
@@ -33,113 +25,15 @@ from subquad.methods.buckets import (
     cell_logit_bound,
     exact_error,
     magnitudes,
-    merge_elements,
 )
+from subquad.methods.cut_tables import Ladder, Places, cell_seconds, counts_above, prices_of
 from subquad.methods.method import widened
-from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
-from subquad.order import OrderStatistics
+from subquad.methods.polynomial_sums import LOGIT_BOUND_MIN, parameters_for
 from subquad.stats import Stats
 
-CUTS = 64
-"""Most places at which the search may cut the keys."""
 GRID = 16
 """Logit bounds are rounded up to this many per octave, so that cells share polynomials."""
-MARGIN = 1.0 + 2.0**-8
-"""What the estimate of a minimax error may be short of by; a proof follows in any case."""
-OWN_CENTRE = 0.97
-"""Share of the common radius that a bucket's own must be below to be worth a centre of its own."""
 _ABOVE = 1.0 + 2.0**-18  # what preparation in float32 may add to a product of norms
-
-
-@lru_cache(maxsize=4096)
-def largest_logit(degree: int, eps: float) -> float:
-    """Return about the largest B whose minimax error, estimated with a margin, is at most eps.
-
-    The error grows like B**(degree + 1), nearly: each step corrects log B by that slope.
-    """
-    eps /= MARGIN
-    b = min(1.0, eps) if degree == 0 else 0.5 * (degree + 1) * eps ** (1.0 / (degree + 1))
-    for _ in range(6):
-        b = min(max(b, LOGIT_BOUND_MIN), LOGIT_BOUND_MAX)
-        error = estimate_error(degree, b)
-        b *= (eps / error) ** (1.0 / (degree + 1)) if error > 0.0 else 2.0
-    b = min(max(b, LOGIT_BOUND_MIN), LOGIT_BOUND_MAX) * (1.0 - 2.0**-20)
-    while b > LOGIT_BOUND_MIN and not estimate_error(degree, b) <= eps:
-        b *= 0.99
-    return b
-
-
-def sum_limit(share: float, dtype: str) -> float:
-    """Return the logit bound past which the rounding of sums alone exceeds `share` of 1."""
-    room = share / (4.0 * KEY_TILE * FORMATS[dtype].u)
-    return math.log(room) if room > 1.0 else 0.0
-
-
-@dataclass(frozen=True)
-class _Ladder:
-    """Degrees worth trying, their features, and the largest logit that each may see."""
-
-    degrees: np.ndarray
-    r: np.ndarray
-    reach: np.ndarray
-
-    @classmethod
-    def of(cls, stats: Stats, eps: float, limit: float) -> _Ladder:
-        steps = list(_steps(stats, eps, limit))
-        degrees, r, reach = zip(*steps, strict=True) if steps else ((), (), ())
-        return cls(np.array(degrees, dtype=int), np.array(r, dtype=float), np.array(reach))
-
-
-def _steps(stats: Stats, eps: float, limit: float) -> Iterator[tuple[int, int, float]]:
-    for degree in range(40):
-        r = feature_dimension(stats.d, degree)
-        if r > stats.n + stats.m:  # dearer than exact whatever the cuts
-            return
-        b = largest_logit(degree, eps)
-        if b > LOGIT_BOUND_MIN:
-            yield degree, r, min(b, limit)
-        if b >= limit:
-            return
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Where keys may be cut, largest first: bucket (i, j) holds those of places i to j.
-
-    `edges[i]` is the largest magnitude from place i on, `starts[i]` the number of keys before;
-    `heights[i, j]` bounds the magnitude within the bucket, about its own centre where `own`;
-    both have one column where j makes no difference.
-    """
-
-    edges: np.ndarray
-    starts: np.ndarray
-    heights: np.ndarray
-    own: np.ndarray
-
-    @classmethod
-    def of(cls, stats: Stats, criterion: str) -> _Places:
-        """Return places spread over the known ranks, one centre for all."""
-        keys = magnitudes(stats, criterion)[1]
-        at = np.unique(np.linspace(0, keys.ranks.size - 1, CUTS).astype(int))
-        edges = keys.values[at]
-        none = np.zeros((at.size, 1), dtype=bool)
-        return cls(edges, keys.ranks[at].astype(float), edges[:, None], none)
-
-    @classmethod
-    def shells(cls, stats: Stats) -> _Places:
-        """Return the places of the table of shells, own centres where they are of use."""
-        assert stats.shells is not None
-        table = stats.shells()
-        edges = np.array(table.edges[:-1])
-        edges[0] = stats.key_norms.largest
-        starts = [0.0, *(float(stats.key_norms.count_above(e)) for e in edges[1:])]
-        size = edges.size
-        heights, own = np.ones((size, size)), np.zeros((size, size), dtype=bool)
-        for i, j in zip(*np.triu_indices(size), strict=True):
-            radius = table.shells[table.edges[j + 1], table.edges[i]].radius
-            own[i, j] = radius < OWN_CENTRE * edges[i]
-            heights[i, j] = radius if own[i, j] else edges[i]
-        return cls(edges, np.array(starts), heights, own)
 
 
 def cheapest_cuts(
@@ -154,14 +48,14 @@ def cheapest_cuts(
     throughout where that alone takes most of `tol`.
     """
     queries, _, factor = magnitudes(stats, criterion)
-    ladder = _Ladder.of(stats, eps, limit)
+    ladder = Ladder.of(stats, eps, limit)
     if ladder.degrees.size == 0 or most == 0:
         return all_exact(stats, criterion, dtype)
-    places = _Places.shells(stats) if own else _Places.of(stats, criterion)
+    places = Places.shells(stats) if own else Places.of(stats, criterion)
     reach = ladder.reach[:, None, None] / _ABOVE
-    above = _counts_above(queries, reach, factor * places.heights[None, :, :])
+    above = counts_above(queries, reach, factor * places.heights[None, :, :])
     above = np.broadcast_to(above, (*above.shape[:2], places.starts.size))
-    prices = _prices(stats, dtype, rates)
+    prices = prices_of(stats, dtype, rates)
     priced = np.full(places.starts.size, prices[0]), *prices[1:]
     cuts = _best_cuts(stats, places.starts, above, ladder, priced, most)
     inner = _reach(stats, criterion, places, ladder, cuts)
@@ -186,7 +80,7 @@ def cheapest_cuts(
 
 
 def _reach(
-    stats: Stats, criterion: str, places: _Places, ladder: _Ladder, cuts: list[tuple[int, int, int]]
+    stats: Stats, criterion: str, places: Places, ladder: Ladder, cuts: list[tuple[int, int, int]]
 ) -> float:
     """Return at least the largest query that some bucket of the cuts has a polynomial for."""
     factor, heights = magnitudes(stats, criterion)[2], places.heights
@@ -197,57 +91,8 @@ def _reach(
     )  # fmt: skip
 
 
-def _bucket(stats: Stats, places: _Places, place: int, end: int, wide: bool) -> Bucket:
-    """Return the bucket of places `place` to `end`, without a cell."""
-    last = end == places.starts.size
-    lower = -1.0 if last else float(places.edges[end])
-    upper = math.inf if place == 0 else float(places.edges[place])
-    count = int((stats.m if last else places.starts[end]) - places.starts[place])
-    return Bucket(lower, upper, count, stats.n, wide=wide)
-
-
-def _joined(buckets: list[Bucket]) -> Iterator[Bucket]:
-    """Yield the buckets, neighbours without a cell as one."""
-    for (exact, _), run in groupby(buckets, key=lambda bucket: (not bucket.cells, bucket.wide)):
-        same = list(run)
-        if not exact:
-            yield from same
-            continue
-        keys = sum(bucket.keys for bucket in same)
-        yield replace(same[0], smallest=same[-1].smallest, keys=keys)
-
-
-def _counts_above(queries: OrderStatistics, reach: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """Return an upper bound of how many queries times `heights` exceed `reach`, elementwise."""
-    wanted = reach / np.maximum(heights, 1e-300)
-    place = np.searchsorted(-queries.values, -wanted)
-    return np.append(queries.ranks, queries.count)[place].astype(float)
-
-
-def _prices(stats: Stats, dtype: str, rates: Rates) -> tuple[float, float, float]:
-    """Return the seconds of a pair, of a feature of a token, and of one bucket more.
-
-    A bucket more is a merge, and three passes: its State, a cell, the exact rows.
-    """
-    def seconds(pairs: float, tokens: float, elements: float, calls: Calls) -> float:
-        return rates.seconds(Work(pairs, tokens, elements, stats.d, stats.d_v, dtype, calls=calls))
-
-    zero = seconds(0.0, 0.0, 0.0, NONE)
-    return (
-        (seconds(1e9, 0.0, 0.0, NONE) - zero) * 1e-9,
-        (seconds(0.0, 1e9, 0.0, NONE) - zero) * 1e-9,
-        seconds(0.0, 0.0, merge_elements(stats), more_passes(3)) - zero,
-    )
-
-
-def _cell_seconds(stats: Stats, dtype: str, rates: Rates) -> float:
-    """Return the seconds of one cell more: a pass."""
-    work = Work(0.0, 0.0, 0.0, stats.d, stats.d_v, dtype)
-    return rates.seconds(replace(work, calls=more_passes(1))) - rates.seconds(work)
-
-
 def _best_cuts(
-    stats: Stats, starts: np.ndarray, above: np.ndarray, ladder: _Ladder,
+    stats: Stats, starts: np.ndarray, above: np.ndarray, ladder: Ladder,
     prices: tuple[np.ndarray, float, float], most: int | None,
 ) -> list[tuple[int, int, int]]:  # fmt: skip
     """Return (start, end, top step, -1 if exact) of each bucket of the best division, in order."""
@@ -290,14 +135,34 @@ def _followed(
     return division
 
 
+def _bucket(stats: Stats, places: Places, place: int, end: int, wide: bool) -> Bucket:
+    """Return the bucket of places `place` to `end`, without a cell."""
+    last = end == places.starts.size
+    lower = -1.0 if last else float(places.edges[end])
+    upper = math.inf if place == 0 else float(places.edges[place])
+    count = int((stats.m if last else places.starts[end]) - places.starts[place])
+    return Bucket(lower, upper, count, stats.n, wide=wide)
+
+
+def _joined(buckets: list[Bucket]) -> Iterator[Bucket]:
+    """Yield the buckets, neighbours without a cell as one."""
+    for (exact, _), run in groupby(buckets, key=lambda bucket: (not bucket.cells, bucket.wide)):
+        same = list(run)
+        if not exact:
+            yield from same
+            continue
+        keys = sum(bucket.keys for bucket in same)
+        yield replace(same[0], smallest=same[-1].smallest, keys=keys)
+
+
 def _with_cells(
-    stats: Stats, criterion: str, dtype: str, bucket: Bucket, ladder: _Ladder, top: int,
+    stats: Stats, criterion: str, dtype: str, bucket: Bucket, ladder: Ladder, top: int,
     rates: Rates,
 ) -> Bucket:  # fmt: skip
     """Return the bucket with its cells up to step `top`; cells not worth a call are left out."""
     queries = magnitudes(stats, criterion)[0]
-    _, token, _ = _prices(stats, dtype, rates)
-    call = _cell_seconds(stats, dtype, rates)
+    _, token, _ = prices_of(stats, dtype, rates)
+    call = cell_seconds(stats, dtype, rates)
     factor = magnitudes(stats, criterion)[2]
     height = max(factor * bucket_height(stats, criterion, bucket), 1e-300)
     cells, done = [], 0

@@ -39,7 +39,8 @@ from subquad.methods.buckets import (
     polynomial_sums,
     single,
 )
-from subquad.methods.cuts import cheapest_cuts, sum_limit
+from subquad.methods.cut_tables import sum_limit
+from subquad.methods.cuts import cheapest_cuts
 from subquad.methods.exact import sum_error
 from subquad.methods.method import (
     COMPUTE_DTYPES,

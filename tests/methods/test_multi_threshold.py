@@ -23,7 +23,7 @@ from subquad.methods.buckets import (
     exact_error,
     single,
 )
-from subquad.methods.cuts import largest_logit
+from subquad.methods.cut_tables import largest_logit
 from subquad.methods.method import Proposal, Refusal, widened
 from subquad.methods.multi_threshold import MultiThreshold
 from subquad.methods.polynomial_sums import LOGIT_BOUND_MIN, parameters_for

@@ -1,0 +1,99 @@
+"""Measures: the magnitudes of the rows of one head in the units of its Frame, rounded outwards.
+
+What is not at hand once the rows are measured (the largest entries, a basis in which they are
+small, the mean of weighted keys) is found when first asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from subquad.arrays import Array
+from subquad.engine import prepare
+from subquad.engine.rotate import Rotation
+from subquad.once import Once
+from subquad.sides import Rows, Side
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Row magnitudes in prepared units, on the host, float64, each rounded outwards.
+
+    |logit_ij| <= query_norms[i] * key_norms[j] about the centres; the largest full query (about
+    zero) times the largest key bounds the logits of the exact path.
+    """
+
+    query: Rows
+    full: Rows
+    key: Rows
+    units: tuple[float, float]
+    """Of the queries and the keys: their norms in units of the Frame, those of Rows being 1."""
+    find_offset: Once[float]
+    """|weighted mean of the keys| / max key norm, rounded up, at most 1."""
+    find_entries: tuple[Once[np.ndarray], Once[np.ndarray]]
+    find_rotation: Once[Rotation | None]
+
+    @cached_property
+    def query_norms(self) -> np.ndarray:
+        """Of the queries about their centre, (n,)."""
+        return self.query.norms.astype(np.float64) * self.units[0]
+
+    @cached_property
+    def key_norms(self) -> np.ndarray:
+        """Of the keys about their centre, (m,)."""
+        return self.key.norms.astype(np.float64) * self.units[1]
+
+    @cached_property
+    def full_query_norms(self) -> np.ndarray:
+        """Of the queries about zero, (n,)."""
+        if self.query is self.full:
+            return self.query_norms
+        return self.full.norms.astype(np.float64) * self.units[0]
+
+    @property
+    def largest(self) -> tuple[float, float, float]:
+        """The largest of query_norms, key_norms and full_query_norms."""
+        of_query, of_key = self.units
+        return (self.query.largest * of_query, self.key.largest * of_key,
+                self.full.largest * of_query)  # fmt: skip
+
+    @property
+    def query_entries(self) -> np.ndarray:
+        """Largest entry of each query, (n,); O(n d) at the first call."""
+        return self.find_entries[0]()
+
+    @property
+    def key_entries(self) -> np.ndarray:
+        """Largest entry of each key, (m,); O(m d) at the first call."""
+        return self.find_entries[1]()
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """A basis in which most coordinates are small on both sides, where there is one of use.
+
+        O((n + m) d^2) at the first call.
+        """
+        return self.find_rotation()
+
+
+def entries_of(x: Array, rows: Rows, unit: float) -> np.ndarray:
+    """Return the largest entries, rounded up so far that sqrt(d) of them bound the norms as given.
+
+    Norms may be of float32 and rounded up by more; what is bounded by entries is then by norms.
+    """
+    entries = prepare.row_measures(x, rows.side.pre, rows.side.centre)[1] * unit
+    norms = rows.norms.astype(np.float64) * unit
+    return np.maximum(entries, norms * ((1.0 + 2.0**-50) / math.sqrt(x.shape[1])))
+
+
+def mean_offset(K: Array, side: Side, weights: Array | None, radius: float) -> float:
+    """Return |weighted mean of the keys - centre| over the largest key norm, rounded up."""
+    mean = prepare.weighted_mean(K, side.pre, weights)
+    # The mean of rows of norm at most that: sums of blocks, far inside 2**-30 of the truth.
+    largest = radius + float(np.linalg.norm(side.centre))
+    away = float(np.linalg.norm(mean - side.centre)) + 2.0**-30 * largest
+    return min(1.0, away / radius) if radius > 0.0 else 1.0

@@ -1,0 +1,155 @@
+"""What the search for cuts reads: degrees and their reach, places for cuts, counts, prices.
+
+One target eps holds for all cells (the ratio of a merge is the largest), so the queries that
+degree g reaches in a bucket are those with |q| |k| <= B_g, B_g the largest logit bound within eps
+and k the bucket's largest key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from subquad.bounds.rounding import FORMATS
+from subquad.cost import Rates, Work
+from subquad.engine import KEY_TILE
+from subquad.engine.calls import NONE, Calls, more_passes
+from subquad.exp_poly import estimate_error
+from subquad.features import feature_dimension
+from subquad.methods.buckets import magnitudes, merge_elements
+from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN
+from subquad.order import OrderStatistics
+from subquad.stats import Stats
+
+CUTS = 64
+"""Most places at which the search may cut the keys."""
+MARGIN = 1.0 + 2.0**-8
+"""What the estimate of a minimax error may be short of by; a proof follows in any case."""
+OWN_CENTRE = 0.97
+"""Share of the common radius that a bucket's own must be below to be worth a centre of its own."""
+
+
+@lru_cache(maxsize=4096)
+def largest_logit(degree: int, eps: float) -> float:
+    """Return about the largest B whose minimax error, estimated with a margin, is at most eps.
+
+    The error grows like B**(degree + 1), nearly: each step corrects log B by that slope.
+    """
+    eps /= MARGIN
+    b = min(1.0, eps) if degree == 0 else 0.5 * (degree + 1) * eps ** (1.0 / (degree + 1))
+    for _ in range(6):
+        b = min(max(b, LOGIT_BOUND_MIN), LOGIT_BOUND_MAX)
+        error = estimate_error(degree, b)
+        b *= (eps / error) ** (1.0 / (degree + 1)) if error > 0.0 else 2.0
+    b = min(max(b, LOGIT_BOUND_MIN), LOGIT_BOUND_MAX) * (1.0 - 2.0**-20)
+    while b > LOGIT_BOUND_MIN and not estimate_error(degree, b) <= eps:
+        b *= 0.99
+    return b
+
+
+def sum_limit(share: float, dtype: str) -> float:
+    """Return the logit bound past which the rounding of sums alone exceeds `share` of 1."""
+    room = share / (4.0 * KEY_TILE * FORMATS[dtype].u)
+    return math.log(room) if room > 1.0 else 0.0
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Degrees worth trying, their features, and the largest logit that each may see."""
+
+    degrees: np.ndarray
+    r: np.ndarray
+    reach: np.ndarray
+
+    @classmethod
+    def of(cls, stats: Stats, eps: float, limit: float) -> Ladder:
+        """Return the degrees up to the first that reaches `limit` or costs more than exact."""
+        steps = list(_steps(stats, eps, limit))
+        degrees, r, reach = zip(*steps, strict=True) if steps else ((), (), ())
+        return cls(np.array(degrees, dtype=int), np.array(r, dtype=float), np.array(reach))
+
+
+def _steps(stats: Stats, eps: float, limit: float) -> Iterator[tuple[int, int, float]]:
+    for degree in range(40):
+        r = feature_dimension(stats.d, degree)
+        if r > stats.n + stats.m:  # dearer than exact whatever the cuts
+            return
+        b = largest_logit(degree, eps)
+        if b > LOGIT_BOUND_MIN:
+            yield degree, r, min(b, limit)
+        if b >= limit:
+            return
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where keys may be cut, largest first: bucket (i, j) holds those of places i to j.
+
+    `edges[i]` is the largest magnitude from place i on, `starts[i]` the number of keys before;
+    `heights[i, j]` bounds the magnitude within the bucket, about its own centre where `own`;
+    both have one column where j makes no difference.
+    """
+
+    edges: np.ndarray
+    starts: np.ndarray
+    heights: np.ndarray
+    own: np.ndarray
+
+    @classmethod
+    def of(cls, stats: Stats, criterion: str) -> Places:
+        """Return places spread over the known ranks, one centre for all."""
+        keys = magnitudes(stats, criterion)[1]
+        at = np.unique(np.linspace(0, keys.ranks.size - 1, CUTS).astype(int))
+        edges = keys.values[at]
+        none = np.zeros((at.size, 1), dtype=bool)
+        return cls(edges, keys.ranks[at].astype(float), edges[:, None], none)
+
+    @classmethod
+    def shells(cls, stats: Stats) -> Places:
+        """Return the places of the table of shells, own centres where they are of use."""
+        assert stats.shells is not None
+        table = stats.shells()
+        edges = np.array(table.edges[:-1])
+        edges[0] = stats.key_norms.largest
+        starts = [0.0, *(float(stats.key_norms.count_above(e)) for e in edges[1:])]
+        size = edges.size
+        heights, own = np.ones((size, size)), np.zeros((size, size), dtype=bool)
+        for i, j in zip(*np.triu_indices(size), strict=True):
+            radius = table.shells[table.edges[j + 1], table.edges[i]].radius
+            own[i, j] = radius < OWN_CENTRE * edges[i]
+            heights[i, j] = radius if own[i, j] else edges[i]
+        return cls(edges, np.array(starts), heights, own)
+
+
+def counts_above(queries: OrderStatistics, reach: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Return an upper bound of how many queries times `heights` exceed `reach`, elementwise."""
+    wanted = reach / np.maximum(heights, 1e-300)
+    place = np.searchsorted(-queries.values, -wanted)
+    return np.append(queries.ranks, queries.count)[place].astype(float)
+
+
+def prices_of(stats: Stats, dtype: str, rates: Rates) -> tuple[float, float, float]:
+    """Return the seconds of a pair, of a feature of a token, and of one bucket more.
+
+    A bucket more is a merge, and three passes: its State, a cell, the exact rows.
+    """
+
+    def seconds(pairs: float, tokens: float, elements: float, calls: Calls) -> float:
+        return rates.seconds(Work(pairs, tokens, elements, stats.d, stats.d_v, dtype, calls=calls))
+
+    zero = seconds(0.0, 0.0, 0.0, NONE)
+    return (
+        (seconds(1e9, 0.0, 0.0, NONE) - zero) * 1e-9,
+        (seconds(0.0, 1e9, 0.0, NONE) - zero) * 1e-9,
+        seconds(0.0, 0.0, merge_elements(stats), more_passes(3)) - zero,
+    )
+
+
+def cell_seconds(stats: Stats, dtype: str, rates: Rates) -> float:
+    """Return the seconds of one cell more: a pass."""
+    work = Work(0.0, 0.0, 0.0, stats.d, stats.d_v, dtype)
+    return rates.seconds(replace(work, calls=more_passes(1))) - rates.seconds(work)

@@ -165,15 +165,16 @@ def claims(
 @app.command()
 def doctor() -> None:
     """Print what is installed, what is usable, and the measured rates."""
+    from subquad.engine.threads import thread_count
+    from subquad.planner import memory_bytes
+
+    threads = thread_count()
     table = Table("package", "version", "for", box=None)
     for name, use in _PACKAGES.items():
         table.add_row(name, _version(name) or "missing", use)
     table.add_row("cupy", _version_of_cupy() or "missing", _gpu())
     out.print(table)
-    from subquad.engine.threads import thread_count
-    from subquad.planner import memory_bytes
-
-    out.print(f"threads {thread_count()} (SUBQUAD_NUM_THREADS), memory "
+    out.print(f"threads {threads} (SUBQUAD_NUM_THREADS), memory "
               f"{memory_bytes() / 2**30:.1f} GiB, python {sys.version.split()[0]}")
     start = time.perf_counter()
     with _busy("measuring rates"):
@@ -224,7 +225,9 @@ def _load(file: Path) -> dict:
             names = archive.files
             arrays = {k: archive[k] for k in names if k in ("Q", "K", "V", *_OPTIONAL)}
     except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        msg = f"`{file}` is not a readable .npz: {error}"
+        # Of what is neither, NumPy says how to load pickles.
+        reason = "it holds no plain arrays" if "pickle" in str(error) else error
+        msg = f"`{file}` is not a readable .npz: {reason}"
         raise ValueError(msg) from None
     missing = [name for name in "QKV" if name not in arrays]
     arguments.refuse_options({k: None for k in names if k in arguments.NOT_BUILT}, ())

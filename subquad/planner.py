@@ -200,7 +200,8 @@ def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
     ]
     known = [(bound, name) for bound, name in offers if bound is not None and bound < math.inf]
     text = f"no allowed method proves tol={head.tol:g}{where} (asked for method={asked!r}). "
-    text += "; ".join(f"{o.method.name}: {_why(o, head.rates)}" for o in head.options) + ". "
+    reasons = dict.fromkeys(f"{o.method.name}: {_why(o, head.rates)}" for o in head.options)
+    text += "; ".join(reasons) + ". "
     if known:
         bound, name = min(known)
         text += f"Best bound reached: {bound:.3e} by {name}; `tol` would have to be at least that. "

@@ -21,7 +21,7 @@ from subquad.arguments import (
 )
 from subquad.arrays import Array
 from subquad.engine import prepare
-from subquad.engine.threads import ENTRY_WORK, parallel_map
+from subquad.engine.threads import ENTRY_WORK, side_by_side, thread_count
 from subquad.frame import Frame, make_frames
 from subquad.magnitudes import Measures
 from subquad.measuring import measure
@@ -165,6 +165,7 @@ class Problem:
         stacks: dict[tuple, list[tuple[Array, Once[Any]]]] = {}
         for key, found in self._known.items():
             stacks.setdefault((key[0], *found[0].shape), []).append(found)
+        here = all(array_api_compat.is_numpy_array(x) for x, _ in self._known.values())
         self._known.clear()
 
         def settle(which: tuple) -> None:
@@ -172,9 +173,11 @@ class Problem:
             for answer, found in zip(answers, MEASURES[which[0]](xs), strict=True):
                 answer.settle(found)
 
-        if array_api_compat.is_numpy_array(self.Q):
+        # Processes of a fleet make the same calls in the same order; and where there are more
+        # threads than sides, each side has work for all of them.
+        if here and thread_count() <= len(stacks):
             entries = self.Q.size + self.K.size + self.V.size
-            parallel_map(settle, stacks, float(MEASURED_WORK) * entries)
+            side_by_side(settle, stacks, float(MEASURED_WORK) * entries)
         else:
             for which in stacks:
                 settle(which)

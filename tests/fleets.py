@@ -7,6 +7,9 @@ import numpy as np
 from subquad.engine.devices import CpuFleet
 from subquad.engine.fleet import Fleet
 
+PATIENCE = 240.0
+"""Seconds for what processes are asked: on a GPU they compile kernels first."""
+
 
 class OneOfMany(CpuFleet):
     """One rank of several processes that make the same calls, each with its own rows."""
@@ -58,10 +61,16 @@ def in_processes(ranks, function, *arguments):
         for link in ends.values():
             link.close()
     try:
+        # Those that wait for one another for ever have made their calls in different orders.
+        if not all(report.poll(PATIENCE) for report in answers):
+            msg = f"a process has not answered within {PATIENCE:g} s"
+            raise TimeoutError(msg)
         found = [report.recv() for report in answers]
     finally:
         for call in processes:
-            call.join(60.0)
+            call.join(10.0)
+            call.terminate()
+            call.join()
             call.close()
         for report in answers:
             report.close()

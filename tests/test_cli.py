@@ -128,6 +128,12 @@ def test_files_that_cannot_be_read(call, tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no archive")
     code, _, errors = call("attend", tmp_path / "bad.npz", "--tol", 0.1)
     assert code == 2 and "is not a readable .npz" in errors
+    (tmp_path / "text.npz").write_text("# Q, K and V")
+    code, _, errors = call("attend", tmp_path / "text.npz", "--tol", 0.1)
+    assert code == 2 and "holds no plain arrays" in errors and "pickle" not in errors
+    np.savez(tmp_path / "objects.npz", Q=np.array([{}]), K=np.ones(2), V=np.ones(2))
+    code, _, errors = call("attend", tmp_path / "objects.npz", "--tol", 0.1)
+    assert code == 2 and "holds no plain arrays" in errors
 
 
 def test_nowhere_to_write(call, head, tmp_path):

@@ -1,9 +1,14 @@
 """A plan run on other data: the bound holds there too, or the plan is refused."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import subquad
+from subquad.methods.buckets import all_exact
+from subquad.problem import Problem
 from tests.oracle import row_errors
 
 
@@ -18,6 +23,9 @@ METHODS = {
     "auto": "auto", "polynomial": "polynomial", "norm": subquad.SupportBasis(criterion="norm"),
     "norm at 3": subquad.SupportBasis(criterion="norm", threshold=3.0),
     "entry at 1": subquad.SupportBasis(criterion="entry", threshold=1.0),
+    "several": subquad.MultiThreshold(),
+    "several by entry": subquad.MultiThreshold(criterion="entry"),
+    "fitted": "fitted", "anisotropic": "anisotropic",
 }  # fmt: skip
 
 
@@ -35,6 +43,38 @@ def test_the_bound_holds_on_the_new_data(name, first, second):
     error = row_errors(result.output, Q, K, V, 1.0 / np.sqrt(8))
     assert np.all(error <= result.certificate.row_bounds)
     assert result.certificate.bound <= 1e-2
+
+
+@pytest.mark.parametrize("factor", [3.0, 30.0])
+def test_no_key_is_left_out_of_every_bucket(factor):
+    """Larger queries alone move the units of the keys: those above the only bucket were dropped."""
+    ran = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        Q, K, V = (rng.standard_normal((rows, 1)) for rows in (5, 50, 50))
+        Q = np.round(2.0 * Q - 2.0) / 2.0
+        made = subquad.plan(Q, K, V, tol=1e-3, scale=0.06, method=subquad.MultiThreshold(),
+                            rates=subquad.TYPICAL)  # fmt: skip
+        try:
+            result = made.run(factor * Q, K, V)
+        except subquad.ToleranceError:
+            continue
+        ran += 1
+        error = row_errors(result.output, factor * Q, K, V, 0.06)
+        assert np.all(error <= result.certificate.row_bounds)
+    assert ran > 0
+
+
+def test_buckets_that_leave_keys_out_are_none():
+    whole = all_exact(next(Problem(*cloud(1.0)).heads()).stats, "norm", "float64")
+    (bucket,) = whole.buckets
+    for other in ({"largest": 3.0}, {"smallest": 0.0}, {"smallest": math.nan}):
+        with pytest.raises(ValueError, match="leave keys out"):
+            replace(whole, buckets=(replace(bucket, **other),))
+    split = replace(bucket, smallest=0.5), replace(bucket, largest=0.5)
+    assert replace(whole, buckets=split).buckets == split
+    with pytest.raises(ValueError, match="leave keys out"):
+        replace(whole, buckets=split[::-1])
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 300), (2, 3000), (8, 3000)])

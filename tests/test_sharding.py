@@ -169,6 +169,27 @@ def test_processes_make_what_one_process_makes(ranks, rates):
     assert taken[0].float32.state_bytes == TYPICAL.float32.state_bytes
 
 
+LONG = {"n": 30_001, "m": 30_000, "d": 16}
+"""So long that one process alone would measure its sides in several threads."""
+
+
+def by_polynomial(fleet):
+    """What one of several processes returns for its rows of LONG."""
+    (rank,) = fleet.local
+    rows = (np.array_split(x, fleet.ranks)[rank] for x in gentle(**LONG))
+    result = subquad.attention(*rows, tol=1e-1, devices=fleet, rates=TYPICAL)
+    return result.output, result.certificate.row_bounds
+
+
+def test_processes_make_their_calls_in_one_order(rates):
+    """Two threads of one process that both exchanged would mix up what they get."""
+    cuts = [[len(x) for x in np.array_split(whole, 2)] for whole in gentle(**LONG)]
+    whole = subquad.attention(*gentle(**LONG), tol=1e-1, rates=rates, devices=CutLike(cuts))
+    outputs, bounds = zip(*in_processes(2, by_polynomial), strict=True)
+    assert np.array_equal(np.concatenate(outputs), whole.output)
+    assert np.array_equal(np.concatenate(bounds), whole.certificate.row_bounds)
+
+
 class CutLike(CpuFleet):
     """Shards of the lengths of np.array_split."""
 

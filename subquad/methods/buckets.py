@@ -84,6 +84,12 @@ class BucketParameters:
     buckets: tuple[Bucket, ...]
     outer: str | None = None
 
+    def __post_init__(self) -> None:
+        tops = (math.inf, *(b.smallest for b in self.buckets))
+        if tuple(b.largest for b in self.buckets) != tops[:-1] or not tops[-1] < 0.0:
+            msg = f"buckets {self.buckets} leave keys out: each goes on where the one above ends."
+            raise ValueError(msg)
+
     @property
     def reach(self) -> float:
         """Queries above this attend to all keys, in `outer`; infinity where that is None."""
@@ -215,6 +221,7 @@ def single(
     small: PolynomialParameters,
 ) -> BucketParameters:  # fmt: skip
     """Return one bucket of one cell: the split of `support_basis`, or all for `polynomial`."""
+    k_cut = k_cut if large[1] else math.inf  # new data may have larger keys
     cell = Cell(q_cut, max(0, stats.n - large[0]), small)
     low = Bucket(-1.0, k_cut, max(0, stats.m - large[1]), large[0], (cell,))
     top = (Bucket(k_cut, math.inf, large[1], stats.n),) if large[1] else ()

@@ -59,7 +59,9 @@ class PolynomialParameters:
     r: int
 
     def __str__(self) -> str:
-        return f"degree {self.degree}, r {self.r:,}, {self.dtype}"
+        # On operands `polynomial` leaves room for other data.
+        room = f"logits to {self.logit_bound:.3g}, " if self.dtype in OPERANDS else ""
+        return f"degree {self.degree}, r {self.r:,}, {room}{self.dtype}"
 
     @property
     def polynomial(self) -> ExpPolynomial:

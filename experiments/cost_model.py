@@ -39,8 +39,9 @@ import subquad
 from experiments import instances
 from experiments.finding import Finding, graded
 from experiments.store import Experiment
+from experiments.timing import features_by
 from experiments.writing import number
-from subquad.engine import cpu_rates, fast
+from subquad.engine import cpu_rates
 from subquad.methods.method import Proposal
 
 QUESTION = "Does the plan predict the seconds of each method, and pick the fastest?"
@@ -68,7 +69,6 @@ def experiment(
 ) -> Experiment:  # fmt: skip
     """Return the experiment: one row per cell of the grid."""
     lengths = lengths or (LENGTHS[:3] if quick else LENGTHS)
-    fast.passes(fast.LEAST_PRODUCTS, 8, 2)  # loaded before the rates are measured
     cases = {
         f"n = {n}, d = {d}, B = {beta}": partial(_row, n, d, beta, tol, turns)
         for n in lengths for d in dimensions for beta in betas
@@ -77,8 +77,7 @@ def experiment(
         "seed": SEED, "dtype": "float32", "tol": tol, "lengths": lengths, "turns": turns,
         "dimensions": dimensions, "betas": betas, "longest": LONGEST, "hopeless": HOPELESS,
         "shares": SHARES, "close": CLOSE, "same": SAME, "near": NEAR,
-        "features by": "numba" if fast.expected(fast.LEAST_PRODUCTS, 8, 2) else "NumPy",
-        "oracle": "none: times alone",
+        "features by": features_by(), "oracle": "none: times alone",
     }  # fmt: skip
     return Experiment("cost_model", QUESTION, settings, cases, tally)
 

@@ -19,7 +19,7 @@ import subquad
 from experiments import instances
 from experiments.measure import errors, null_errors, oracle, sample_rows
 from experiments.store import Experiment
-from experiments.timing import interleaved, numpy_softmax, sdpa, torch_available
+from experiments.timing import features_by, interleaved, numpy_softmax, sdpa, torch_available
 from subquad.methods.method import Method
 
 QUESTION = "From which length is a certified answer faster than exact, and how does it scale?"
@@ -47,7 +47,7 @@ def experiment(
     }  # fmt: skip
     settings = {
         "seed": SEED, "d": d, "dtype": "float32", "tol": tol, "beta": 0.5, "lengths": lengths,
-        "repeats": repeats, "quadratic_up_to": quadratic_up_to,
+        "repeats": repeats, "quadratic_up_to": quadratic_up_to, "features by": features_by(),
         "oracle": f"float64 NumPy softmax, {SAMPLED} rows: the largest and random ones",
     }  # fmt: skip
     return Experiment("crossover", QUESTION, settings, cases, scaling)

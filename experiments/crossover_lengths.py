@@ -17,7 +17,7 @@ import subquad
 from experiments import instances
 from experiments.finding import Finding, graded
 from experiments.store import Experiment
-from experiments.timing import spread
+from experiments.timing import features_by, spread
 from experiments.writing import number
 
 QUESTION = "From which length is one polynomial faster than exact, by dimension and degree?"
@@ -45,7 +45,7 @@ def experiment(
     settings = {
         "seed": SEED, "dtype": "float32", "tol": tol, "betas": BETAS, "dimensions": dimensions,
         "shortest": SHORTEST, "longest": longest, "seconds": SECONDS, "repeats": repeats,
-        "exact rows": EXACT_ROWS, "oracle": "none: times alone",
+        "exact rows": EXACT_ROWS, "features by": features_by(), "oracle": "none: times alone",
     }  # fmt: skip
     return Experiment("crossover_lengths", QUESTION, settings, cases, tally)
 

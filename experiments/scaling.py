@@ -20,7 +20,7 @@ from experiments.crossover import slope
 from experiments.finding import Finding, graded
 from experiments.measure import errors_within, null_errors, oracle, sample_rows
 from experiments.store import Experiment
-from experiments.timing import interleaved
+from experiments.timing import features_by, interleaved
 from experiments.writing import number
 from subquad.methods.method import Method
 
@@ -43,7 +43,7 @@ def experiment(
     cases = {name: partial(_row, name, d, tol, lengths, repeats) for name in FAMILIES}
     settings = {
         "seed": SEED, "d": d, "dtype": "float32", "tol": tol, "beta": 0.5, "lengths": lengths,
-        "large rows and keys": LARGE, "repeats": repeats,
+        "large rows and keys": LARGE, "repeats": repeats, "features by": features_by(),
         "oracle": f"float64 NumPy softmax, {SAMPLED} rows: the largest and random ones",
     }  # fmt: skip
     return Experiment("scaling", QUESTION, settings, cases, growth)

@@ -65,6 +65,15 @@ def ours(name: str, call: Callable[[], object]) -> dict[str, Callable[[], object
     return {name: lambda: on_numpy(call), **({name + COMPILED: call} if able else {})}
 
 
+def features_by() -> str:
+    """Return what runs the passes of large problems, "numba" or "NumPy".
+
+    Loaded here, so that rates measured from now on are of it.
+    """
+    fast.passes(fast.LEAST_PRODUCTS, 8, 2)
+    return "numba" if fast.expected(fast.LEAST_PRODUCTS, 8, 2) else "NumPy"
+
+
 def on_numpy(call: Callable[[], Answer]) -> Answer:
     """Return call(), none of its passes compiled."""
     before = os.environ.get(fast.VARIABLE)

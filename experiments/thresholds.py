@@ -24,7 +24,7 @@ from experiments.counting import cheapest
 from experiments.forced import bounds_and_errors
 from experiments.measure import null_errors, oracle, sample_rows
 from experiments.store import Experiment
-from experiments.timing import COMPILED, interleaved, ours
+from experiments.timing import COMPILED, features_by, interleaved, on_numpy
 from subquad.methods.method import Method
 from subquad.methods.multi_threshold import MultiThreshold
 from subquad.problem import Head, Problem
@@ -143,23 +143,36 @@ def _row(
 def _times(
     shared: Callable[[], _Shared], instance: str, tol: float, repeats: int, rates: subquad.Rates
 ) -> dict:
-    """Return median seconds of exact and of TIMED, in turns, each at its least predicted time."""
-    s = shared()
-    methods: dict[str, str | Method] = {"exact": "exact", **{way: ways()[way] for way in TIMED}}
-    half = {f.name: getattr(rates.float64, f.name) / 2.0 for f in fields(subquad.Speed)}
-    wide = replace(rates, float32=subquad.Speed(**half))  # so that no plan takes float32
-    made = {
-        name + kind: subquad.plan(*s.data, tol=tol, scale=s.scale, method=method, rates=own)
-        for kind, own in (("", rates), (WIDE, wide)) for name, method in methods.items()
-    }
-    calls: dict[str, Callable[[], object]] = {}
-    for name, plan in made.items():
-        call = partial(plan.run, *s.data)
-        calls |= {name: call} if name.startswith("exact") else ours(name, call)
+    """Return median seconds of exact and of TIMED, in turns, each at its least predicted time.
+
+    Predicted by rates of what it is run by: of NumPy alone as given, compiled measured here.
+    """
+    data = shared().data
+    planned = partial(_plans, shared(), tol)
+    made = on_numpy(partial(planned, rates))
+    calls = {name: partial(on_numpy, partial(plan.run, *data)) for name, plan in made.items()}
+    if features_by() == "numba":
+        some = planned(subquad.measured_rates())
+        compiled = {name + COMPILED: x for name, x in some.items() if not name.startswith("exact")}
+        calls |= {name: partial(plan.run, *data) for name, plan in compiled.items()}
+        made |= compiled
     return {
         "instance": instance, "way": None, "seconds": interleaved(calls, repeats),
         "plans": {name: str(own.parameters) for name, plan in made.items()
                   if (own := plan.heads[0].chosen) is not None},
+    }  # fmt: skip
+
+
+def _plans(shared: _Shared, tol: float, rates: subquad.Rates) -> dict[str, subquad.Plan]:
+    """Return the plans of exact and of TIMED, and those of them with every method in float64."""
+    methods: dict[str, str | Method] = {"exact": "exact", **{way: ways()[way] for way in TIMED}}
+    half = {f.name: getattr(rates.float64, f.name) / 2.0 for f in fields(subquad.Speed)}
+    wide = replace(rates, float32=subquad.Speed(**half))  # so that no plan takes float32
+    return {
+        name + kind: subquad.plan(
+            *shared.data, tol=tol, scale=shared.scale, method=method, rates=own
+        )
+        for kind, own in (("", rates), (WIDE, wide)) for name, method in methods.items()
     }  # fmt: skip
 
 

@@ -22,20 +22,6 @@ def namespace(*values: Array | float) -> ModuleType:
     return array_api_compat.array_namespace(*arrays) if arrays else np
 
 
-def row_largest(x: Array) -> Array:
-    """Return the largest |entry| of each row of x (..., columns); NaN where a row has one.
-
-    By halves on NumPy, whose maximum over a short last axis takes ten times as long.
-    """
-    if not array_api_compat.is_numpy_array(x):
-        return namespace(x).max(abs(x), axis=-1)
-    size = np.abs(x)
-    while (columns := size.shape[-1]) > 1:
-        half = columns - columns // 2
-        size = np.maximum(size[..., :half], size[..., columns - half :])
-    return size[..., 0]
-
-
 def power_of_two(exponent: int) -> float:
     """Return 2**exponent as a float, the exponent clipped to +-1000 so that it stays normal."""
     return math.ldexp(1.0, max(-1000, min(1000, exponent)))

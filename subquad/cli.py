@@ -211,7 +211,7 @@ def _gpu() -> str:
         return "GPUs"
     import cupy
 
-    return "GPUs: one found" if cupy.is_available() else "GPUs: none usable"
+    return "GPUs: usable" if cupy.is_available() else "GPUs: none usable"
 
 
 def _load(file: Path) -> dict:
@@ -225,7 +225,7 @@ def _load(file: Path) -> dict:
             names = archive.files
             arrays = {k: archive[k] for k in names if k in ("Q", "K", "V", *_OPTIONAL)}
     except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        # Of what is neither, NumPy says how to load pickles.
+        # Of any other file NumPy says how to load it as a pickle, which is no option here.
         reason = "it holds no plain arrays" if "pickle" in str(error) else error
         msg = f"`{file}` is not a readable .npz: {reason}"
         raise ValueError(msg) from None

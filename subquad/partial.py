@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from array_api_compat import is_numpy_array
 
-from subquad.arrays import OUTWARD, Array, namespace, row_largest
+from subquad.arrays import OUTWARD, Array, namespace
 from subquad.bounds.rounding import U64
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.certificate import Term
@@ -83,11 +83,13 @@ class Partial:
         blocks = self._blocks()
         if not blocks:
             return self._merged(other)
-        columns = [np.empty_like(getattr(self, f.name)) for f in fields(self)]
+        names = [f.name for f in fields(Partial)]
+        pairs = [(getattr(self, name), getattr(other, name)) for name in names]
+        columns = [np.empty_like(a, dtype=np.result_type(a, b)) for a, b in pairs]
         for rows in blocks:
             merged = self._some(rows)._merged(other._some(rows))
-            for column, f in zip(columns, fields(self), strict=True):
-                column[rows] = getattr(merged, f.name)
+            for column, name in zip(columns, names, strict=True):
+                column[rows] = getattr(merged, name)
         return Partial(*columns)
 
     def _merged(self, other: Partial) -> Partial:
@@ -126,7 +128,7 @@ class Partial:
         rest = xp.where(known, logits, 0.0) - steps * math.log(2.0)
         factor = xp.where(known, xp.exp(rest), xp.nan)
         numerator, normaliser = self.numerator * factor[..., None], self.normaliser * factor
-        largest = row_largest(numerator) + xp.abs(normaliser)
+        largest = xp.max(xp.abs(numerator), axis=-1) + xp.abs(normaliser)
         seen = self.log_shift != EMPTY_SHIFT
         lost = xp.where(seen, 2.0**-1020, 0.0)  # products that underflow
         return replace(

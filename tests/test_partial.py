@@ -127,6 +127,15 @@ def test_blocks_of_rows_are_merged_and_certified_as_all_at_once(a, b, size):
         assert np.array_equal(term.value, other.value)
 
 
+def test_blocks_of_rows_narrow_no_bound(monkeypatch):
+    """What is float32 on one side only is float64 in the sum, or it could round down."""
+    one, other = (partial(np.ones((3, D_V)), np.ones(3), 0, error=x) for x in (0.5, 0.1))
+    one = dataclasses.replace(one, error=one.error.astype(np.float32))
+    whole = one.merge(other)
+    monkeypatch.setattr("subquad.partial.ROWS_AT_ONCE", 2)
+    assert same(one.merge(other), whole) and whole.error.dtype == np.float64
+
+
 @given(a=partials(rows=4), cut=st.integers(0, 4))
 def test_stack_rows_keeps_the_order(a, cut):
     assert same(stack_rows([a._some(slice(cut)), a._some(slice(cut, None))]), a)

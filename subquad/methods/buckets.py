@@ -87,7 +87,8 @@ class BucketParameters:
     def __post_init__(self) -> None:
         tops = (math.inf, *(b.smallest for b in self.buckets))
         if tuple(b.largest for b in self.buckets) != tops[:-1] or not tops[-1] < 0.0:
-            msg = f"buckets {self.buckets} leave keys out: each goes on where the one above ends."
+            ends = [(b.smallest, b.largest) for b in self.buckets]
+            msg = f"buckets over {ends} leave keys out: each goes on where the one above ends."
             raise ValueError(msg)
 
     @property

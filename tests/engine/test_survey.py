@@ -6,7 +6,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from subquad.arrays import row_largest
 from subquad.engine import cpu_measure, prepare
 
 
@@ -60,16 +59,6 @@ def test_norms_at_the_ends_of_the_range(d):
         assert np.all(norms <= math.sqrt(d) * sizes[: len(norms)] * (1.0 + 2.0**-40) + 2.0**-1070)
         assert np.all(norms >= np.abs(x).max(axis=1)[: len(norms)])
         assert norms[0] == 0.0
-
-
-@pytest.mark.parametrize("columns", [1, 2, 3, 7, 64])
-def test_the_largest_entry_of_a_row(columns):
-    x = np.random.default_rng(columns).standard_normal((3, 50, columns))
-    x[1, 7, columns // 2] = -99.0
-    assert np.array_equal(row_largest(x), np.abs(x).max(axis=-1))
-    x[2, 3, -1] = np.nan
-    found = row_largest(x)
-    assert np.isnan(found[2, 3]) and np.isnan(found).sum() == 1
 
 
 def test_the_float32_pass_is_taken_and_rounds_up():

@@ -1,4 +1,4 @@
-"""Buckets of keys by magnitude and, for each, cells of queries: a division, its work, its sums.
+"""Buckets of keys by magnitude and, for each, cells of queries: a division.
 
 A bucket is a run of the sorted keys with one State; a cell is a run of the sorted queries with one
 degree for that bucket, a prefix of the State. Queries above a bucket's last cell attend to it
@@ -8,30 +8,18 @@ exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from subquad.arrays import product_up
-from subquad.bounds.rounding import exact_logit_error
-from subquad.cost import Work
 from subquad.engine import stored_dtype
-from subquad.engine.calls import (
-    GATHERED,
-    NONE,
-    ORDERED,
-    Calls,
-    accumulate_calls,
-    contract_calls,
-    exact_calls,
-)
-from subquad.methods.method import widened
-from subquad.methods.polynomial_sums import PolynomialParameters, passes_bytes, relative_sums
+from subquad.methods.polynomial_sums import PolynomialParameters
 from subquad.order import OrderStatistics
 from subquad.shells import Shell
 from subquad.stats import Stats
 
 CRITERIA = ("norm", "entry")
 """Magnitude of a row: its norm, or its largest entry."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -160,58 +148,6 @@ def cell_logit_bound(stats: Stats, criterion: str, bucket: Bucket, cell: Cell) -
     return product_up(factor, min(cell.largest, queries.largest), height)
 
 
-def exact_error(
-    stats: Stats, criterion: str, largest: float, dtype: str, reach: float = math.inf
-) -> float:
-    """Return the largest error of a logit, exact in `dtype`, of keys of magnitude `largest`.
-
-    Of queries up to `reach`; where they are centred, that says nothing of them as they are.
-    """
-    root = 1.0 if criterion == "norm" else math.sqrt(stats.d)
-    query = math.inf if stats.tilted or reach == math.inf else product_up(max(reach, 0.0), root)
-    norm = product_up(largest, root)
-    b = product_up(min(query, stats.full_query_norm), min(norm, stats.key_norms.largest))
-    return float(exact_logit_error(widened(b, dtype), stats.d, dtype))
-
-
-def count_work(stats: Stats, p: BucketParameters) -> Work:
-    """Return the pairs left exact, and the features of each bucket's keys and cells."""
-    pairs, tokens, memory = {False: 0.0, True: 0.0}, 0.0, 0.0
-    pairs[p.outer == "float64" != p.dtype] += float(p.outer_rows) * stats.m
-    for bucket in p.buckets:
-        pairs[bucket.wide] += float(bucket.keys) * (bucket.exact_rows - p.outer_rows)
-        if bucket.cells and bucket.keys:
-            tokens += float(bucket.shared.r) * bucket.keys
-            tokens += sum(float(c.polynomial.r) * c.queries for c in bucket.cells)
-            memory = max(memory, passes_bytes(stats.d, stats.d_v, bucket.shared))
-    # Beyond one pass over the input: rows put in order, gathered; rows of each bucket merged.
-    passes = 1.0 + ORDERED + GATHERED + (0.0 if len(p.buckets) == 1 else 0.5)
-    elements = float(passes * (stats.n + stats.m) * (stats.d + stats.d_v))
-    merged = sum(bool(b.cells) for b in p.buckets) - 1 + sum(b.own for b in p.buckets)
-    elements += merge_elements(stats) * max(0, merged)
-    return Work(
-        pairs[False], tokens, elements, stats.d, stats.d_v, p.dtype, memory,
-        wide_pairs=pairs[True], calls=sum((bucket_calls(stats, b) for b in p.buckets), NONE),
-    )  # fmt: skip
-
-
-def bucket_calls(stats: Stats, bucket: Bucket) -> Calls:
-    """Return the Calls of a bucket: its State, a contraction for each cell, the exact rows."""
-    d, d_v = stats.d, stats.d_v
-    calls = exact_calls(bucket.exact_rows, bucket.keys, d, d_v)
-    if not bucket.cells or not bucket.keys:
-        return calls
-    calls += accumulate_calls(bucket.keys, d, d_v, bucket.shared.degree)
-    for cell in bucket.cells:
-        calls += contract_calls(cell.queries, d, d_v, cell.polynomial.degree)
-    return calls
-
-
-def merge_elements(stats: Stats) -> float:
-    """Return what one bucket more costs, in entries prepared: queries balanced, sums merged."""
-    return 0.5 * stats.n * (stats.d + stats.d_v)
-
-
 def all_exact(stats: Stats, criterion: str, dtype: str) -> BucketParameters:
     """Return the single bucket without a cell: it certifies wherever `exact` does."""
     return BucketParameters(criterion, dtype, (Bucket(-1.0, math.inf, stats.m, stats.n),))
@@ -227,57 +163,3 @@ def single(
     low = Bucket(-1.0, k_cut, max(0, stats.m - large[1]), large[0], (cell,))
     top = (Bucket(k_cut, math.inf, large[1], stats.n),) if large[1] else ()
     return BucketParameters(criterion, small.dtype, (*top, low))
-
-
-@dataclass(frozen=True)
-class Part:
-    """One cell of one bucket as the certificate sees it."""
-
-    eps: float
-    reach: float
-    query_norm: float
-    sums: float
-    floor: float
-    moved: float | None = None
-    """Largest |q.(own centre - centre of the Frame)|, None where they are the same."""
-
-
-def parts_of(stats: Stats, p: BucketParameters) -> Iterator[Part]:
-    """Yield the cells; eps is infinite where a logit may lie outside the cell's interval."""
-    for bucket in p.buckets:
-        for cell in bucket.cells:
-            q, b = cell.polynomial, cell_logit_bound(stats, p.criterion, bucket, cell)
-            upper = q.polynomial.upper
-            if not (upper < 1.0 and widened(b, p.dtype) <= q.logit_bound):
-                yield Part(math.inf, q.logit_bound, 0.0, 0.0, 1.0)
-                continue
-            shared, shell = bucket.shared, shell_of(stats, bucket) if bucket.own else None
-            offset = 1.0 if shell is None else shell.offset
-            sums, floor = relative_sums(stats, q, stats.m, offset, shared)
-            norm = cell.largest * (1.0 if p.criterion == "norm" else math.sqrt(stats.d))
-            norm = min(norm * (1.0 + 2.0**-50), stats.query_norms.largest)
-            moved = None if shell is None else product_up(norm, shell.away)
-            yield Part(upper, shared.logit_bound, norm, sums, floor, moved)
-
-
-def polynomial_sums(stats: Stats, parts: list[Part]) -> float:
-    """Return the rounding of the polynomial parts of a row over its normaliser.
-
-    A row's rounding is at most the sum over its parts of `sums` times their key weight, times
-    exp(`moved`) where their centre is their own. Its normaliser is at least, part by part, `floor`
-    times that weight, likewise; and, by Jensen over all keys, at least all the weight times
-    exp(-|q| |mean of the keys|), less a relative eps.
-    """
-    eps = max((p.eps for p in parts), default=0.0)
-    if not parts or not eps < 1.0:
-        return 0.0
-    away = stats.key_offset * stats.key_norms.largest
-    by_part = max(p.sums / p.floor for p in parts)
-    exponents = [p.query_norm * away + (p.moved or 0.0) for p in parts]
-    if not max(exponents) < 600.0:
-        return by_part
-    whole = max(
-        p.sums * math.exp(x) * (1.0 + eps) * (1.0 + 2.0**-40)
-        for p, x in zip(parts, exponents, strict=True)
-    )
-    return min(by_part, whole)

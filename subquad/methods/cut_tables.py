@@ -20,7 +20,8 @@ from subquad.engine import KEY_TILE
 from subquad.engine.calls import NONE, Calls, more_passes
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
-from subquad.methods.buckets import magnitudes, merge_elements
+from subquad.methods.bucket_accounts import merge_elements
+from subquad.methods.buckets import magnitudes
 from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN
 from subquad.order import OrderStatistics
 from subquad.stats import Stats

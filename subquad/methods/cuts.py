@@ -16,6 +16,7 @@ import numpy as np
 
 from subquad.bounds.softmax import logit_perturbation_bound
 from subquad.cost import Rates
+from subquad.methods.bucket_accounts import exact_error
 from subquad.methods.buckets import (
     Bucket,
     BucketParameters,
@@ -23,7 +24,6 @@ from subquad.methods.buckets import (
     all_exact,
     bucket_height,
     cell_logit_bound,
-    exact_error,
     magnitudes,
 )
 from subquad.methods.cut_tables import Ladder, Places, cell_seconds, counts_above, prices_of

@@ -27,16 +27,13 @@ import array_api_compat
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
+from subquad.methods.bucket_accounts import count_work, exact_error, parts_of, polynomial_sums
 from subquad.methods.bucket_sums import Sorted, bucket_partial, centre_error
 from subquad.methods.buckets import (
     BucketParameters,
     all_exact,
     check_criterion,
-    count_work,
-    exact_error,
     magnitudes,
-    parts_of,
-    polynomial_sums,
     single,
 )
 from subquad.methods.cut_tables import sum_limit

@@ -15,14 +15,8 @@ from subquad.arrays import product_up
 from subquad.cost import Rates, Speed
 from subquad.engine.calls import GATHERED, ORDERED
 from subquad.methods import multi_threshold
-from subquad.methods.buckets import (
-    Bucket,
-    BucketParameters,
-    Cell,
-    bucket_height,
-    exact_error,
-    single,
-)
+from subquad.methods.bucket_accounts import exact_error
+from subquad.methods.buckets import Bucket, BucketParameters, Cell, bucket_height, single
 from subquad.methods.cut_tables import largest_logit
 from subquad.methods.method import Proposal, Refusal, widened
 from subquad.methods.multi_threshold import MultiThreshold

@@ -18,13 +18,13 @@ NAMES = (
     "scaling",
 )
 ON_GPU = ("gpu", "many_gpus")
-"""Not of `all`: they need CuPy, CUDA devices and PyTorch beside it."""
+"""Not of `all`: they need CuPy and CUDA devices, and `gpu` PyTorch beside them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiments asked for, print their tables, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
-    parser.add_argument("name", help=f"one of {', '.join(NAMES)}, all")
+    parser.add_argument("name", help=f"one of {', '.join((*NAMES, *ON_GPU))}, all")
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
     parser.add_argument("--fresh", action="store_true", help="ignore the rows already on disk")
     parser.add_argument("--out", type=Path, help="the JSON file (a folder for all)")

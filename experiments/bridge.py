@@ -79,7 +79,7 @@ def _norms(change: np.ndarray, V: np.ndarray) -> dict[str, float]:
 
 
 def verdict(rows: list[dict]) -> dict:
-    """Return, by instance, the fewest terms that beat the best single one, and by what they do."""
+    """Return, by instance, the fewest terms that beat the best single one, and the largest gain."""
     found: dict[str, dict] = {}
     for row in rows:
         sums = row["sums"][1:]  # degree 0 sees no logit

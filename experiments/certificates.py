@@ -1,9 +1,9 @@
 """Bounds proved before the run, bounds fitted to the data after it, and the errors measured.
 
-Every family at every degree, by force and without rows gone exact: the bound of the stock minimax
-polynomial, the row bounds of the fitted one, and the measured row errors, median and worst. Beside
-them the null models, and what the planner would make of it: exact over fitted by count, at the
-length as it is and with rows replicated to longer ones.
+Every family and real head at every degree whose State is not too large, by force and without rows
+gone exact: the bound of the stock minimax polynomial, the row bounds of the fitted one, and the
+measured row errors, median and worst. Beside them the null models, and what the planner would make
+of it: exact over fitted by count, rows replicated to each of LENGTHS.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from subquad.bounds.softmax import ratio_bound
 from subquad.exp_poly import minimax
 from subquad.features import feature_dimension
 from subquad.methods.fitted import Fitted
-from subquad.methods.fitting import LOGIT_BOUND_MAX, FittedParameters, group_edges
+from subquad.methods.fitting import FITTED_LOGIT_BOUND_MAX, FittedParameters, group_edges
 from subquad.problem import Head, Problem
 
 QUESTION = "How much smaller is a bound fitted to the data than one proved before the run?"
@@ -115,8 +115,8 @@ def _forced(head: Head, degree: int, exact: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _a_priori(logit_bound: float, degree: int) -> float:
-    """Return the bound of the minimax polynomial, infinite where it is vacuous."""
-    if not logit_bound <= LOGIT_BOUND_MAX:
+    """Return the bound of the minimax polynomial, 2 at most; infinite past the fitted ones'."""
+    if not logit_bound <= FITTED_LOGIT_BOUND_MAX:
         return math.inf
     return float(ratio_bound(min(minimax(degree, logit_bound).upper, 1.0)))
 

@@ -90,7 +90,7 @@ def bound_against_measured(record: dict) -> str:
 
 
 def time_against_n(record: dict) -> str:
-    """Return seconds against n, log-log, one panel per family, each line named at its end."""
+    """Return seconds against n, log-log, one panel per family with its legend."""
     families = list(dict.fromkeys(row["family"] for row in record["rows"]))
     with figure("times", len(families)) as drawn:
         for axes, family in zip(drawn["axes"], families, strict=True):

@@ -31,8 +31,8 @@ def cheapest(
 ) -> tuple[Proposal | None, float]:  # fmt: skip
     """Return the cheapest certified offer, rows replicated to n, and its gain over exact.
 
-    The gain is how many times the cost of `exact`, in the dtype that costs less, is that of the
-    offer: by count where no rates are given; 1 where nothing is offered.
+    The gain is the cost of `exact`, in the dtype that costs less, over that of the offer: by count
+    where no rates are given; 1 where nothing is offered.
     """
     stats = tuple(view.with_length(n) for view in views)
     rates = count_rates(stats[0].d_v) if rates is None else rates

@@ -1,9 +1,9 @@
 """From which length one polynomial beats exact, measured for each dimension and degree.
 
 Heads of `bounded(beta)`, beta such that the degree is the least certified; lengths double until
-the polynomial is faster twice running. The crossing is read off between two lengths, straight in
-log n and log ratio; beside it, that which the plan predicts. Exact is timed on a share of the
-rows where there are many.
+the polynomial is faster twice running, or is predicted to take over SECONDS. The crossing is read
+off between two lengths, straight in log n and log ratio; beside it, that which the plan predicts.
+Exact is timed on a share of the rows where there are many.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _timed(n: int, d: int, beta: float, tol: float, repeats: int, rates) -> dict
 
 
 def crossing(gains: list[tuple[int, float]]) -> float | None:
-    """Return the length at which the gain passes 1 for the last time, None where it never does.
+    """Return the length from which the gain stays above 1, None where it is not so at the last.
 
     The first length where it is above 1 from the start; else between two, straight in logarithms.
     """

@@ -99,7 +99,7 @@ def _parameter(plan: subquad.Plan, name: str) -> int | None:
 
 
 def _errors(plan: subquad.Plan, data: tuple, exact: np.ndarray) -> dict:
-    """Return the bound and the errors of one plan; this run is the warm-up of its timing."""
+    """Return the bound and the errors of one plan; where it is timed once this is its warm-up."""
     if plan.heads[0].chosen is None:
         return {"bound": None, "measured": None, "frobenius": None, "seconds": None}
     result = plan.run(*data)
@@ -107,7 +107,7 @@ def _errors(plan: subquad.Plan, data: tuple, exact: np.ndarray) -> dict:
 
 
 def verdict(rows: list[dict]) -> dict:
-    """Return the null models' errors, where the threshold beat both its neighbours, and by what."""
+    """Return the null models' errors, how often the threshold beat both others, and by what."""
     timed = [row for row in rows if row["support_basis"]["seconds"] is not None]
     gains = [
         min(row["polynomial"]["seconds"], row["exact"]["seconds"]) / row["support_basis"]["seconds"]

@@ -14,6 +14,7 @@ from typing import Any
 from experiments.gpu_passes import D
 
 REPEATS, WARM_UP = 30, 5
+PEER_REPEATS, PEER_WARM_UP = 9, 2
 
 
 def median_seconds(calls: Sequence[Callable[[], object]]) -> dict[str, float]:
@@ -78,7 +79,7 @@ def _sdpa(n: int, backend: Any, dtype: Any) -> float:
     tensors = [0.3 * torch.randn(1, 1, n, D, device="cuda").to(dtype) for _ in range(3)]
     times = []
     with sdpa_kernel([backend]), torch.inference_mode():
-        for _ in range(2 + 9):
+        for _ in range(PEER_WARM_UP + PEER_REPEATS):
             start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             torch.nn.functional.scaled_dot_product_attention(*tensors)
@@ -87,4 +88,4 @@ def _sdpa(n: int, backend: Any, dtype: Any) -> float:
             times.append(1e-3 * start.elapsed_time(stop))
     del tensors
     torch.cuda.empty_cache()
-    return statistics.median(times[2:])
+    return statistics.median(times[PEER_WARM_UP:])

@@ -2,8 +2,9 @@
 
 Every family in FAMILIES is called as ``family(n, d, seed=0, m=None, d_v=None, dtype=np.float64)``
 with its own parameters by keyword, and returns Q (n, d), K (m, d), V (m, d_v) and the scale.
-Q, K and V come from three independent streams, so that Q does not change with m, nor K with n.
-V is off centre, to break the symmetry that would hide a wrong sign, except in `reference`.
+Q, K and V come from three independent streams, so that Q does not change with m, nor K with n; but
+`planted` makes Q of the keys, and `outliers` draws which keys are large after the queries. V is
+off centre, to break the symmetry that would hide a wrong sign, except in `reference`.
 """
 
 import math

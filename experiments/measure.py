@@ -6,6 +6,9 @@ import math
 
 import numpy as np
 
+from experiments.instances import Instance
+from subquad import Result
+
 Q_BLOCK = 512
 
 
@@ -15,7 +18,7 @@ def oracle(
     """Return softmax(scale Q K^T) V in float64 for the given rows of Q (all by default).
 
     Plain NumPy: logits, minus the row's largest, exp, divided by their sum. Its own error is some
-    1e-15 of max|V|, below every bound it is held against.
+    1e-15 of max|V|, times the largest logit where that is above 1.
     """
     Q, K, V = (x.astype(np.float64) for x in (Q if rows is None else Q[rows], K, V))
     output = np.empty((len(Q), V.shape[1]))
@@ -45,12 +48,15 @@ def value_radius(V: np.ndarray) -> np.ndarray:
 
 
 def measured_error(output: np.ndarray, exact: np.ndarray, V: np.ndarray) -> float:
-    """Return max |output - exact| / value_radius; inf where a constant column is not met."""
+    """Return max |output - exact| / value_radius; inf where a constant column is not met.
+
+    NaN where the output has one.
+    """
     worst = np.max(np.abs(output.astype(np.float64) - exact), axis=0)
     radius = value_radius(V)
     ratios = [w / r if r > 0.0 else (0.0 if w == 0.0 else math.inf)
               for w, r in zip(worst.tolist(), radius.tolist(), strict=True)]  # fmt: skip
-    return max(ratios)
+    return float(np.max(ratios))  # the builtin would pass over a NaN
 
 
 def frobenius_error(output: np.ndarray, exact: np.ndarray) -> float:
@@ -108,3 +114,18 @@ def null_errors(
         "mean_v": errors(mean_answer(len(Q), V), exact, V),
         "first_order": errors(first_order_answer(Q, K, V, scale), exact, V),
     }
+
+
+def checked(result: Result, data: Instance, count: int, seed: int) -> tuple[dict, dict]:
+    """Return (parameters, bound and errors) of a result of one head, and its null models' errors.
+
+    On `count` sampled rows. AssertionError where the error exceeds the bound.
+    """
+    Q, K, V, scale = data
+    rows = sample_rows(Q, count, seed)
+    exact = oracle(Q, K, V, scale, rows)
+    bound, chosen = result.certificate.bound, result.plan.heads[0].chosen
+    assert chosen is not None
+    found = {"parameters": str(chosen.parameters), "bound": bound,
+             **errors_within(bound, result.output[rows], exact, V)}  # fmt: skip
+    return found, null_errors(Q, K, V, scale, exact, rows)

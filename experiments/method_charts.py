@@ -60,7 +60,7 @@ def _threshold_lines(
 
 
 def shown_instances(record: dict) -> list[str]:
-    """Return the four instances that the figure has room for: one of each kind."""
+    """Return the instances that the figure has room for: the first of each of four kinds."""
     names = dict.fromkeys(row["instance"] for row in record["rows"])
     kinds = ("subgaussian", "heavy_tail, t3", "outliers", "minilm")
     return [next(n for n in names if n.startswith(kind)) for kind in kinds
@@ -137,7 +137,7 @@ def bridge(record: dict) -> str:
     """Return errors of weights and output in l1, l2, l_inf against terms, on three instances.
 
     Lines: the least error of any sum with at most so many terms. Hollow marks at 1: the best
-    single (q.k + t)^p. Grey marks at 0: mean(V).
+    single (q.k + t)^p. Grey marks at 0: mean(V), and first order where it has an output.
     """
     names = bridge_instances(record)
     with figure("bridge", 3, 5.6, rows=2, sharex=True, sharey="row") as drawn:
@@ -165,7 +165,7 @@ ZERO = 0.5
 
 
 def bridge_instances(record: dict) -> list[str]:
-    """Return the three instances drawn: independent entries, heavy tails, the last real head."""
+    """Return the three instances drawn: independent entries, heavy tails, the first real head."""
     names = list(dict.fromkeys(row["instance"] for row in record["rows"]))
     real = [n for n in names if n.startswith("minilm")]
     return [n for n in ("subgaussian(1)", "heavy_tail") if n in names] + real[:1]
@@ -193,7 +193,7 @@ def _bridge_lines(
 
 
 def verdict(record: dict) -> str:
-    """Return each head's cost over exact at every length against its logit bound, by tolerance."""
+    """Return exact over each head's cheapest, by count, against its logit bound, by tolerance."""
     tols, lengths = record["settings"]["tols"], record["settings"]["lengths"]
     with figure("verdict", len(tols), 3.6, sharey=True) as drawn:
         for axes, tol in zip(drawn["axes"], tols, strict=True):

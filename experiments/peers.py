@@ -1,7 +1,7 @@
 """Every way to answer the same request, in one process on the same data, in turns.
 
 Ours, PyTorch's SDPA (where torch is installed), NumPy softmax, and baselines written anew:
-features materialised token by token, degree 2, in the style of the published reference
+the features of every token materialised, degree 2, in the style of the published reference
 implementation; linear attention with elu + 1 (Katharopoulos et al. 2020); the first-order
 expansion. Medians and spread of interleaved repetitions, both error norms on sampled rows, null
 models. The baselines prove nothing: their errors say what their speed is worth.

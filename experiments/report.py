@@ -1,4 +1,4 @@
-"""The report: one HTML page and its JSON, everything measured anew by the call."""
+"""The report: one HTML page and its JSON, small runs made anew beside the committed records."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ LOAD_BEARING = (
     "rounding-sums", "rounding-storage", "rounding-polynomial", "support-split",
     "fitted-majorant", "box-taylor",
 )  # fmt: skip
-"""The claims that certificates rest on."""
+"""The main claims behind the Terms of a certificate: what `quick` checks beside the false ones."""
 ORDER = (
     "error_vs_bound", "crossover", "error_vs_threshold", "bench", "thresholds", "certificates",
     "bridge", "verdict",
 )  # fmt: skip
-
-
 KEPT = (*ORDER, "peers", "crossover_lengths", "scaling", "cost_model", "gpu", "many_gpus")
 """What is shown from its committed record, where there is one."""
 
@@ -107,7 +105,7 @@ def _claims_finding(checked: dict) -> list[dict]:
         "verdict": "holds" if len(good) == len(records) else "does not hold",
         "statement": "Every claim relied on is checked by machine, the false ones refuted."
         if len(records) == checked["in_registry"]
-        else "The claims that certificates rest on, and the false ones, are checked by machine.",
+        else "The main claims behind certificates, and the false ones, are checked by machine.",
         "evidence": f"{len(good)} of {len(records)} claims checked here ({checked['in_registry']} "
                     f"in the registry) came out as stated, and so did the falsified twin of each; "
                     f"{len(refuted)} published or plausible statements are false, shown below.",

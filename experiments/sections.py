@@ -52,7 +52,7 @@ def anew(records: dict[str, dict], sections: dict[str, dict]) -> tuple[int, int]
 
 
 def verdicts(record: dict, real: bool) -> list[dict]:
-    """Return, per instance, what was chosen, its bound beside every measured error, and when."""
+    """Return, per instance, what was chosen, its bound and errors, and from when exact loses."""
     rows = []
     for row in planned(record):
         if row["real"] != real:
@@ -78,7 +78,7 @@ def _change(crossover_line: str | None) -> dict:
     if found is None:
         return {"n": "none up to 2.8e14", "method": ""}
     method, length, too_large = found
-    return {"n": f"{length:,}", "method": method + (", State too large" if too_large else "")}
+    return {"n": f"{length:,}", "method": method + (", too much memory" if too_large else "")}
 
 
 def slopes(record: dict) -> list[list]:

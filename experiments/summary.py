@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict
 
-from experiments import cost_model, crossover_lengths, gpu, many_gpus, peers, scaling
+from experiments import cost_model_tables, crossover_lengths, gpu, many_gpus, peers, scaling
 from experiments.finding import FAILS, Finding, graded
 from experiments.method_findings import METHOD_FINDINGS
 from experiments.timing import COMPILED
@@ -21,7 +21,7 @@ def findings(record: dict) -> list[dict]:
         "error_vs_threshold": lambda r: [_sweep(r)],
         "bench": lambda r: [_bench_speed(r), _bench_outliers(r)],
         "peers": peers.findings,
-        "cost_model": cost_model.findings,
+        "cost_model": cost_model_tables.findings,
         "crossover_lengths": crossover_lengths.findings,
         "scaling": scaling.findings,
         "gpu": gpu.findings,
@@ -50,9 +50,9 @@ def planned(record: dict) -> list[dict]:
 
 
 def crossover_of(text: str) -> tuple[str, int, bool] | None:
-    """Return (method, length, whether its State is too large) of a plan's crossover line."""
+    """Return (method, length, whether it holds too much memory) of a plan's crossover line."""
     found = re.match(r"(\w+) \(.*from n = ([\d,]+)", text)
-    return (found[1], int(found[2].replace(",", "")), "State" in text) if found else None
+    return (found[1], int(found[2].replace(",", "")), ", holding " in text) if found else None
 
 
 def _real_heads(record: dict) -> Finding:

@@ -4,10 +4,10 @@ Sub-Gaussian, Student t and outlier data (d = 8, scale 1/sqrt(d)) and two real h
 One row per way: `support_basis` with its one threshold, `multi_threshold` with at most 0, 1, 2, 4
 or any number of buckets that have a polynomial, by norm and by entry; mean(V) and first order, the
 answers that need no attention, beside each. The plan of least count is run for bound and error, and
-costs the same on every machine; exact and the best of one and of several thresholds are timed in
-turns, each at its plan of least predicted time, once more with their passes compiled where numba is
-installed, and all of it in float64 too, where exact cannot win by a dtype. Real heads are also
-planned with their rows replicated to a million.
+costs the same on every machine; exact, one threshold and any number, by norm, are timed in turns,
+each at its plan of least predicted time, the thresholds once more with their passes compiled where
+numba is installed, and all of it in float64 too, where exact cannot win by a dtype. Real heads are
+not timed, but planned with their rows replicated to a million.
 """
 
 from __future__ import annotations
@@ -145,14 +145,16 @@ def _times(
 ) -> dict:
     """Return median seconds of exact and of TIMED, in turns, each at its least predicted time.
 
-    Predicted by rates of what it is run by: of NumPy alone as given, compiled measured here.
+    Predicted by rates of what it is run by: of NumPy alone as given, compiled measured here and
+    kept beside the plans, None where there are none.
     """
-    data = shared().data
+    data, compiled_rates = shared().data, None
     planned = partial(_plans, shared(), tol)
     made = on_numpy(partial(planned, rates))
     calls = {name: partial(on_numpy, partial(plan.run, *data)) for name, plan in made.items()}
     if features_by() == "numba":
-        some = planned(subquad.measured_rates())
+        compiled_rates = subquad.measured_rates()
+        some = planned(compiled_rates)
         compiled = {name + COMPILED: x for name, x in some.items() if not name.startswith("exact")}
         calls |= {name: partial(plan.run, *data) for name, plan in compiled.items()}
         made |= compiled
@@ -160,6 +162,7 @@ def _times(
         "instance": instance, "way": None, "seconds": interleaved(calls, repeats),
         "plans": {name: str(own.parameters) for name, plan in made.items()
                   if (own := plan.heads[0].chosen) is not None},
+        "rates_compiled": compiled_rates and compiled_rates.as_dict(),
     }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def interleaved(
 def spread(
     functions: Mapping[str, Callable[[], object]], repeats: int = 3
 ) -> dict[str, dict[str, float]]:
-    """Return median, least and most seconds of each function, called in turns, all warm."""
+    """Return median, least and most seconds of each function, in turns, warm already."""
     return {
         name: {"median": statistics.median(x), "least": min(x), "most": max(x)}
         for name, x in samples(functions, repeats, warm_up=0).items()

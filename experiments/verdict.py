@@ -2,9 +2,9 @@
 
 Every head of a sentence encoder (all 72 where its weights are installed, see `capture`, else the 12
 shipped) at three tolerances. The head is planned as if its rows were replicated to n = 4,096,
-65,536 and 1,048,576: the same bounds, longer. Cost over exact by the count of operations, and in
-seconds at fixed rates, so that no clock decides. The method that is cheapest at the longest is also
-run on the head as it is: bound, measured error, the null models in the same unit.
+65,536 and 1,048,576: the same bounds, longer. Exact over its cost by the count of operations, and
+in seconds at fixed rates, so that no clock decides. The method that is cheapest at the longest is
+also run on the head as it is: bound, measured error, the null models in the same unit.
 """
 
 from __future__ import annotations

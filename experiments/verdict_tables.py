@@ -10,7 +10,7 @@ import numpy as np
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost import Work
 from subquad.features import feature_dimension
-from subquad.methods.cut_tables import largest_logit
+from subquad.methods.cut_tables import reachable_logit_bound
 
 WIN = 1.05
 """How many times cheaper than exact counts as a win."""
@@ -60,7 +60,7 @@ def _limits_of(rows: list[dict]) -> dict:
         "logit_bound": median(r["logit_bound"] for r in rows),
         "largest_logit": median(r["largest_logit"] for r in rows),
         "degree": median(r["limits"]["degree"] or np.inf for r in rows),
-        "reach": {d: largest_logit(int(d), ratio_bound_inverse(rows[0]["tol"]))
+        "reach": {d: reachable_logit_bound(int(d), ratio_bound_inverse(rows[0]["tol"]))
                   for d in rows[0]["limits"]["exact_share"]},
         "exact_share": {d: median(r["limits"]["exact_share"][d] for r in rows)
                         for d in rows[0]["limits"]["exact_share"]},

@@ -10,7 +10,10 @@ NONE = "\N{EN DASH}"
 
 
 def number(value: Any) -> str:
-    """Return a number in at most three significant digits, a dash for None, text as it is."""
+    """Return a float in three significant digits, or its whole part where that has more.
+
+    Integers with their thousands apart, a dash for None, text as it is.
+    """
     if value is None:
         return NONE
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -26,7 +29,7 @@ def number(value: Any) -> str:
 
 
 def tolerance(value: float) -> str:
-    """Return a tolerance as a power of ten, 1e-02 as 1e-2."""
+    """Return a tolerance in one digit and a power of ten, 0.0004 as 4e-4."""
     mantissa, _, exponent = f"{value:.0e}".partition("e")
     return f"{mantissa}e{int(exponent)}"
 

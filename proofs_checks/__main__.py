@@ -85,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, err = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = registry.select(source=options.source, id=options.id)
     if not chosen:
-        err.print(f"no claim has id {options.id!r} and source {options.source!r}", markup=False)
+        asked = (("id", options.id), ("source", options.source))
+        words = " and ".join(f"{name} {word!r}" for name, word in asked if word is not None)
+        err.print(f"no claim has {words}", markup=False)
         return 2
     if options.tree:
         ids = {claim.id for claim in chosen}

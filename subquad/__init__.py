@@ -2,10 +2,12 @@
 
 The floors, imports going down only::
 
-    7  cli                                       the command line
+    7  cli  cluster  meeting                     the command line; the same on many machines
+    6  files  doctor                             what the command line reads, writes and reports
     6  attention  execution  running             attention(), plan(): check, plan, run, certify
     5  planner  replay  replay_terms             every method's offer, the cheapest certified one
-    4  methods/  statistics  bridge              one file, one algorithm, one theorem
+    4  methods/  statistics
+    4  bridge  bridge_fits                       one file, one algorithm, one theorem
     3  partial  problem  frame  magnitudes
     3  value_units  shells  sides  ball
     3  measuring  stats  sample  cost

@@ -1,4 +1,8 @@
-"""Checks of what the caller passes; every message about arrays and numbers lives here."""
+"""Checks of what a caller passes that more than one door has: arrays, shapes, numbers, sizes.
+
+What one door alone takes is checked there. `exp_poly.arguments` and `engine`, on floors below,
+check what they are given themselves.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +54,9 @@ def check_arrays(Q: Array, K: Array, V: Array):
     for name, x in (("Q", Q), ("K", K), ("V", V)):
         if dtype_name(x) not in DTYPES:
             msg = f"`{name}` has dtype {x.dtype}; convert it to float16, float32 or float64."
+            if array_api_compat.is_numpy_array(x) and not x.dtype.isnative:
+                msg = (f"`{name}` has dtype {x.dtype}, in the byte order of other machines; pass "
+                       f'{name}.astype({name}.dtype.newbyteorder("=")).')
             raise TypeError(msg)
     if not dtype_name(Q) == dtype_name(K) == dtype_name(V):
         msg = (f"`Q`, `K`, `V` have dtypes {Q.dtype}, {K.dtype}, {V.dtype}; "
@@ -82,13 +89,14 @@ def check_shapes(Q: Array, K: Array, V: Array) -> None:
             raise ValueError(text)
 
 
-def check_finite(name: str, x: Array, xp) -> None:
-    """Raise ValueError where an entry is NaN or infinite, with how many."""
+def check_finite(name: str, x: Array, xp, which: str = "") -> None:
+    """Raise ValueError where an entry is NaN or infinite, with how many; `which` says of what."""
     if x.size == 0 or all(np.isfinite(end).all() for end in prepare.column_range(x)):
         return
     nans = int(xp.sum(xp.astype(xp.isnan(x), xp.int64)))
     infs = int(xp.sum(xp.astype(xp.isinf(x), xp.int64)))
-    msg = f"`{name}` has {nans} NaN and {infs} infinite entries of {x.size}; all must be finite."
+    msg = (f"`{name}` has {nans} NaN and {infs} infinite entries of {x.size}{which}; "
+           "all must be finite.")
     raise ValueError(msg)
 
 
@@ -114,17 +122,34 @@ def check_key_mask(mask: Array, K: Array) -> None:
         raise ValueError(msg)
 
 
-def broadcast_lead(Q: Array, K: Array, V: Array, key_mask: Array | None) -> tuple[int, ...]:
-    """Return the leading dimensions of all; ValueError where they do not broadcast."""
-    leads = [x.shape[:-2] for x in (Q, K, V)]
+def broadcast_lead(
+    Q: Array, K: Array, V: Array, key_mask: Array | None = None
+) -> tuple[int, ...]:
+    """Return the leading dimensions of all; ValueError where they do not broadcast or hold none.
+
+    And where `key_mask` has more than those of Q, K and V: one by query, (n, m), would pass for n
+    heads.
+    """
+    names, leads = "`Q`, `K`, `V`", [x.shape[:-2] for x in (Q, K, V)]
     if key_mask is not None:
+        names += ", `key_mask`"
         leads.append(key_mask.shape[:-1])
     try:
-        return np.broadcast_shapes(*leads)
+        joined = np.broadcast_shapes(*leads)
     except ValueError:
         shown = ", ".join(str(tuple(lead)) for lead in leads)
-        msg = f"the leading dimensions of `Q`, `K`, `V` (and `key_mask`) do not broadcast: {shown}."
+        msg = f"the leading dimensions of {names} do not broadcast: {shown}."
         raise ValueError(msg) from None
+    if 0 in joined:
+        msg = f"the leading dimensions {joined} hold no head; pass at least one."
+        raise ValueError(msg)
+    if key_mask is not None and joined != (heads := np.broadcast_shapes(*leads[:-1])):
+        other = f" or leading dimensions that broadcast to {heads}" if heads else ""
+        msg = (f"`key_mask` has shape {tuple(key_mask.shape)}, which makes heads that `Q`, `K`, "
+               f"`V` have not; it needs ({key_mask.shape[-1]},){other}: a mask by query is not "
+               "supported.")
+        raise ValueError(msg)
+    return joined
 
 
 def check_scale(scale, d: int) -> float:
@@ -149,7 +174,10 @@ def check_tol(tol) -> float:
 
 
 def check_delta(delta) -> float:
-    """Return delta as a float; ValueError unless 0 <= delta < 1."""
+    """Return delta as a float; ValueError unless 0 <= delta < 1.
+
+    No method is randomised yet: the value has no effect.
+    """
     value = check_real("delta", delta)
     if not 0.0 <= value < 1.0:
         msg = f"`delta` is {value:g}; a failure probability must be in [0, 1), 0 for always."
@@ -188,6 +216,16 @@ def check_size(name: str, value) -> int:
         msg = f"`{name}` is {size}; a size is at least 1 and at most 2**53."
         raise ValueError(msg)
     return size
+
+
+def check_limit(name: str, value) -> int | None:
+    """Return a largest number as an int, None for no limit; ValueError unless integral and >= 0."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        msg = f"`{name}` is {value!r}; pass an integer of at least 0, or None."
+        raise ValueError(msg)
+    return int(value)
 
 
 def check_dtype(dtype) -> str:

@@ -32,7 +32,7 @@ from subquad.problem import Head, Problem
 from subquad.sharding import ShardedProblem, fleet_rates, problem_on
 from subquad.stats import stats_without_data
 
-VERBS = ("name", "fit", "certify", "work", "run")
+MEMBERS = ("name", "fit", "certify", "work", "run")
 OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed", "devices", "rates")
 
 
@@ -58,15 +58,18 @@ def attention(
     scale : float, optional
         Positive; 1/sqrt(d) by default.
     key_mask : bool array (..., m), optional
-        True where a key takes part; the others are dropped exactly.
+        True where a key takes part; the others are dropped exactly, and may hold anything. One
+        mask for all queries of a head; leading dimensions broadcast to those of Q, K and V.
     method : str or Method, optional
         "auto" takes the cheapest certified; a name from METHODS, or a Method, that one alone.
     delta : float, optional
-        Allowed probability of failure, in [0, 1); 0 means that the bound must hold always.
+        Allowed probability of failure, in [0, 1). No method is randomised yet: it is checked and
+        has no effect, every bound holds always.
     allow_exact : bool, optional
-        False removes the method `exact`.
+        False removes the method `exact`, and with it what may send rows there after the run
+        (`fitted`). Other methods may still do pairs exactly, at the worst all of them.
     seed : int, optional
-        For randomised methods.
+        Not negative. No method is randomised yet: it is checked and has no effect.
     devices : sequence of int, sequence of "cpu", or communicator, optional
         Rows are divided over these CUDA devices, or over shards in this process's memory; the
         arrays may be elsewhere, and the output is where Q is. Or an initialised communicator of
@@ -75,7 +78,7 @@ def attention(
         same shards give the same bits; other shards, other last bits within the same bounds.
     rates : Rates, optional
         The cost model of one device; by default measured once on what holds the arrays (about
-        0.2 s).
+        0.2 s on a CPU, a second on a GPU).
 
     Returns
     -------
@@ -202,7 +205,9 @@ def _plan(problem: Problem, tol, method, *, rates, **choice) -> tuple[list[Head]
 def _planned(
     heads, lead, tol, method, *, delta, allow_exact, seed, fleet, rates, scale
 ) -> Plan:
-    tol, delta, seed = check_tol(tol), check_delta(delta), check_seed(seed)
+    tol = check_tol(tol)
+    check_delta(delta)  # nobody asks for it, nor for the seed: no method is randomised yet
+    check_seed(seed)
     name, methods = _methods(method, allow_exact)
     methods = methods if fleet is None else _on_shards(methods, name)
     if rates is None:
@@ -233,18 +238,25 @@ def _methods(method, allow_exact) -> tuple[str, tuple[Method, ...]]:
             msg = f"`method` is {method!r}; the methods are auto, {', '.join(METHODS)}."
             raise ValueError(msg)
         chosen = METHODS[method]
-    elif not isinstance(method, type) and all(hasattr(method, verb) for verb in VERBS):
-        chosen = method
     else:
-        is_class = isinstance(method, type)
-        kind = f"the class {method.__name__}" if is_class else f"a {type(method).__name__}"
-        msg = (f"`method` is {kind}; pass a name or an object with the verbs "
-               "fit, certify, work and run.")
-        raise TypeError(msg)
+        chosen = _as_method(method)
     if chosen.name == "exact" and not allow_exact:
         msg = '`allow_exact` is False but `method` is "exact"; drop one of the two.'
         raise ValueError(msg)
     return chosen.name, (chosen,)
+
+
+def _as_method(method: Any) -> Method:
+    """Return the object; TypeError where it is a class or lacks one of MEMBERS, naming these."""
+    if isinstance(method, type):
+        msg = f"`method` is the class {method.__name__}; pass a name or an instance of it."
+        raise TypeError(msg)
+    missing = [f"`{member}`" for member in MEMBERS if not hasattr(method, member)]
+    if missing:
+        msg = (f"`method` is a {type(method).__name__} without {', '.join(missing)}; pass a name "
+               f"or an object that has {', '.join(MEMBERS[:-1])} and {MEMBERS[-1]}.")
+        raise TypeError(msg)
+    return method
 
 
 def _on_shards(methods: tuple[Method, ...], name: str) -> tuple[Method, ...]:

@@ -1,4 +1,7 @@
-"""Certificate: the proved error of one answer, term by term, each with the claim behind it."""
+"""Certificate: the proved error of one answer, term by term, each with the claim behind it.
+
+What holds arrays is compared by identity: whether two arrays are equal has no one answer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 from subquad.arrays import Array, namespace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Term:
     """One proved part of a bound.
 
@@ -27,7 +30,7 @@ class Term:
         return float(namespace(value).max(value)) if hasattr(value, "shape") else float(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """The proved error of an output: |output - exact| <= row_bounds * value_radius.
 

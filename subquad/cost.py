@@ -11,7 +11,7 @@ import array_api_compat
 from subquad.engine.calls import NONE, Calls
 from subquad.engine.threads import thread_count
 
-OWN = 0.4
+OVERHEAD_SHARE = 0.4
 """Share of the overhead of a call of one head that each head of a call of many has."""
 
 
@@ -124,7 +124,7 @@ class Rates:
         """
         if not self.float32.steps < math.inf:
             return self
-        share = OWN + (1.0 - OWN) / heads
+        share = OVERHEAD_SHARE + (1.0 - OVERHEAD_SHARE) / heads
         return replace(self, overhead=share * self.overhead + steps / self.float32.steps)
 
     def as_dict(self) -> dict:

@@ -24,7 +24,7 @@ from subquad.running import run_heads, view_of
 from subquad.sharding import problem_on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """The output (..., n, d_v), like Q; the Certificate of its error; the Plan that made it."""
 
@@ -38,7 +38,7 @@ class Result:
         return f"Result(output {shape}, bound {self.certificate.bound:.3e}, by {ways})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What will be done to each head and why; prints as a table.
 
@@ -88,8 +88,9 @@ class Plan:
             if not offer.bound <= self.tol:
                 reached = f"only {offer.bound:.3e}" if offer.bound < np.inf else "nothing"
                 msg = (f"the plan's {own.chosen.method.name} ({own.chosen.parameters}) proves "
-                       f"{reached} on these data{place(index, self.lead)}, "
-                       f"tol is {self.tol:g}: plan again.")
+                       f"{reached} on these data{place(index, self.lead)}, tol is {self.tol:g} "
+                       f"(logit bound {stats.logit_bound:.6g}, of the plan's data "
+                       f"{own.stats.logit_bound:.6g}): plan again.")
                 raise ToleranceError(msg)
         return execute(problem, heads, self)
 

@@ -71,6 +71,12 @@ class Measures:
         """Largest entry of each key, (m,); O(m d) at the first call."""
         return self.find_entries[1]()
 
+    def by(self, criterion: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the magnitudes of queries (n,) and keys (m,): "norm", or else largest entries."""
+        if criterion == "norm":
+            return self.query_norms, self.key_norms
+        return self.query_entries, self.key_entries
+
     @property
     def rotation(self) -> Rotation | None:
         """A basis in which most coordinates are small on both sides, where there is one of use.

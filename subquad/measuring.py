@@ -33,20 +33,11 @@ SEARCHED, SEARCH_WORK = 2**19, 2**11
 counts, in the unit of `ENTRY_WORK`."""
 
 
-def measure_keys(K: Array) -> Measured:
-    """Return the keys about the ball of their bulk and, where some lie far out, that of all."""
-    return measure([K], with_zero=False)[0]
-
-
-def measure_queries(Q: Array) -> Measured:
-    """Return the queries about zero and, unless that is their centre, as `measure_keys` does."""
-    return measure([Q], with_zero=True)[0]
-
-
 def measure(xs: Sequence[Array], with_zero: bool) -> list[Measured]:
-    """Return what `measure_queries` (`measure_keys`) does of each of several arrays of one shape.
+    """Return each array of rows about the ball of their bulk and, where some lie far out, of all.
 
-    One library and dtype. Raises NotFiniteError where a row of any is not finite.
+    With `with_zero`, which is for queries, about zero as well. All are of one shape, library and
+    dtype. Raises NotFiniteError where a row of any is not finite.
     """
     return [found for group in groups(xs) for found in _measured(group, with_zero)]
 

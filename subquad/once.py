@@ -29,6 +29,10 @@ class Once(Generic[Answer]):
             self._answer, self._find = [self._find()], None
         return self._answer[0]
 
+    def __reduce__(self) -> tuple[Callable[[Answer], Once[Answer]], tuple[Answer]]:
+        """Return what pickle and copy need: the answer, found now if nobody asked yet."""
+        return Once.known_to_be, (self(),)
+
     @property
     def known(self) -> bool:
         """Whether somebody asked already."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 from subquad.certificate import Term
 from subquad.cost import Rates
@@ -16,13 +18,15 @@ from subquad.stats import Stats
 
 LONGEST = 2**48
 """Sequence length past which no crossover is looked for."""
+BARRED = "may send rows to `exact`, which allow_exact=False excludes"
+"""Why an offer that proves its rows only after the run is not taken without a fallback."""
 
 
 class ToleranceError(ArithmeticError):
     """No allowed method can prove the tolerance; the message says how near one comes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeadPlan:
     """The offers for one head and the choice among them.
 
@@ -48,6 +52,12 @@ class HeadPlan:
     def stats(self) -> Stats:
         """The Stats in the Frame of the chosen method, the first where there is none."""
         return self.views[0 if self.chosen is None else self.chosen.view]
+
+    @property
+    def parameters(self) -> Any:
+        """Those of the chosen offer, of which there must be one."""
+        assert self.chosen is not None
+        return self.chosen.parameters
 
     def seconds(self, proposal: Proposal) -> float:
         """Return the predicted seconds of a proposal."""
@@ -110,14 +120,13 @@ def choose(
 ) -> HeadPlan:  # fmt: skip
     """Return the HeadPlan: every offer of `methods`, the cheapest certified one chosen.
 
-    Without `fallback`, offers that may send rows to the exact method are not taken. Methods are
-    asked in the order of how long they search; what a later one may cost is told to it. `together`
-    is how many heads were measured at once.
+    Without `fallback`, an offer that may send rows to the exact method becomes a Refusal. Methods
+    are asked in the order of how long they search; what a later one may cost is told to it.
+    `together` is how many heads were measured at once.
     """
 
     def seconds(option: Proposal | Refusal) -> float:
-        if (isinstance(option, Proposal) and option.bound <= tol and fits(option, rates)
-                and (fallback or option.fallback == 0.0)):  # fmt: skip
+        if isinstance(option, Proposal) and option.bound <= tol and fits(option, rates):
             return rates.seconds(option.work)
         return math.inf
 
@@ -128,6 +137,8 @@ def choose(
     budget = math.inf
     for i in sorted(range(len(methods)), key=lambda i: _search(methods[i])):
         found[i] = _searched(methods[i], views, tol, rates, budget)
+        if not fallback:
+            found[i] = [_alone(option) for option in found[i]]
         budget = min([budget, *(seconds(o) for o in found[i])])
     options = tuple(option for of_one in found for option in of_one)
     chosen = min(options, key=seconds, default=None)
@@ -149,6 +160,13 @@ def _searched(
     if budget - rates.overhead <= _search(method):
         return [Refusal(method, "", f"not searched: the best so far takes {budget:.2g} s")]
     return offers(method, views, tol, rates, budget)
+
+
+def _alone(option: Proposal | Refusal) -> Proposal | Refusal:
+    """Return the offer if it needs no other method, or else the Refusal of it."""
+    if isinstance(option, Refusal) or option.fallback == 0.0:
+        return option
+    return Refusal(option.method, str(option.parameters), BARRED)  # its bound is predicted: none
 
 
 def offers(
@@ -206,10 +224,22 @@ def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
         bound, name = min(known)
         text += f"Best bound reached: {bound:.3e} by {name}; `tol` would have to be at least that. "
     if all(o.method.name != "exact" for o in head.options):
-        text += ('method="auto" with allow_exact=True may take the exact method; '
-                 "a smaller logit bound (now "
-                 f"{head.stats.logit_bound:.3g}) would let a polynomial do.")
+        text += "; ".join(_remedies(head)) + "."
     return text.strip()
+
+
+def _remedies(head: HeadPlan) -> Iterator[str]:
+    """Yield what would help where `exact` was not asked."""
+    barred = [o.method.name for o in head.options
+              if isinstance(o, Refusal) and o.reason == BARRED]  # fmt: skip
+    if barred:
+        names = ", ".join(dict.fromkeys(barred))
+        yield f'allow_exact=True allows {names}, and with method="auto" the exact method'
+    else:
+        yield 'method="auto" with allow_exact=True may take the exact method'
+    if len(barred) < len(head.options):
+        bound = head.stats.logit_bound
+        yield f"a smaller logit bound (now {bound:.3g}) would let a polynomial do"
 
 
 def _why(option: Proposal | Refusal, rates: Rates) -> str:

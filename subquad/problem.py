@@ -119,11 +119,11 @@ class Problem:
     Parameters
     ----------
     Q, K, V : array (..., n, d), (..., m, d), (..., m, d_v)
-        One library, one dtype (float16, float32 or float64), finite.
+        One library, one dtype (float16, float32 or float64), finite where keys take part.
     scale : float, optional
         Factor on Q K^T, positive; 1/sqrt(d) by default.
     key_mask : bool array (..., m), optional
-        True where a key takes part.
+        True where a key takes part; its leading dimensions broadcast to those of Q, K and V.
 
     Raises
     ------
@@ -138,27 +138,33 @@ class Problem:
         if key_mask is not None:
             check_key_mask(key_mask, K)
         self.lead = broadcast_lead(Q, K, V, key_mask)
-        if 0 in self.lead:
-            msg = f"the leading dimensions {self.lead} hold no head; pass at least one."
-            raise ValueError(msg)
         self.Q, self.K, self.V, self.key_mask = Q, K, V, key_mask
         self._known: dict[Key, tuple[Array, Once[Any]]] = {}
         self._heads = [self._head(index) for index in np.ndindex(*self.lead)]
         self._measure()
 
     def _measure(self) -> None:
-        """Measure every head; ValueError where an array is not finite, dropped keys included."""
-        arrays = (("Q", self.Q), ("K", self.K), ("V", self.V))
-        for name, x in arrays if self.key_mask is not None else ():
-            check_finite(name, x, self.xp)
+        """Measure every head; ValueError where what takes part is not finite."""
         try:
             self._measure_together()
             for head in self._heads:
                 head.views()
         except NotFiniteError:
-            for name, x in arrays:
-                check_finite(name, x, self.xp)
+            self._check_finite()
             raise
+
+    def _check_finite(self) -> None:
+        """Raise ValueError for the first of Q, K, V with an entry that counts and is not finite."""
+        check_finite("Q", self.Q, self.xp)
+        if self.key_mask is None:
+            check_finite("K", self.K, self.xp)
+            check_finite("V", self.V, self.xp)
+            return
+        for part, name in ((1, "K"), (2, "V")):
+            for index in np.ndindex(*self.lead):
+                head = f" of head {index}" if index else ""
+                x = Problem._parts(self, index)[0][part]
+                check_finite(name, x, self.xp, f"{head} where `key_mask` is True")
 
     def _measure_together(self) -> None:
         """Measure what the heads are of, arrays of one kind and shape together."""

@@ -86,12 +86,12 @@ class Ready:
 
         units, coefficients, stats = [], [], self.heads[0].stats
         for i in run:
-            p = _parameters(self.heads[i])
+            p = self.heads[i].parameters
             units.append(gpu_replay.Units(*_sides(self.heads[i], self.frames[i]),
                                           self.frames[i].query_tilt))  # fmt: skip
             coefficients.append(_coefficients(p.degree, p.logit_bound))
         shape = stats.n, stats.m, stats.d, stats.d_v
-        operands = _parameters(self.heads[run[0]]).dtype
+        operands = self.heads[run[0]].parameters.dtype
         members = slice(run[0], run[-1] + 1)
         limits = self.proofs.limits[members]
         return members, gpu_replay.Heads(shape, units, np.array(coefficients), operands, limits)
@@ -168,11 +168,6 @@ def _by_row(
     return tuple(terms), rows[0]
 
 
-def _parameters(head: HeadPlan) -> Any:
-    assert head.chosen is not None
-    return head.chosen.parameters
-
-
 def _sides(head: HeadPlan, frame: Frame) -> tuple[Any, Any]:
     """Return the Affine of the queries and of the keys, balanced."""
     balance = _balance(head.stats)
@@ -207,7 +202,7 @@ def _runs(heads: tuple[HeadPlan, ...]) -> list[list[int]]:
 
 
 def _passes(head: HeadPlan) -> tuple[int, str]:
-    return _parameters(head).degree, _parameters(head).dtype
+    return head.parameters.degree, head.parameters.dtype
 
 
 @lru_cache(maxsize=1024)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from subquad.bounds.rounding import FORMATS, conversion_error
 from subquad.certificate import Term
-from subquad.engine.fused_sizes import fused_errors
+from subquad.engine.fused_rounding import fused_errors
 from subquad.frame import WEIGHT_RANGE
 from subquad.once import Once
 from subquad.order import OrderStatistics
@@ -45,8 +45,8 @@ class Proofs:
 
     def __init__(self, heads: tuple[HeadPlan, ...], reach: np.ndarray, tol: float) -> None:
         self._heads, self._tol = heads, tol
-        forms = [FORMATS[_parameters(head).dtype] for head in heads]
-        bounds = np.array([_parameters(head).logit_bound for head in heads])
+        forms = [FORMATS[head.parameters.dtype] for head in heads]
+        bounds = np.array([head.parameters.logit_bound for head in heads])
         # `widened` the other way round, and balanced rows; roundings are far inside UNIT.
         self._product = (bounds - [f.normal * 2.0**-4 for f in forms]) / UNIT**2
         self._product /= [1.0 + 4.0 * f.u for f in forms]
@@ -96,7 +96,7 @@ class Proofs:
 
 def _slack(head: HeadPlan) -> float:
     """Return what the mean of the keys may be off by, over the largest norm."""
-    p, stats = _parameters(head), head.stats
+    p, stats = head.parameters, head.stats
     # Rounding keys to operands, and what the passes lose of a sum of degree 1.
     return fused_errors(stats.d, p.degree, p.dtype, stats.m)[1] + 2.0 * FORMATS[p.dtype].u
 
@@ -126,8 +126,3 @@ def _together(terms: list[tuple[Term, ...]]) -> np.ndarray:
     """Return the Terms of heads under their sum, rounded up, (1 + terms, heads)."""
     rows = [[sum(t.value for t in of_one) * UNIT, *(t.value for t in of_one)] for of_one in terms]
     return np.array(rows).T
-
-
-def _parameters(head: HeadPlan) -> Any:
-    assert head.chosen is not None
-    return head.chosen.parameters

@@ -32,8 +32,6 @@ class RowSample:
         the keys asked for, the one below over all.
     norm_moments : array (DEGREE + 1,)
         sum_j w_j |k_j|^k over sum_j w_j, likewise.
-    low_norm : float
-        Nine queries in ten are at least that large.
     known : dict
         What was computed from this sample, for whoever computes it.
     """
@@ -42,7 +40,6 @@ class RowSample:
     shares: np.ndarray
     sums: np.ndarray
     norm_moments: np.ndarray
-    low_norm: float
     known: dict = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -104,8 +101,7 @@ class HeadSample:
         sums, moments = _power_sums(q[order[ranks]], k[small], (w / w.sum())[small])
         norms[0] = self._largest  # rounded up: what is chosen by it must take every row
         return RowSample(
-            norms[order[ranks]], np.diff(np.append(0, ends)) / order.size,
-            sums, moments, float(norms[order[(9 * last) // 10]]),
+            norms[order[ranks]], np.diff(np.append(0, ends)) / order.size, sums, moments,
         )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def problem_on(fleet: Fleet | None, Q, K, V, *, scale=None, key_mask=None) -> Pr
     return ShardedProblem(fleet, Q, K, V, scale=scale, key_mask=key_mask)
 
 
-OWN = ("state_bytes", "steps")
+PER_DEVICE = ("state_bytes", "steps")
 """Rates that more devices do not raise."""
 
 
@@ -85,7 +85,7 @@ def fleet_rates(rates: Rates, fleet: Fleet) -> Rates:
 
     def together(speed: Speed) -> Speed:
         faster = {f.name: getattr(speed, f.name) * fleet.speedup for f in fields(Speed)}
-        return replace(speed, **(faster | {name: getattr(speed, name) for name in OWN}))
+        return replace(speed, **(faster | {name: getattr(speed, name) for name in PER_DEVICE}))
 
     numbers: dict[str, Any] = {f.name: getattr(rates, f.name) for f in fields(Rates)}
     speeds = {name: together(x) for name, x in numbers.items() if isinstance(x, Speed)}

@@ -92,14 +92,6 @@ class Stats:
         return product_up(self.query_norms.largest, self.key_norms.largest)
 
     @property
-    def entry_logit_bound(self) -> float:
-        """The largest |logit| about the centres, by entries: never the smaller bound by much.
-
-        O((n + m) d) at the first call; infinite after `settle` where nobody had asked.
-        """
-        return product_up(self.d, self.query_entries.largest, self.key_entries.largest)
-
-    @property
     def full_logit_bound(self) -> float:
         """The largest |logit| of the exact path, which does not centre the queries."""
         return product_up(self.full_query_norm, self.key_norms.largest)

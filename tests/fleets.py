@@ -1,43 +1,30 @@
 """Fleets for tests: one rank a process, each with pipes to all others."""
 
 import multiprocessing
+from functools import partial
 
-import numpy as np
-
-from subquad.engine.devices import CpuFleet
-from subquad.engine.fleet import Fleet
+from subquad.engine.process_fleet import ProcessFleet
 
 PATIENCE = 240.0
 """Seconds for what processes are asked: on a GPU they compile kernels first."""
 
 
-class OneOfMany(CpuFleet):
-    """One rank of several processes that make the same calls, each with its own rows."""
-
-    speedup = Fleet.speedup
-
-    def __init__(self, rank, links):
-        super().__init__([1.0] * (len(links) + 1), [rank])
-        self._links = links
-
-    def stack(self, parts):
-        (own,) = self.local
-        every = {own: np.ascontiguousarray(parts[0])}
-        for peer, link in sorted(self._links.items()):
-            if own < peer:  # one of the two listens first
-                link.send(every[own])
-            every[peer] = link.recv()
-            if own > peer:
-                link.send(every[own])
-        return [np.stack([every[rank] for rank in sorted(every)])]
-
-    def place(self, x):
-        return self.sharded([x], x[:0])
+def gathered(rank, links, part):
+    """Return the parts of all ranks, by rank, over pipes to the others."""
+    every = {rank: part}
+    for peer, link in sorted(links.items()):
+        if rank < peer:  # one of the two listens first
+            link.send(part)
+        every[peer] = link.recv()
+        if rank > peer:
+            link.send(part)
+    return [every[rank] for rank in sorted(every)]
 
 
 def _one(rank, links, report, function, arguments):
     try:
-        report.send((function(OneOfMany(rank, links), *arguments), None))
+        fleet = ProcessFleet(rank, len(links) + 1, partial(gathered, rank, links))
+        report.send((function(fleet, *arguments), None))
     except BaseException as error:
         report.send((None, error))
 

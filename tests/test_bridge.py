@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad import bridge
+from subquad import bridge, bridge_fits
 
 
 def head(n=120, m=150, d=5, size=1.0, seed=0):
@@ -87,8 +87,8 @@ def test_the_shift_is_the_best_on_its_grid():
     Q, K, V = head(200, 200, size=0.6)
     logits = 5**-0.5 * Q @ (K - K.mean(axis=0)).T
     P = softmax(Q, K, 5**-0.5)
-    found = bridge._power(bridge._Measure(logits, V), 8, True)
-    for shift in bridge.SHIFTS:
+    found = bridge_fits.power_of(bridge_fits.Measure(logits, V), 8, True)
+    for shift in bridge_fits.SHIFTS:
         own = (logits + shift) ** 8
         own /= own.sum(axis=1, keepdims=True)
         error = np.linalg.norm(own - P) / np.linalg.norm(P)
@@ -117,6 +117,95 @@ def test_equal_rows_and_constant_values():
 def test_huge_logits_are_measured_without_a_warning():
     found = subquad.softmax_as_polynomials(*head(60, 70, size=40.0), buckets=2, degree=2)
     assert np.isfinite(list(found.by_degree[-1].weights.values())).all()
+
+
+def at_powers(of_q, of_k, of_v, **options):
+    """Return the Bridge of one head, its arrays times powers of two."""
+    Q, K, V = head()
+    sizes = zip((Q, K, V), (of_q, of_k, of_v), strict=True)
+    return subquad.softmax_as_polynomials(
+        *(np.ldexp(x, power) for x, power in sizes), buckets=3, degree=4, **options
+    )
+
+
+@pytest.mark.parametrize("powers", [
+    (600, -600, 0), (-600, 600, 0), (1000, -1000, 0), (-1000, 1000, 0), (0, 0, 1020), (0, 0, -1000),
+])  # fmt: skip
+def test_the_size_of_the_entries_changes_nothing_but_through_the_logits(powers):
+    """Equal logits, equal answers, whatever squares of the entries over- or underflow."""
+    found, plain = at_powers(*powers), at_powers(0, 0, 0)
+    assert found.logit_bounds == pytest.approx(plain.logit_bounds, rel=1e-12)
+    for one, other in zip(found.by_degree, plain.by_degree, strict=True):
+        assert one.weights == pytest.approx(other.weights, rel=1e-6)
+        assert one.output == pytest.approx(other.output, rel=1e-6)
+
+
+def test_values_from_one_end_of_float64_to_the_other():
+    Q, K, V = head()
+    V = V / np.abs(V).max(axis=0)
+    V[:2, 0] = 1.0, -1.0
+    largest = np.finfo(np.float64).max
+    found, plain = (
+        subquad.softmax_as_polynomials(Q, K, x, buckets=2, degree=2).by_degree[-1].output
+        for x in (largest * V, V)
+    )
+    assert found == pytest.approx(plain, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [14.0, 17.0, 25.0, 300.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_normalisers_that_are_far_apart(size, seed):
+    """By more than exp(745), which no float64 is: the rows of the least weigh most in the fit."""
+    found = subquad.softmax_as_polynomials(*head(40, 50, size=size, seed=seed), buckets=3, degree=4)
+    for x in found.by_degree:
+        assert np.isfinite([*x.weights.values(), *x.output.values()]).all()
+
+
+@pytest.mark.parametrize("apart", [0.0, 800.0, 5000.0])
+def test_the_fit_is_the_least_squares_of_the_normalised_weights(apart):
+    """Against normal equations, each half of the rows in units of its own."""
+    rng = np.random.default_rng(7)
+    logits = rng.uniform(-3.0, 1.0, (30, 1)) + rng.uniform(-1.0, 2.0, (30, 20))
+    halves = [np.arange(15), np.arange(15, 30)]
+    own, true = [], []
+    for half in halves:
+        x = logits[half]
+        P = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+        powers = x[..., None] ** np.arange(3)
+        matrix = (powers * (P / np.exp(x))[..., None]).reshape(-1, 3)
+        weights = powers @ np.linalg.solve(matrix.T @ matrix, matrix.T @ P.ravel())
+        own.append(weights / weights.sum(axis=1, keepdims=True))
+        true.append(P)
+    error = np.linalg.norm(np.vstack(own) - np.vstack(true)) / np.linalg.norm(np.vstack(true))
+    logits[15:] += apart
+    measure = bridge_fits.Measure(logits, rng.standard_normal((20, 2)))
+    found = bridge_fits.sum_of(measure, halves, [np.arange(20)], 2)
+    assert found.rows_lost == 0
+    assert found.weights["2"] == pytest.approx(error, rel=1e-6)
+
+
+@pytest.mark.parametrize(("powers", "scale"), [
+    ((665, 498), None), ((400, 400), 2.0**300), ((0, 1021), 1.0), ((1020, 0), 8.0),
+])  # fmt: skip
+def test_logits_beyond_float64_are_refused(powers, scale):
+    Q, K, _ = head()
+    largest = [np.abs(np.ldexp(x, power)).max() for x, power in zip((Q, K), powers, strict=True)]
+    with pytest.raises(ValueError, match=re.escape(
+        f"`Q` and `K` have entries up to {largest[0]:.3g} and {largest[1]:.3g}: "
+        f"at `scale` {scale or 5**-0.5:.3g} a logit exceeds 4.49e+307, the most that is taken"
+    )):  # fmt: skip
+        at_powers(*powers, 0, scale=scale)
+
+
+def test_the_largest_logits_that_are_taken():
+    """One below the limit, one above."""
+    Q, K, V = head()
+    logits = np.abs(Q @ (K - K.mean(axis=0)).T).max()
+    Q = Q * (bridge.LOGIT_MAX / logits)
+    found = subquad.softmax_as_polynomials(0.99 * Q, K, V, buckets=2, degree=2, scale=1.0)
+    assert found.logit_bounds.max() == pytest.approx(0.99 * 2.0**1022, rel=1e-9)
+    with pytest.raises(ValueError, match="a logit exceeds"):
+        subquad.softmax_as_polynomials(1.01 * Q, K, V, buckets=2, degree=2, scale=1.0)
 
 
 @pytest.mark.parametrize(

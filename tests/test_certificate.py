@@ -108,6 +108,42 @@ def test_print_shows_every_term_and_assumption(rates):
         assert f"assuming {assumption}" in text
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda Q, K, V: (Q, K, V + 1e9), "rounding to float64 of values .* in size"),
+        (lambda Q, K, V: (Q, K, V * 1e-318), "rounding to float64 of values .* subnormal"),
+        (lambda Q, K, V: (Q * 1e8, K, V), r"rounding in float64 at logits up to \d"),
+    ],
+)
+def test_a_refusal_of_exact_names_its_largest_term(change, words, rates):
+    """An offset of V or subnormal V is not put down to the logits, which are small there."""
+    arrays = change(*heads())
+    with pytest.raises(subquad.ToleranceError, match=words) as caught:
+        subquad.attention(*arrays, tol=1e-9, method="exact", rates=rates)
+    assert ("at logits" in str(caught.value)) == ("logits" in words)
+
+
+def test_a_refusal_of_exact_for_its_many_keys(rates):
+    made = subquad.plan(n=9, m=2**50, d=4, logit_bound=1e-3, dtype="float64", tol=1e-9,
+                        method="exact", rates=rates)  # fmt: skip
+    (refusal,) = made.heads[0].options
+    assert refusal.reason == "rounding in float64 of sums over 1,125,899,906,842,624 keys"
+
+
+def test_what_holds_arrays_is_compared_by_identity(rates):
+    """No `==` that raises or has to choose an entry, and all of it can be a key of a dict."""
+    first, again = (subquad.attention(*heads(), tol=1e-2, rates=rates) for _ in range(2))
+    for find in (
+        lambda r: r, lambda r: r.certificate, lambda r: r.certificate.terms[0],
+        lambda r: r.plan, lambda r: r.plan.heads[0],
+    ):  # fmt: skip
+        one, other = find(first), find(again)
+        assert one == one and one != other
+        assert len({one, other, one}) == 2
+    assert first.certificate.terms != again.certificate.terms
+
+
 def test_nan_is_not_within_any_tolerance():
     terms = (Term("sums", "x", np.array([1e-3, np.nan])), Term("storage", "x", 1e-6))
     c = Certificate(terms, total(terms, terms[0].value))

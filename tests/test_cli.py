@@ -1,14 +1,17 @@
 """The command line, from its words to its exit code: numbers against an oracle, errors in words."""
 
 import json
+import os
 import re
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 
 import subquad
-from subquad import cli
+from experiments import report as page
+from subquad import cli, doctor
 from tests import oracle
 
 
@@ -102,8 +105,9 @@ def test_claims_by_id_and_as_a_tree(call, tmp_path):
 def test_doctor_names_every_package_and_rate(call):
     code, out, _ = call("doctor")
     assert code == 0
-    for name in (*cli._PACKAGES, "cupy", "polynomial_flops"):
+    for name in (*doctor.PACKAGES, "cupy", "polynomial_flops"):
         assert name in out
+    assert re.search(r"dask .* many machines +\n", out)
     assert re.search(rf"numpy +{re.escape(np.__version__)} +core", out)
     assert float(re.search(r"exact_flops +(\S+)", out)[1]) > 1e6
 
@@ -136,7 +140,110 @@ def test_files_that_cannot_be_read(call, tmp_path):
     assert code == 2 and "holds no plain arrays" in errors
 
 
+def test_other_files_are_told_from_a_npz(call, head, tmp_path):
+    np.save(tmp_path / "one.npy", np.ones((3, 2)))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    code, _, errors = call("attend", tmp_path / "one.npz", "--tol", 0.1)
+    assert code == 2 and "it is a .npy, one array without a name; it needs Q, K and V." in errors
+    with zipfile.ZipFile(head(**arrays()), "r") as whole:
+        with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+            archive.writestr("Q.npy", whole.read("Q.npy"))
+            archive.writestr("K", b"rows")
+            archive.writestr("V.npy", b"more rows")
+    code, _, errors = call("stats", tmp_path / "text.npz")
+    assert code == 2 and "its `K` is 4 bytes and no array; write it with numpy.savez." in errors
+
+
+@pytest.mark.parametrize("how", ["same", "no suffix", "another way", "symlink", "hard link"])
+def test_the_input_is_not_written_over(call, head, tmp_path, how):
+    file = head(**arrays())
+    before = file.read_bytes()
+    (tmp_path / "folder").mkdir()
+    other = tmp_path / "folder" / ".." / "head.npz"
+    to = {"same": file, "no suffix": file.with_suffix(""), "another way": other}.get(
+        how, tmp_path / "link.npz"
+    )
+    if how == "symlink":
+        to.symlink_to(file)
+    elif how == "hard link":
+        os.link(file, to)
+    code, out, errors = call("attend", file, "--tol", 0.1, "--out", to)
+    assert code == 2 and not out
+    assert f"`--out` is {to.with_suffix('.npz')}, the input, which would be lost" in errors
+    assert file.read_bytes() == before
+
+
+def test_an_older_output_is_written_over(call, head, tmp_path):
+    np.savez(tmp_path / "o.npz", output=np.zeros(3))
+    code, _, _ = call("attend", head(**arrays()), "--tol", 0.1, "--out", tmp_path / "o.npz")
+    with np.load(tmp_path / "o.npz") as written:
+        assert code == 0 and written["output"].shape == (40, 2)
+
+
 def test_nowhere_to_write(call, head, tmp_path):
     out_file = tmp_path / "none" / "o.npz"
     code, _, errors = call("attend", head(**arrays()), "--tol", 0.1, "--out", out_file)
-    assert code == 2 and "does not exist" in errors
+    assert code == 2 and f"`--out` is {out_file}, but the folder {out_file.parent} does" in errors
+    (tmp_path / "folder.npz").mkdir()
+    code, out, errors = call("attend", head(**arrays()), "--tol", 0.1, "--out", tmp_path / "folder")
+    assert code == 2 and f"`--out` is {tmp_path / 'folder.npz'}, a folder" in errors and not out
+
+
+def test_claims_that_could_not_be_written_are_not_run(call, tmp_path):
+    folder = tmp_path / "none"
+    code, out, errors = call("claims", "--id", "ratio-sharp", "--json", folder / "x.json")
+    assert code == 2 and not out
+    assert f"`--json` is {folder / 'x.json'}, but the folder {folder} does not exist." in errors
+    code, out, errors = call("claims", "--tree", "--json", tmp_path / "x.json")
+    assert code == 2 and "`--json` goes with a run, and `--tree` runs nothing" in errors and not out
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--source", "nosuch"), "no claim has source 'nosuch'\n"),
+    (("--id", "nosuch"), "no claim has id 'nosuch'\n"),
+    (("--id", "a", "--source", "nosuch"), "no claim has id 'a' and source 'nosuch'\n"),
+])  # fmt: skip
+def test_claims_that_there_are_not(call, tmp_path, words, said):
+    code, _, errors = call("claims", *words, "--json", tmp_path / "x.json")
+    assert code == 2 and errors == said
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_report_that_could_not_be_written_is_not_made(call, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(page, "write", lambda *args, **options: made.append(args))
+    (tmp_path / "file").write_text("mine")
+    code, _, errors = call("report", "--out", tmp_path / "file")
+    assert code == 2 and f"`--out` is {tmp_path / 'file'}, a folder that cannot be made" in errors
+    (tmp_path / "taken" / "report.json").mkdir(parents=True)
+    code, _, errors = call("report", "--out", tmp_path / "taken")
+    assert code == 2 and f"`--out` is {tmp_path / 'taken' / 'report.json'}, a folder" in errors
+    assert not made
+    assert call("report", "--out", tmp_path / "a" / "b")[0] == 0 and len(made) == 1
+    assert (tmp_path / "a" / "b").is_dir() and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder where none may write")
+def test_a_folder_where_none_may_write(call, head, monkeypatch):
+    monkeypatch.setattr(page, "write", lambda *args, **options: None)
+    for words in (("attend", head(**arrays()), "--tol", 0.1, "--out", "/proc/o.npz"),
+                  ("claims", "--id", "ratio-sharp", "--json", "/proc/x.json")):  # fmt: skip
+        code, out, errors = call(*words)
+        assert code == 2 and not out
+        assert f"{words[-2]}` is {words[-1]}, which cannot be written: " in errors
+    code, out, errors = call("report", "--out", "/proc/x")
+    assert code == 2 and "`--out` is /proc/x, a folder that cannot be made: " in errors and not out
+
+
+def test_version(call):
+    assert call("--version") == (0, "subquad 0.1.0\n", "")
+    assert subquad.__version__ == "0.1.0"
+
+
+def test_a_report_without_its_extra(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "jinja2" else name)
+    code, _, said = call("report", "--out", tmp_path / "report")
+    assert code == 2
+    assert "the report needs jinja2: install subquad[report]" in said
+    assert not (tmp_path / "report").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from subquad import measuring
 from subquad.ball import Clouds, ball_centre, ball_centres, balls_of
-from subquad.measuring import measure, measure_keys, measure_queries
+from subquad.measuring import measure
 from subquad.problem import Problem
 from subquad.sides import NotFiniteError
 from subquad.value_units import value_units
@@ -92,7 +92,7 @@ def test_a_head_out_of_range_is_measured_anew_and_the_others_are_not_moved(size)
     x = stack(4, 9000, 3, "float64")
     x[2, -1] = 1e25 * abs(x[2]).max()
     x = (x * size).astype("float64")
-    found, alone = measure(list(x), True), [measure_queries(of_one) for of_one in x]
+    found, alone = measure(list(x), True), [measure([of_one], True)[0] for of_one in x]
     assert all(map(same, found, alone))
     assert 2.0**-60 <= found[2].centred[0].largest <= 2.0**60
 
@@ -104,7 +104,7 @@ def test_the_furthest_query_is_kept():
             centred = queries.astype(float) * about.side.pre - about.side.centre
             furthest = queries[np.argmax(np.linalg.norm(centred, axis=1))]
             assert np.array_equal(about.furthest, furthest[None])
-    assert measure_keys(x[0]).centred[0].furthest is None
+    assert measure([x[0]], False)[0].centred[0].furthest is None
 
 
 def test_values_of_a_stack():

@@ -35,6 +35,12 @@ def sizes(**options):
     return subquad.plan(**usual | options)
 
 
+class Nameless:
+    """All the verbs of a method, but no name."""
+
+    fit = certify = work = run = None
+
+
 MASK = np.ones((3, 4), bool)
 MASK[1] = False
 STRICT = array_api_strict.asarray(np.ones((3, 5)))
@@ -51,6 +57,10 @@ CASES = {
     "dtype": (
         lambda: attend(V=np.ones((4, 2), int)), TypeError,
         "`V` has dtype int64; convert it to float16, float32 or float64."),
+    "byte order": (
+        lambda: attend(V=np.ones((4, 2), ">f8")), TypeError,
+        "`V` has dtype >f8, in the byte order of other machines; pass "
+        'V.astype(V.dtype.newbyteorder("=")).'),
     "mixed dtypes": (
         lambda: attend(K=np.ones((4, 5), np.float32), V=np.ones((4, 2), np.float16)), TypeError,
         "`Q`, `K`, `V` have dtypes float64, float32, float16; they must share one: convert the "
@@ -79,8 +89,14 @@ CASES = {
         "`V` has no columns (d_v = 0); pass at least one value column."),
     "leading dimensions": (
         lambda: attend(Q=np.ones((6, 3, 5)), K=np.ones((7, 4, 5))), ValueError,
-        "the leading dimensions of `Q`, `K`, `V` (and `key_mask`) do not broadcast: "
-        "(6,), (7,), ()."),
+        "the leading dimensions of `Q`, `K`, `V` do not broadcast: (6,), (7,), ()."),
+    "leading dimensions of a mask": (
+        lambda: attend(Q=np.ones((6, 3, 5)), key_mask=np.ones((7, 4), bool)), ValueError,
+        "the leading dimensions of `Q`, `K`, `V`, `key_mask` do not broadcast: "
+        "(6,), (), (), (7,)."),
+    "no head": (
+        lambda: attend(K=np.ones((0, 8, 5)), V=np.ones((8, 2))), ValueError,
+        "the leading dimensions (0,) hold no head; pass at least one."),
     "not finite": (
         lambda: attend(Q=bad_entries((3, 5), 2, 4)), ValueError,
         "`Q` has 2 NaN and 4 infinite entries of 15; all must be finite."),
@@ -95,8 +111,20 @@ CASES = {
         lambda: attend(key_mask=np.zeros(4, bool)), ValueError,
         "`key_mask` drops all 4 keys; keep at least one."),
     "mask drops all of a head": (
-        lambda: attend(key_mask=MASK), ValueError,
+        lambda: attend(Q=np.ones((3, 3, 5)), key_mask=MASK), ValueError,
         "`key_mask` drops all 4 keys of head (1,); keep at least one."),
+    "mask by query": (
+        lambda: attend(key_mask=np.tril(np.ones((3, 4), bool))), ValueError,
+        "`key_mask` has shape (3, 4), which makes heads that `Q`, `K`, `V` have not; it needs "
+        "(4,): a mask by query is not supported."),
+    "mask by query of one head": (
+        lambda: attend(V=np.ones((1, 4, 2)), key_mask=np.ones((3, 4), bool)), ValueError,
+        "`key_mask` has shape (3, 4), which makes heads that `Q`, `K`, `V` have not; it needs "
+        "(4,) or leading dimensions that broadcast to (1,): a mask by query is not supported."),
+    "key that takes part": (
+        lambda: attend(K=bad_entries((2, 4, 5), 3, 1), key_mask=np.ones((2, 4), bool)), ValueError,
+        "`K` has 3 NaN and 1 infinite entries of 20 of head (0,) where `key_mask` is True; all "
+        "must be finite."),
     # Numbers.
     "scale": (
         lambda: attend(scale=-0.25), ValueError,
@@ -141,7 +169,15 @@ CASES = {
         f"`method` is 'lstm'; the methods are auto, {', '.join(subquad.METHODS)}."),
     "not a method": (
         lambda: attend(method=3), TypeError,
-        "`method` is a int; pass a name or an object with the verbs fit, certify, work and run."),
+        "`method` is a int without `name`, `fit`, `certify`, `work`, `run`; pass a name or an "
+        "object that has name, fit, certify, work and run."),
+    "a method without a name": (
+        lambda: attend(method=Nameless()), TypeError,
+        "`method` is a Nameless without `name`; pass a name or an object that has name, fit, "
+        "certify, work and run."),
+    "a class of methods": (
+        lambda: attend(method=subquad.SupportBasis), TypeError,
+        "`method` is the class SupportBasis; pass a name or an instance of it."),
     "exact forbidden": (
         lambda: attend(method="exact", allow_exact=False), ValueError,
         '`allow_exact` is False but `method` is "exact"; drop one of the two.'),
@@ -162,6 +198,9 @@ CASES = {
     "size": (
         lambda: sizes(m=-3), ValueError,
         "`m` is -3; a size is at least 1 and at most 2**53."),
+    "buckets": (
+        lambda: subquad.MultiThreshold(buckets=-2), ValueError,
+        "`buckets` is -2; pass an integer of at least 0, or None."),
     "criterion": (
         lambda: subquad.SupportBasis(criterion="rank"), ValueError,
         "`criterion` is 'rank'; the criteria are norm, entry."),

@@ -3,6 +3,7 @@
 import gc
 import math
 import re
+import sys
 import weakref
 
 import numpy as np
@@ -176,7 +177,9 @@ def test_run_again_on_new_data(rates):
 def test_run_again_rechecks_the_bound(rates):
     made = subquad.plan(*data(), tol=1e-2, method="polynomial", rates=rates)
     Q, K, V = data()
-    with pytest.raises(subquad.ToleranceError, match=r"the plan's polynomial .*tol is 0\.01: plan"):
+    words = (r"the plan's polynomial .*tol is 0\.01 "
+             r"\(logit bound 3\.6\d*, of the plan's data 1\.2\d*\): plan")
+    with pytest.raises(subquad.ToleranceError, match=words):
         made.run(3.0 * Q, K, V)
 
 
@@ -288,6 +291,46 @@ def test_allow_exact(rates):
     )
     made = subquad.plan(Q, K, V, tol=1e-4, allow_exact=False, rates=rates)
     assert {o.method.name for o in made.heads[0].options} == set(subquad.METHODS) - {"exact"}
+
+
+FITTED_BARRED = "fitted: may send rows to `exact`, which allow_exact=False excludes"
+
+
+def test_fitted_without_the_exact_method_says_why_not(rates):
+    """Its bound is predicted: no best bound is claimed, and no other tolerance asked for."""
+    options = {"tol": 0.1, "method": "fitted", "allow_exact": False, "rates": rates}
+    text = ("no allowed method proves tol=0.1 (asked for method='fitted'). "
+            f"{FITTED_BARRED}. "
+            'allow_exact=True allows fitted, and with method="auto" the exact method.')  # fmt: skip
+    with pytest.raises(subquad.ToleranceError, match=f"^{re.escape(text)}$"):
+        subquad.attention(*data(), **options)
+    made = subquad.plan(*data(), **options)
+    ((_, line),) = table_rows(str(made))
+    assert re.search(r"degree \d+, r \d+, .* +- +- +- +" + re.escape(FITTED_BARRED[8:]), line)
+    allowed = subquad.plan(*data(), **options | {"allow_exact": True})
+    assert allowed.heads[0].chosen.fallback == 1.0
+    assert "predicted, to be certified by the run, cheapest   <- chosen" in str(allowed)
+
+
+def test_auto_without_the_exact_method_where_only_fitted_would_do(rates, monkeypatch):
+    exact = ("support_basis", "multi_threshold")  # these may do every pair exactly
+    some = {name: method for name, method in subquad.METHODS.items() if name not in exact}
+    # Not METHODS itself, less two: put back, they would be the last for all tests that follow.
+    monkeypatch.setattr(sys.modules["subquad.attention"], "METHODS", some)
+    arrays = data(size=1.5, dtype=np.float32)
+    options = {"tol": 1e-5, "allow_exact": False, "rates": rates}
+    head = subquad.plan(*arrays, **options).heads[0]
+    polynomial, fitted, anisotropic = head.options
+    assert head.chosen is None and all(isinstance(o, Refusal) for o in head.options)
+    assert fitted.best_bound is None and polynomial.best_bound > 1e-5
+    text = (f"no allowed method proves tol=1e-05 (asked for method='auto'). polynomial: "
+            f"{polynomial.reason}; {FITTED_BARRED}; anisotropic: {anisotropic.reason}. Best bound "
+            f"reached: {polynomial.best_bound:.3e} by polynomial; `tol` would have to be at least "
+            'that. allow_exact=True allows fitted, and with method="auto" the exact method; a '
+            f"smaller logit bound (now {head.stats.logit_bound:.3g}) would let a polynomial do."
+            )  # fmt: skip
+    with pytest.raises(subquad.ToleranceError, match=f"^{re.escape(text)}$"):
+        subquad.attention(*arrays, **options)
 
 
 def test_heads_are_grouped_by_choice(rates):

@@ -1,6 +1,7 @@
 """A plan run on other data: the bound holds there too, or the plan is refused."""
 
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -82,3 +83,66 @@ def test_few_queries_print(n, m):
     """The search for the crossover ends where neighbouring lengths are all that is left."""
     made = subquad.plan(n=n, m=m, d=4, logit_bound=0.5, tol=1e-2, rates=subquad.TYPICAL)
     assert "certified" in str(made)
+
+
+@pytest.mark.parametrize("n", range(1, 10))
+def test_plans_of_few_rows_print(n):
+    """Where lengths are tried for the crossover, the ranks known end before the last row."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        Q, K, V = (rng.standard_normal((rows, 16)) for rows in (n, 300, 300))
+        assert "chosen" in str(subquad.plan(Q, K, V, tol=1e-2, rates=subquad.TYPICAL))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1e12, 1e15, 1e16, 1e30])
+def test_logits_past_all_rounding_are_refused(size, dtype):
+    """Errors of a logit whose exp overflows once ended planning."""
+    rng = np.random.default_rng(4)
+    Q, K, V = (rng.standard_normal((rows, 4)).astype(dtype) for rows in (50, 60, 60))
+    Q *= np.dtype(dtype).type(size)
+    for method in ("auto", *subquad.METHODS):
+        made = subquad.plan(Q, K, V, tol=0.05, method=method, rates=subquad.TYPICAL)
+        assert "logit bound" in str(made)
+        if size > 1e15 or made.heads[0].chosen is None:
+            with pytest.raises(subquad.ToleranceError, match="no allowed method proves tol=0.05"):
+                subquad.attention(Q, K, V, tol=0.05, method=method, rates=subquad.TYPICAL)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_plan_takes_its_rows_in_another_order(dtype):
+    """Centres and so the largest logit differ in the last bits."""
+    refused = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        Q, K, V = (
+            0.4 * rng.standard_normal((rows, 6)).astype(dtype) for rows in (200, 240, 240)
+        )
+        made = subquad.plan(Q, K, V, tol=1e-2, method="polynomial", rates=subquad.TYPICAL)
+        order = rng.permutation(240)
+        result = made.run(Q, K[order], V[order])
+        assert np.all(row_errors(result.output, Q, K, V, 6**-0.5) <= result.certificate.row_bounds)
+        try:  # a tenth more is not the same rows: the room is for these
+            made.run(np.dtype(dtype).type(1.1) * Q, K, V)
+        except subquad.ToleranceError as error:
+            assert "logit bound" in str(error)
+            refused += 1
+    assert refused > 0
+
+
+def test_many_buckets_take_no_longer_than_there_are_places():
+    Q, K, V = cloud(1.0)
+    most, all_ = (
+        subquad.plan(Q, K, V, tol=1e-2, method=subquad.MultiThreshold(buckets=count),
+                     rates=subquad.TYPICAL) for count in (64, 10**9)
+    )  # fmt: skip
+    assert most.heads[0].chosen.parameters == all_.heads[0].chosen.parameters
+
+
+def test_results_can_be_pickled():
+    Q, K, V = cloud(1.0)
+    result = subquad.attention(Q, K, V, tol=1e-2, rates=subquad.TYPICAL)
+    again = pickle.loads(pickle.dumps(result))
+    assert np.array_equal(again.output, result.output)
+    assert str(again.plan) == str(result.plan)
+    assert str(again.certificate) == str(result.certificate)

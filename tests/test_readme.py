@@ -19,11 +19,17 @@ def test_the_code_runs_and_certifies(capsys):
     printed = capsys.readouterr().out
     assert "certified, cheapest   <- chosen" in printed
     res, Q, K, V = (names[name] for name in ("res", "Q", "K", "V"))
-    assert res.certificate.bound <= 1e-3
+    assert res.certificate.bound <= 3e-3
     weights = np.exp(Q @ K.T / np.sqrt(8))
     radius = (V.max(axis=0) - V.min(axis=0)) / 2
     exact = weights @ V / weights.sum(axis=1, keepdims=True)
     assert np.max(np.abs(res.output - exact) / radius) <= res.certificate.bound
+    told = subquad.attention(Q, K, V, tol=3e-3, method="polynomial")  # on any machine
+    assert str(told.certificate) in TEXT
+    error = np.max(np.abs(told.output - exact) / radius)
+    assert f"the error is {error:.1e}, beside the proved bound of {told.certificate.bound:.1e}" in (
+        " ".join(TEXT.split())
+    )
     mean_error = np.max(np.abs(V.mean(axis=0) - exact) / radius)
     assert f"off by {mean_error:.1e}" in TEXT
 

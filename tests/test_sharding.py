@@ -11,6 +11,7 @@ import subquad
 from subquad.cost import TYPICAL
 from subquad.engine.devices import CpuFleet
 from subquad.engine.fleet import Fleet
+from subquad.engine.process_fleet import ProcessFleet
 from subquad.methods import on_shards
 from subquad.partial import EMPTY_SHIFT, Partial
 from subquad.sharding import fleet_rates, merge_over
@@ -282,3 +283,9 @@ def test_shards_without_keys_change_nothing():
     empty = merge_over(CpuFleet([1.0] * 2), [nothing, nothing])[1]
     assert (empty.log_shift == EMPTY_SHIFT).all() and (empty.normaliser == 0.0).all()
     assert merge_over(CpuFleet([1.0]), [one])[0] is one
+
+
+@pytest.mark.parametrize(("rank", "ranks"), [(2, 2), (-1, 2), (0, 0), (0.0, 2), ("0", 2)])
+def test_a_rank_is_one_of_the_ranks(rank, ranks):
+    with pytest.raises(ValueError, match=r"`rank` is .* of .*: give a number from 0"):
+        ProcessFleet(rank, ranks, lambda part: [part])

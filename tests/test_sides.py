@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from subquad.ball import ball_centre
-from subquad.measuring import SAMPLE, measure_keys, measure_queries
+from subquad.measuring import SAMPLE, measure
 from subquad.once import Once
 from subquad.order import EXACT_RANKS, OrderStatistics
 from subquad.problem import Problem
@@ -21,11 +21,15 @@ def cloud(n, d=5, seed=0, far=0, dtype=np.float32):
     return x.astype(dtype)
 
 
+def measured(x, queries=False):
+    return measure([x], queries)[0]
+
+
 @pytest.mark.parametrize("n", [1, 2, 50, SAMPLE, SAMPLE + 1, 30_000])
 @pytest.mark.parametrize("shift", [0.0, 7.0])
 def test_norms_bound_every_row(n, shift):
     x = cloud(n) + np.float32(shift)
-    for rows in measure_keys(x).centred:
+    for rows in measured(x).centred:
         away = np.linalg.norm(x.astype(float) * rows.side.pre - rows.side.centre, axis=1)
         assert np.all(rows.norms >= away * (1.0 - 2.0**-50))
         assert rows.largest == rows.norms.max()
@@ -35,10 +39,10 @@ def test_norms_bound_every_row(n, shift):
 
 def test_a_centre_is_taken_where_it_is_worth_it():
     """Zero for rows about zero, so that nothing is subtracted; elsewhere what is much smaller."""
-    assert not measure_keys(cloud(20_000)).centred[0].side.centre.any()
-    shifted = measure_queries(cloud(20_000) + np.float32(7.0))
+    assert not measured(cloud(20_000)).centred[0].side.centre.any()
+    shifted = measured(cloud(20_000) + np.float32(7.0), queries=True)
     assert shifted.centred[0].largest < 0.5 * shifted.about_zero.largest
-    near = measure_queries(cloud(20_000))
+    near = measured(cloud(20_000), queries=True)
     assert near.centred == (near.about_zero,)
 
 
@@ -46,16 +50,16 @@ def test_a_few_far_rows_have_a_view_of_their_own():
     """They do not move the centre of the bulk; the ball of all is the second."""
     x = cloud(20_000, far=3)
     x[:] += np.float32(0.5)
-    first, whole = measure_keys(x).centred
+    first, whole = measured(x).centred
     assert whole.largest < first.largest
     assert np.median(first.norms) < np.median(whole.norms)
-    assert len(measure_keys(cloud(20_000)).centred) == 1
+    assert len(measured(cloud(20_000)).centred) == 1
 
 
 def test_far_rows_outside_the_sample_are_seen():
     x = cloud(20_000)
     x[-1] *= 1e20  # rows are sampled from the first on, every so many
-    rows = measure_keys(x).centred[0]
+    rows = measured(x).centred[0]
     assert rows.largest >= np.linalg.norm(x[-1].astype(float)) * rows.side.pre * (1.0 - 2.0**-50)
     assert 2.0**-60 <= rows.largest <= 2.0**60
 
@@ -66,14 +70,14 @@ def test_rows_that_are_not_finite(place, value):
     x = cloud(20_000)
     x[place, 1] = value
     with pytest.raises(NotFiniteError):
-        measure_keys(x)
+        measured(x)
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
 def test_the_range_is_no_matter(size):
     x = cloud(9000, dtype=np.float64) * size
     x[-1] *= 1e-7
-    rows = measure_keys(x).centred[0]
+    rows = measured(x).centred[0]
     assert 0.5 <= rows.largest <= 64.0
 
 

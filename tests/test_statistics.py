@@ -1,8 +1,10 @@
 """Statistics of entries: known norms, calibrated tests, intervals that cover, messages."""
 
+import dataclasses
 import itertools
 import json
 import math
+import re
 import time
 
 import array_api_strict
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize
 
-from subquad.statistics import entry_statistics
+import subquad
+from subquad.sides import ldexp
+from subquad.statistics import MatrixStatistics, entry_statistics
 from subquad.statistics.bootstrap import RUN, percentiles, resampled_psi_2, sample_rows, weights
 from subquad.statistics.hypotheses import (
     coordinates_test,
@@ -261,6 +265,12 @@ def test_a_row_at_the_threshold_is_not_above_it():
     assert stats.large_rows(math.nextafter(1, 0))[0].counted == 50
 
 
+@pytest.mark.parametrize("threshold", ["x", None, True, 1j])
+def test_large_rows_refuses_what_is_no_number(threshold):
+    with pytest.raises(TypeError, match="^`threshold` is .*; pass a real number.$"):
+        entry_statistics(*three()).large_rows(threshold)
+
+
 def test_large_rows_refuses_a_negative_threshold():
     with pytest.raises(ValueError, match="`threshold` is -1; a magnitude of at least 0"):
         entry_statistics(*three()).large_rows(-1)
@@ -318,6 +328,113 @@ def test_logit_bounds():
     assert entry_statistics(Q, K, V).scale == 0.5
 
 
+SCALES = [3, -20, 300, -400, 500, -560, 660, 1016, -1000]
+
+
+def rescaled(estimate, exponent):
+    return [math.inf if math.isinf(x) else x for x in
+            (ldexp(end, exponent) for end in dataclasses.astuple(estimate))]  # fmt: skip
+
+
+def drawn_away_from_the_ends(seed):
+    """Entries of sizes 1e-3 to 10: none becomes subnormal or infinite when scaled as here."""
+    x = student([21, seed], shape=(2, 80, 5)) + 0.3
+    return np.clip(np.abs(x), 1e-3, 10.0) * np.where(x < 0, -1.0, 1.0)
+
+
+@pytest.mark.parametrize("exponent", SCALES)
+def test_the_size_of_the_entries_is_no_matter(exponent):
+    """Verdicts to the bit, linear figures times 2^e, squares times 4^e: inf or 0 past floats."""
+    arrays = [drawn_away_from_the_ends(i) for i in range(3)]
+    plain = entry_statistics(*arrays, resamples=30)
+    moved = entry_statistics(*(np.ldexp(x, exponent) for x in arrays), resamples=30)
+    for a, b in zip(plain.matrices, moved.matrices, strict=True):
+        assert (a.gaussian_tail, a.coordinates, a.rows) == (b.gaussian_tail, b.coordinates, b.rows)
+        assert a.kurtosis == b.kurtosis
+        for name in ("psi_2", "psi_2_centred"):
+            assert list(dataclasses.astuple(getattr(b, name))) == rescaled(
+                getattr(a, name), exponent
+            )
+        for name in ("variance", "proxy"):
+            found = list(dataclasses.astuple(getattr(b, name)))
+            assert found == rescaled(getattr(a, name), 2 * exponent)
+        assert b.mean_square == ldexp(a.mean_square, 2 * exponent)
+        assert np.array_equal(b.row_max, np.ldexp(a.row_max, exponent))
+        assert np.array_equal(b.tail.thresholds, [ldexp(t, exponent) for t in a.tail.thresholds])
+        for name in ("observed", "low", "high", "gaussian", "subgaussian"):
+            assert np.array_equal(getattr(a.tail, name), getattr(b.tail, name))
+    for hypothesis in ("gaussian_tail", "coordinates", "rows"):
+        assert plain.verdict(hypothesis) == moved.verdict(hypothesis)
+    assert moved.norm_logit_bound == ldexp(plain.norm_logit_bound, 2 * exponent)
+    assert moved.entry_logit_bound == ldexp(plain.entry_logit_bound, 2 * exponent)
+
+
+@pytest.mark.parametrize("exponent", SCALES)
+def test_large_rows_of_any_size(exponent):
+    arrays = [drawn_away_from_the_ends(i) for i in range(3)]
+    plain = entry_statistics(*arrays, resamples=2)
+    moved = entry_statistics(*(np.ldexp(x, exponent) for x in arrays), resamples=2)
+    for t in (0.0, 1.0, 6.0, 9.0):
+        there = moved.large_rows(ldexp(t, exponent))
+        for a, b in zip(plain.large_rows(t), there, strict=True):
+            same = (a.rows, a.counted, a.low, a.high, a.predicted, a.gaussian)
+            assert same == (b.rows, b.counted, b.low, b.high, b.predicted, b.gaussian)
+    for t in (1e308, math.inf):
+        found = plain.large_rows(t)[0]
+        assert found.counted == found.predicted == found.gaussian == 0
+
+
+@pytest.mark.parametrize("size", [1e-170, 1e-160, 1e160, 1e200])
+def test_extreme_sizes_in_words_and_json(size):
+    Q, K, V = (normal([22, i], (100, 4)) for i in range(3))
+    found = entry_statistics(Q * size, K * size, V, resamples=20)
+    for matrix in "QK":
+        norm = found.of(matrix).psi_2
+        assert 0 < norm.low < norm.value < norm.high < math.inf
+        assert norm.value == pytest.approx(math.sqrt(8 / 3) * size, rel=0.2)
+        assert "nan" not in str(found)
+    record = json.loads(found.to_json())
+    square = record["matrices"][0]["variance"]["value"]
+    assert square == ("inf" if size > 1 else 0.0 if size < 1e-165 else pytest.approx(size**2, 0.3))
+    assert float(square) == found.of("Q").variance.value
+    assert set(record["matrices"][0]) == {
+        f.name for f in dataclasses.fields(MatrixStatistics)
+    } - {"row_max", "unit", "unit_square"}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_heavy_tails_of_any_size_are_rejected(size):
+    heavy = student(23, shape=(512, 8)) * size
+    found = entry_statistics(heavy, normal(24, (60, 8)), normal(25, (60, 8)), resamples=20)
+    assert found.rejected
+    assert found.verdict("gaussian_tail").p_value < 1e-6
+
+
+def test_a_column_of_another_size_is_tested_too():
+    x = student(26, shape=(512, 2))
+    x -= x.mean(axis=0)
+    away = x * np.array([1.0, 2.0**-600])
+    assert gaussian_tail(away) == gaussian_tail(x)
+    assert gaussian_tail(away) != gaussian_tail(x[:, :1])
+
+
+def test_statistics_are_compared_by_identity():
+    first, again = (entry_statistics(*three(), resamples=5) for _ in range(2))
+    for one_, other in (
+        (first, again), (first.of("Q"), again.of("Q")), (first.of("Q").tail, again.of("Q").tail)
+    ):  # fmt: skip
+        assert one_ == one_ and one_ != other
+        assert len({one_, other}) == 2
+    assert first.of("Q").psi_2 == again.of("Q").psi_2  # numbers alone: by value
+
+
+def test_each_array_may_have_its_own_dtype():
+    Q, K, V = three()
+    found = entry_statistics(Q.astype(np.float32), K, V.astype(">f8"), resamples=5)
+    plain = entry_statistics(Q.astype(np.float32).astype(np.float64), K, V, resamples=5)
+    assert found.to_json() == plain.to_json()
+
+
 def test_print_and_json():
     stats = entry_statistics(*three(), resamples=50)
     text = str(stats)
@@ -372,30 +489,103 @@ def test_cost():
     ("change", "error", "message"),
     [
         ({"Q": [[1.0]]}, TypeError, "`Q` is a list; an array is needed"),
-        ({"K": np.ones((60, 4), int)}, TypeError, "`K` has dtype int64; real floating point"),
-        ({"V": np.ones((60, 4), complex)}, TypeError, "`V` has dtype complex128; real floating"),
-        ({"Q": np.ones(4)}, ValueError, r"`Q` has shape \(4,\); \(..., rows, columns\)"),
-        ({"Q": np.ones((0, 4))}, ValueError, r"`Q` has shape \(0, 4\)"),
-        ({"K": np.full((60, 4), math.nan)}, ValueError, "`K` has 240 entries that are NaN"),
-        ({"K": np.ones((60, 5))}, ValueError, "`K` has 5 columns but `Q` has 4: both need"),
-        ({"V": np.ones((59, 4))}, ValueError, "`V` has 59 rows but `K` has 60: both need one"),
+        (
+            {"K": np.ones((60, 4), int)},
+            TypeError,
+            "`K` has dtype int64; real floating point is needed: convert it first",
+        ),
+        (
+            {"V": np.ones((60, 4), complex)},
+            TypeError,
+            "`V` has dtype complex128; real floating point is needed: convert it first",
+        ),
+        (
+            {"Q": np.ones(4)},
+            ValueError,
+            "`Q` has 1 dimension(s); it needs at least two, (..., n, d).",
+        ),
+        (
+            {"Q": np.ones((0, 4))},
+            ValueError,
+            "`Q` has no rows (n = 0); pass at least one query.",
+        ),
+        (
+            {"Q": np.ones((0, 60, 4))},
+            ValueError,
+            "the leading dimensions (0,) hold no head; pass at least one.",
+        ),
+        (
+            {"K": np.full((60, 4), math.nan)},
+            ValueError,
+            "`K` has 240 entries that are NaN or infinite; finite ones are needed",
+        ),
+        (
+            {"K": np.ones((60, 5))},
+            ValueError,
+            "`K` has 5 columns but `Q` has 4: both need the head dimension d.",
+        ),
+        (
+            {"V": np.ones((59, 4))},
+            ValueError,
+            "`V` has 59 rows but `K` has 60: each key needs one value.",
+        ),
         (
             {"Q": np.ones((2, 60, 4)), "K": np.ones((3, 60, 4))},
             ValueError,
-            r"leading shapes \[\(2,\), \(3,\), \(\)\]; shapes that broadcast",
+            "the leading dimensions of `Q`, `K`, `V` do not broadcast: (2,), (3,), ().",
         ),
-        ({"scale": 0.0}, ValueError, "`scale` is 0.0; a finite number above 0"),
-        ({"scale": math.nan}, ValueError, "`scale` is nan; a finite number above 0"),
-        ({"level": 1.0}, ValueError, r"`level` is 1.0; a number in \(0, 1\)"),
-        ({"alpha": 0.0}, ValueError, r"`alpha` is 0.0; a number in \(0, 1\)"),
-        ({"resamples": 0}, ValueError, "`resamples` is 0; at least 1"),
+        (
+            {"scale": 0.0},
+            ValueError,
+            "`scale` is 0; it must be positive and finite (None gives 1/sqrt(d)).",
+        ),
+        (
+            {"scale": math.nan},
+            ValueError,
+            "`scale` is nan; it must be positive and finite (None gives 1/sqrt(d)).",
+        ),
+        ({"scale": "x"}, TypeError, "`scale` is 'x' of type str; pass a real number."),
+        ({"level": 1.0}, ValueError, "`level` is 1.0; a number in (0, 1) is needed"),
+        ({"level": "a"}, TypeError, "`level` is 'a' of type str; pass a real number."),
+        ({"alpha": 0.0}, ValueError, "`alpha` is 0.0; a number in (0, 1) is needed"),
+        ({"alpha": 1j}, TypeError, "`alpha` is 1j of type complex; pass a real number."),
+        (
+            {"resamples": 0},
+            ValueError,
+            "`resamples` is 0; a size is at least 1 and at most 2**53.",
+        ),
+        ({"scale": True}, TypeError, "`scale` is True of type bool; pass a real number."),
+        (
+            {"resamples": 1},
+            ValueError,
+            "`resamples` is 1; an interval needs at least 2",
+        ),
+        (
+            {"resamples": 1.5},
+            TypeError,
+            "`resamples` is 1.5 of type float; a size is an integer.",
+        ),
+        ({"seed": -1}, ValueError, "`seed` is -1; it must not be negative."),
+        ({"seed": 0.5}, TypeError, "`seed` is 0.5 of type float; pass None or an integer."),
     ],
 )
 def test_messages(change, error, message):
     Q, K, V = three()
     given = {"Q": Q, "K": K, "V": V} | change
-    with pytest.raises(error, match=message):
-        entry_statistics(given.pop("Q"), given.pop("K"), given.pop("V"), **given)
+    with pytest.raises(error, match=f"^{re.escape(message)}$") as caught:
+        subquad.entry_statistics(given.pop("Q"), given.pop("K"), given.pop("V"), **given)
+    assert type(caught.value) is error
+
+
+def test_numbers_of_numpy_are_taken_as_they_are():
+    """No argument is refused, or moves a figure, for being NumPy's."""
+    plain = {"scale": 0.25, "level": 0.5, "alpha": 0.125, "resamples": 7, "seed": 3}
+    theirs = {
+        "scale": np.float32(0.25), "level": np.float64(0.5), "alpha": np.float16(0.125),
+        "resamples": np.int64(7), "seed": np.uint8(3),
+    }  # fmt: skip
+    first, again = (entry_statistics(*three(), **x).to_json() for x in (plain, theirs))
+    assert first == again
 
 
 def test_unknown_hypothesis():

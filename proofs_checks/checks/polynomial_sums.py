@@ -16,7 +16,6 @@ from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved
 from subquad.arrays import OUTWARD
 from subquad.bounds.rounding import (
-    FORMATS,
     polynomial_gammas,
     polynomial_sum_error,
     polynomial_underflow,
@@ -26,7 +25,6 @@ from subquad.engine.naive import polynomial as naive_polynomial
 from subquad.features import block_sizes, exponents
 
 Bound = Callable[..., Any]
-SMALL_ETA = 2.0 * FORMATS["float32"].normal * FORMATS["float32"].u  # smallest subnormal
 
 
 @cache

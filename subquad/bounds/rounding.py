@@ -23,7 +23,7 @@ TENSOR_CORES = (
     "a step of the tensor cores is off by 5 2^-23 at most of the sum of the absolute values of "
     "its products and the sum so far"
 )
-"""Of the fused passes alone: `engine.fused_sizes.STEP_ERROR`."""
+"""Of the fused passes alone: `engine.fused_rounding.STEP_ERROR`."""
 EXP_ULPS = 4
 
 

@@ -9,12 +9,8 @@ from subquad.engine.dispatch import accumulate, contract, exact_block, stored_dt
 from subquad.engine.fused_sizes import OPERANDS
 from subquad.engine.sizes import (
     EXACT_KEY_BLOCK,
-    FEATURE_CHUNK,
     KEY_TILE,
     contraction_length,
-    feature_chunk_count,
-    feature_dot_length,
-    key_dot_length,
     tile_count,
     tile_size,
 )
@@ -22,7 +18,6 @@ from subquad.engine.state import State
 
 __all__ = [
     "EXACT_KEY_BLOCK",
-    "FEATURE_CHUNK",
     "KEY_TILE",
     "OPERANDS",
     "UNSHIFTED_LOGITS",
@@ -31,9 +26,6 @@ __all__ = [
     "contract",
     "contraction_length",
     "exact_block",
-    "feature_chunk_count",
-    "feature_dot_length",
-    "key_dot_length",
     "stored_dtype",
     "tile_count",
     "tile_size",

@@ -1,11 +1,11 @@
 """What the passes on the CPU cost beside their arithmetic: Python's own work, and waiting threads.
 
-A step is one NumPy call on a tile, of the microsecond or more that it costs whatever the tile
-holds; beside other threads each is a chance to wait for the interpreter, and then costs several.
-Where features are few, steps are most of the time. The first `THREAD_WORK` operations of a
-pass are done at the pace of one thread, or cost as much by starting others. And where tokens are
-few, most of the time is that of accumulators, one for each group of tiles, zeroed in fresh memory,
-added up, and made into tables. All are counted from the sizes, like the tiles themselves.
+A step is one NumPy call on a tile: a microsecond or more, whatever the tile holds, and several
+where it waits for the interpreter, which other threads want as well. Where features are few, steps
+are most of the time. The first `THREAD_WORK` operations of a pass are done at the pace of one
+thread, or cost as much by starting others. And where tokens are few, most of the time goes into
+accumulators, one for each group of tiles: zeroed in fresh memory, added up, and made into tables.
+All are counted from the sizes, like the tiles themselves.
 """
 
 from __future__ import annotations
@@ -32,16 +32,22 @@ BLOCK_STEPS = 12.0
 PAIR_WORK = 40
 """What exp of a logit and its maximum count, in operations of the products."""
 GATHERED, ORDERED = 0.9, 0.3
-"""Passes over the input more, where rows are taken from it and their sums put back in their places:
-out of order both miss the cache; and where they are put in order before."""
+"""Passes over the input more: where rows are taken from it and their sums put back in their places,
+which misses the cache both times; and where rows are put in order before that."""
 
 
 @dataclass(frozen=True)
 class Calls:
     """What some passes cost beside their arithmetic.
 
-    Steps; operations of polynomials, and exact pairs, that one thread does while the others wait;
-    bytes of accumulators and tables, filled and read again.
+    Attributes
+    ----------
+    steps : float
+        NumPy calls, or what costs as much.
+    alone, alone_pairs : float
+        Operations of polynomials, and exact pairs, that one thread does while the others wait.
+    filled : float
+        Bytes of accumulators and tables, filled and read again.
     """
 
     steps: float = 0.0

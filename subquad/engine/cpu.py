@@ -1,7 +1,7 @@
 """The two passes on NumPy: O(m r d_v) and O(n r d_v), memory O(r d_v + tiles), r = C(d+g, g).
 
-Large ones run compiled where numba is (`fast`): the same tiles and chunks, so all below holds for
-them too; their columns are padded to whole registers.
+Large ones run compiled where numba is installed (`fast`): the same tiles and chunks, so all below
+holds for them too; their columns are padded to whole registers.
 
 Rounding, degree by degree. u is the unit roundoff of the compute dtype, u64 = 2^-53. Every
 number of the result is a sum over (monomial alpha, key j) of
@@ -20,8 +20,9 @@ number of the result is a sum over (monomial alpha, key j) of
 
 So L_k = T + min(r_k, C) + 2k - 1 in u, plus tiles + chunks + degree + 3 in u64, and since
 sum_alpha multinomial |q^alpha| |k^alpha| <= (|q| |k|)^k, degree k is off by at most
-gamma_{L_k} |q|^k M_k, M_k = sum_j w_j |k_j|^k (`sizes.contraction_length`). Degree 0 is summed
-in float64: T + tiles + degree + 1 roundings in u64, none in u. The last column is bounded alike.
+gamma_{L_k} |q|^k M_k, M_k = sum_j w_j |k_j|^k (`cpu_norms`); L_k is `sizes.contraction_length`.
+Degree 0 is summed in float64: T + tiles + degree + 1 roundings in u64, none in u. The last column
+is bounded alike.
 Not counted: the rounding of the inputs to the compute dtype, which is done before.
 
 Assumed: no overflow (it shows as inf or NaN), and no underflow. Each product that does underflow
@@ -31,12 +32,14 @@ that adds, to a row and |c_k|, at most 2 eta [ |q|_1^k ((k-1) Y^(k-1) sum_j w_j 
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from subquad.engine import fast, sizes
-from subquad.engine.threads import ENTRY_WORK, for_each, parallel_map
+from subquad.engine.cpu_blocks import over_rows
+from subquad.engine.cpu_norms import norm_moments
+from subquad.engine.threads import for_each
 from subquad.engine.tiles import FeatureTile, product, products
 from subquad.features import block_sizes, multinomials
 
@@ -73,7 +76,7 @@ def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
     for_each(groups * pieces, setup, one_share, work)
     total = _added(sums, columns)
     parts = [total[a:b] for a, b in itertools.pairwise(np.cumsum([0, *blocks]))]
-    return parts, _norm_moments(K, W, degree)
+    return parts, norm_moments(K, W, degree)
 
 
 def _added(sums: np.ndarray, columns: int) -> np.ndarray:
@@ -86,18 +89,8 @@ def _added(sums: np.ndarray, columns: int) -> np.ndarray:
         for part in sums:
             total[rows] += part[rows, :columns]
 
-    _over_rows([total], block)
+    over_rows([total], block)
     return total
-
-
-def _over_rows(arrays, function: Callable[[int, slice], None]) -> None:
-    """Call function(k, rows) over blocks of rows of every array, on all threads."""
-    step = sizes.STATE_ROWS
-    parallel_map(
-        lambda item: function(*item),
-        [(k, slice(i, i + step)) for k, x in enumerate(arrays) for i in range(0, len(x), step)],
-        ENTRY_WORK * sum(x.size for x in arrays),
-    )
 
 
 class _KeyTiles:
@@ -155,42 +148,6 @@ class _KeyTiles:
                 )  # fmt: skip
 
 
-def _norm_moments(K, W, degree: int) -> np.ndarray:
-    """Return M_k = sum_j w_j |k_j|^k for k = 0..degree, at least the exact ones."""
-    m, d = K.shape
-    if m == 0:
-        return np.zeros(degree + 1)
-    norms = np.zeros((-(-m // sizes.STATE_ROWS), degree + 1))
-
-    def block(_: int, rows: slice) -> None:
-        _add_norms(K[rows], W[rows, -1], norms[rows.start // sizes.STATE_ROWS])
-
-    _over_rows([K], block)
-    return _rounded_up(norms.sum(axis=0), m, d)
-
-
-def _add_norms(K, weight, norms: np.ndarray) -> None:
-    squares = np.einsum("ij,ij->i", K, K, dtype=np.float64)
-    norm = np.sqrt(squares)
-    faint = squares < 2.0**-960  # where a square may have underflowed
-    if faint.any():
-        norm[faint] = np.sqrt(K.shape[1]) * np.abs(K[faint]).max(axis=1)
-    power, weight = np.ones(len(K)), weight.astype(np.float64)
-    counted = (norm > 0) & (weight > 0)
-    for k in range(len(norms)):
-        # Never let a term underflow to 0: the moment is an upper bound.
-        norms[k] += np.maximum(weight * power, 2.0**-1022, where=counted, out=weight * power).sum()
-        power *= norm
-        np.maximum(power, 2.0**-1022, where=counted, out=power)
-
-
-def _rounded_up(norms: np.ndarray, m: int, d: int) -> np.ndarray:
-    """Return sums that are at least the exact ones: roundings are fewer than m + k (d/2 + 4)."""
-    k = np.arange(len(norms))
-    factor = 1.0 + (m + k * (d / 2 + 4) + 8) * 2.0**-52
-    return np.where(norms > 0, np.nextafter(norms * factor, np.inf), norms)
-
-
 def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (numerator (n, d_v), last column by degree (n, len(coefficients))), float64."""
     (n, d), columns, degree = Q.shape, moments[0].shape[1], len(coefficients) - 1
@@ -228,7 +185,7 @@ def _fill(table: np.ndarray, moments, d: int) -> None:
         np.multiply(moments[k + 1][rows], multinomials(d, k + 1)[rows, None], out=parts[k][rows],
                     casting="same_kind")  # fmt: skip
 
-    _over_rows(parts, block)
+    over_rows(parts, block)
 
 
 class _QueryTiles:

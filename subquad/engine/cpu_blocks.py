@@ -1,7 +1,7 @@
-"""Blocks of rows that stay in cache, and how rows enter them. NumPy.
+"""Blocks of rows dealt to threads, and how rows enter them. NumPy.
 
-Each thread computes in a block of its own, allocated once: a fresh one for every block would cost
-more than the arithmetic.
+In `over_blocks` each thread computes in a block of its own, which stays in cache and is allocated
+once: a fresh one for every block would cost more than the arithmetic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from subquad.engine.threads import ENTRY_WORK, for_each
+from subquad.engine import sizes
+from subquad.engine.threads import ENTRY_WORK, for_each, parallel_map
 
 BLOCK_ENTRIES = 2**18
 """Entries of a block: 2 MiB in float64. In shorter ones two threads wait for the interpreter."""
@@ -35,6 +36,16 @@ def over_blocks(
 def block_rows(columns: int) -> int:
     """Return the rows of a block."""
     return max(1, BLOCK_ENTRIES // columns)
+
+
+def over_rows(arrays, function: Callable[[int, slice], None]) -> None:
+    """Call function(k, rows) for each block of rows of every arrays[k], on all threads."""
+    step = sizes.STATE_ROWS
+    parallel_map(
+        lambda item: function(*item),
+        [(k, slice(i, i + step)) for k, x in enumerate(arrays) for i in range(0, len(x), step)],
+        ENTRY_WORK * sum(x.size for x in arrays),
+    )
 
 
 def entering(pre, centre, post) -> Callable[[Any, np.ndarray], None]:

@@ -59,15 +59,15 @@ def _norms(y: np.ndarray) -> np.ndarray:
 
 
 def _outward(d: int) -> float:
-    """Return what makes good the roundings of a norm of d numbers: twice those of its d + 1."""
+    """Return a factor that makes up for the roundings of a norm of d numbers: < d/2 + 4."""
     return 1.0 + (d + 8) * 2.0**-53
 
 
 def surveys(xs, pres, centres) -> list[tuple[Any, Any, float]]:
     """Return (norms, mean, how far off the mean may be) of the rows of each x * pre - centre.
 
-    In one pass of float32 where x is float32 and the numbers are far from the ends of its range;
-    the norms are float32 numbers then, else float64.
+    In one pass of float32 where x is float32, pre is not extreme and centre / pre is a float32
+    vector; the norms are float32 numbers then, else float64.
     """
     single = xs[0].dtype == np.float32 and xs[0].shape[1] <= 2**16
     offsets = [np.asarray(centre / pre, dtype=np.float32 if single else np.float64)
@@ -87,11 +87,11 @@ def _in_float64(x, pre, centre) -> tuple[Any, Any, float]:
 
 
 def _in_float32(xs, pres, offsets) -> Iterator[tuple[Any, Any, float]]:
-    """Yield what `surveys` returns of float32 rows, in units of 1/pre about offset * pre.
+    """Yield what `surveys` returns of each float32 x, from the rows of x - offset, times pre.
 
-    Rounded up: with u = 2^-24 each computed entry is within u of the true one, the sum of d
-    squares within gamma_d and 2^-28 (underflow), and three roundings follow: short by less than
-    (d + 8) u, which is made good.
+    Norms are rounded up: with u = 2^-24 each computed entry is within u of the true one, the sum
+    of d squares within gamma_d and 2^-28 (underflow), and three roundings follow: short by less
+    than (d + 8) u, which is made good.
     """
     if not xs:
         return

@@ -37,6 +37,7 @@ RATIO_SPREAD, NOISE = 0.34, 0.1
 """Standard deviations, in logarithms: of a rate about its typical ratio to the others, of a probe
 about what the rates make of it."""
 ROUNDS, SHORT = 2, 2.5e-3
+"""How often each probe has its turn; seconds below which it is called twice in one."""
 STEADY = 1.2
 """What a run takes in the median over the least of a few: probes are the least, since the first of
 a process are slow, and a run is predicted in the median."""
@@ -55,8 +56,8 @@ Probe = tuple[np.ndarray, Callable[[], object]]
 def speeds() -> tuple[dict[str, dict[str, float]], float]:
     """Return the rates of each compute dtype by name, per second, and the seconds of a call.
 
-    Under 0.3 s, once a process; once more where it has come to run compiled passes, which take
-    longer to load and are not for the sake of a measurement.
+    Under 0.3 s, once a process, and once more when it has come to run compiled passes; these are
+    not loaded for the sake of a measurement, which would take longer.
     """
     return _speeds(fast.in_use())
 
@@ -68,7 +69,7 @@ def _speeds(_compiled: bool) -> tuple[dict[str, dict[str, float]], float]:
 
 def measured() -> tuple[dict[str, dict[str, float]], float]:
     """Return what `speeds` does, measured now."""
-    # Compiled passes hold half as many in a register; to load them for that would take longer.
+    # Of compiled passes half the lanes are known; to have them in float64 would take longer.
     both = tuple(name for name in WIDE if not (fast.in_use() and name.startswith("polynomial")))
     probes, wide = _probes("float32", PROBES), _probes("float64", both)
     rounds = ROUNDS + fast.in_use()  # in the first, compiled passes are loaded
@@ -76,7 +77,7 @@ def measured() -> tuple[dict[str, dict[str, float]], float]:
     amounts = np.array([amount for amount, _ in probes.values()])
     typical = COMPILED_SECONDS if fast.in_use() else TYPICAL_SECONDS
     fitted = STEADY * fit(amounts, np.array([*seconds.values()]), typical)
-    # Timed once, so half of it is what half the lanes say. The wider format is never faster.
+    # Timed once only, so averaged with 1/2, what half the lanes say. Float64 is never faster.
     slow = _timed({name: call for name, (_, call) in wide.items()}, 1)
     exact, polynomial = (
         min(1.0, (0.5 * seconds[name] / slow[name]) ** 0.5) if name in slow else 0.5
@@ -111,7 +112,7 @@ def fit(
 
 
 STEPS = 25
-"""Of Gauss and Newton; a few do, more where the machine is far from the typical one."""
+"""Gauss-Newton steps of `fit`; a few do, more where the machine is far from the typical one."""
 
 
 def _timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

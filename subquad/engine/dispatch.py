@@ -14,7 +14,7 @@ COMPUTE_DTYPES = ("float32", "float64")
 
 
 def stored_dtype(compute: str) -> str:
-    """Return the dtype of the arrays that a compute dtype takes: operands are split from float32.
+    """Return the dtype of the rows that a compute dtype takes: operands are made of float32 rows.
 
     Compute dtypes are COMPUTE_DTYPES and, on some GPUs, `fused_sizes.OPERANDS`.
     """
@@ -39,19 +39,21 @@ def accumulate(
     key_centre : NumPy array (d,)
         Carried as metadata, as are `weight_shift` and `balance`: Q must be prepared alike.
     operands : {"bfloat16", "bfloat16x3"}, optional
-        By the fused passes, which need float32 on a GPU that has them, and m >= 1.
+        By the fused passes, which need float32 on a GPU that has them, m >= 1, and a shape that
+        is `fused_sizes.fusable`.
 
     Raises
     ------
     ValueError
-        On shapes, dtypes or a degree that do not fit.
+        On shapes, dtypes, a degree or operands that do not fit.
     TypeError
         If the arrays are not all NumPy's or all CuPy's.
 
     Notes
     -----
     O(m r d_v) time, r = C(d + degree, degree). Bit-identical for any number of threads, and on
-    every run on one GPU. Accuracy: see `subquad.engine.cpu`.
+    every run on one GPU. Accuracy: see `subquad.engine.cpu` or, with
+    `operands`, `subquad.engine.fused_rounding`.
     """
     on_gpu = _on_gpu(K=K, W=W)
     _on_gpu(key_centre=key_centre)
@@ -92,7 +94,8 @@ def _fused_accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, 
     from subquad.engine import gpu_fused  # brings CuPy
 
     moments, norms = gpu_fused.accumulate(K[None], W[None], degree, operands)
-    # Sums in float64, in any order; entries below 2^-63 have a square that float32 has not.
+    # First for the sums, in float64 in any order; then for entries below 2^-63, whose squares
+    # float32 has not.
     raised = prepare.to_host(norms[0]) * (1.0 + (K.shape[0] + 64) * 2.0**-53 + 2.0**-50)
     raised[1:] += raised[0] * 2.0**-50
     return gpu_fused.split(moments[0], K.shape[1], degree), raised
@@ -106,7 +109,7 @@ def contract(Q: Any, state: State, coefficients: Sequence[float] | Any) -> tuple
 
     Parameters
     ----------
-    Q : array (n, d), dtype of the State
+    Q : array (n, d), dtype `stored_dtype(state.dtype)`
         Queries, multiplied by scale and balanced.
     state : State
         From `accumulate`, possibly a sum.
@@ -122,12 +125,13 @@ def contract(Q: Any, state: State, coefficients: Sequence[float] | Any) -> tuple
 
     Notes
     -----
-    O(n r d_v) time, and O(r d_v) to convert the moments. Accuracy: see `subquad.engine.cpu`.
+    O(n r d_v) time, and O(r d_v) to convert the moments. Accuracy: see `accumulate`.
     """
     on_gpu = _on_gpu(Q=Q, moments=state.moments[0])
     _check_rows(Q, "Q", state.d)
-    if Q.dtype.name != stored_dtype(state.dtype):
-        msg = f"`Q` is {Q.dtype.name} but the State was computed in {state.dtype}: convert `Q`."
+    if Q.dtype.name != (needed := stored_dtype(state.dtype)):
+        msg = (f"`Q` is {Q.dtype.name} but the State was computed in {state.dtype}: "
+               f"convert `Q` to {needed}.")  # fmt: skip
         raise ValueError(msg)
     c = np.asarray(coefficients, dtype=np.float64)
     if c.ndim != 1 or not 1 <= len(c) <= state.degree + 1:
@@ -150,9 +154,9 @@ def _fused_contract(Q: Any, state: State, c: np.ndarray) -> tuple[Any, Any]:
     from subquad.engine import gpu_fused  # brings CuPy
 
     least = min(DEGREES)
-    padded = np.append(c, np.zeros(max(0, least + 1 - len(c))))  # there is no pass below
-    moments = gpu_fused.joined(state.moments[: len(padded)])
-    numerator, by_degree = gpu_fused.contract(Q[None], moments, padded, state.dtype)
+    raised = np.append(c, np.zeros(max(0, least + 1 - len(c))))  # there is no pass below
+    moments = gpu_fused.joined(state.moments[: len(raised)])
+    numerator, by_degree = gpu_fused.contract(Q[None], moments, raised, state.dtype)
     wide = (x[0].astype(np.float64) for x in (numerator, by_degree[..., : len(c)]))
     return tuple(wide)
 

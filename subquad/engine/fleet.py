@@ -1,7 +1,7 @@
 """Fleet: rows in shards on several devices, and the few ways in which shards hear of each other.
 
-Queries and keys are cut into contiguous runs of rows, one for each rank, of any lengths, none
-among them. A process holds the shards of its `local` ranks: all of them where one process has
+Queries and keys are cut into contiguous runs of rows, one for each rank, of any lengths, also 0.
+A process holds the shards of its `local` ranks: all of them where one process has
 every device, one where every process makes the same calls on a device of its own. What crosses
 shards is stacked or joined in the order of the ranks, and each rank takes sums from the stack by
 itself, in that order: all ranks have the same bits, and the same layout has them on every run.
@@ -91,9 +91,9 @@ class Fleet(ABC):
         )
 
     def sum(self, parts: Sequence[Any]) -> list[Any]:
-        """Return the sum over all ranks, float64, on each device: within one rounding of it.
+        """Return the sum over all ranks, float64, on each device.
 
-        And within about (ranks 2^-53)^2 of the sum of absolute values.
+        Off by one rounding, and about (ranks 2^-53)^2 of the sum of absolute values.
         """
         return list(parts) if self.ranks == 1 else self.map(self.added, self.stack(parts))
 
@@ -171,8 +171,8 @@ class Sharded:
 def ordered_sum(stack: Any) -> Any:
     """Return stack[0] + stack[1] + ..., what each addition loses added up as well (Knuth; Sum2).
 
-    Within one rounding of the exact sum, and (count 2^-53)^2 of the sum of absolute values (Ogita,
-    Rump and Oishi 2005).
+    Off by one rounding, and (count 2^-53)^2 of the sum of absolute values (Ogita, Rump and Oishi
+    2005).
     """
     total, lost = stack[0], None
     for x in stack[1:]:

@@ -26,11 +26,11 @@ from subquad.engine.gpu_tiles import (
     Factors,
     add_up,
     factors,
-    padded,
     step_numbers,
     tokens_first,
     tokens_last,
 )
+from subquad.engine.tiles import padded
 from subquad.features import block_sizes, multinomials
 
 KEY_FEATURES, QUERY_TOKENS = 4096, 8192

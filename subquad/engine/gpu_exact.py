@@ -10,10 +10,8 @@ ulp in float64 and 2 in float32 over the full range (CUDA C++ Programming Guide,
 Functions", compiled without --use_fast_math), inside the 4 that are assumed. The order of every
 sum is fixed by the sizes.
 
-On one H100, d = 64, float32: 3.8 ms at 16,384 queries and keys and 46.5 ms at 65,536 (4.1 and 50.8
-where row maxima are needed); in the same run PyTorch's memory-efficient attention in float32 took
-2.4 and 34.9 ms, cuDNN's in bfloat16 2.3 ms at 65,536. PyTorch's kernels are not used here: how
-they round is not documented, so nothing that we could certify would come out.
+PyTorch's kernels are faster and not used here: how they round is not documented, so nothing that we
+could certify would come out.
 """
 
 from __future__ import annotations
@@ -28,7 +26,8 @@ from subquad.engine import gpu_kernels, sizes
 from subquad.engine.cpu_exact import LN2, UNSHIFTED_LOGITS
 from subquad.engine.gpu_blas import Multiply, pedantic
 from subquad.engine.gpu_prepare import device_measures
-from subquad.engine.gpu_tiles import MOST_ROWS, add_up, padded, step_numbers, tokens_first
+from subquad.engine.gpu_tiles import MOST_ROWS, add_up, step_numbers, tokens_first
+from subquad.engine.tiles import padded
 
 ROWS = 8192
 """Most rows of a step."""

@@ -2,9 +2,9 @@
 
 NCCL moves the bytes where there is NCCL and no device is named twice, copies between peers do
 elsewhere; nothing is added up on the way, so the bits do not depend on which. Devices of one
-process share its interpreter: fused passes take a few launches, while the portable ones, of many
-short steps, seem bound by what the host can launch: of twice the speed of one H200, two reached
-0.54 and 0.72 in two runs, against 0.90 to 0.92 fused. One process a device has no such bound.
+process share its interpreter: fused passes take a few launches; of the portable ones, many short
+steps, less of each device's speed is left (see the record of `experiments.many_gpus`). One process
+a device has no interpreter to share.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The fused passes on Hopper: features in registers, products on tensor cores (`fused/`).
 
 For degrees 2 and 3, d a multiple of 16 up to 128, d_v up to 128, any number of heads in one
-launch. Time is that of the products: about 2 (n + m) r (d_v + 8) operations at three quarters of
-the rate of a large bfloat16 product; no feature is ever written to memory. Partial sums are added
-in a fixed order, so that the same input gives the same bits on every run. Accuracy: see
-`subquad.engine.fused_sizes`.
+launch. Time is that of the products, about 2 (n + m) r (d_v + 8) operations, three times as many
+where operands are split: see the record of `experiments.gpu`. No feature is ever written to memory.
+Partial sums are added in a fixed order, so that the same input gives the same bits on every run.
+Accuracy: see `subquad.engine.fused_rounding`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, Any]:
     """Return (moments (heads, r, d_v + 1), norm moments (heads, degree + 1)), float64.
 
     K is (heads, m, d) and W (heads, m, d_v + 1), float32, m >= 1; both results are on the device,
-    the moments in graded order, the norm moments those of K before it was rounded, rounded up.
+    the moments in graded order, the norm moments those of K before it was rounded: of norms rounded
+    up in float32, but for entries below 2^-63, and summed in float64 to the nearest.
     """
     K, W = cupy.ascontiguousarray(K), cupy.ascontiguousarray(W)
     (heads, m, d), columns = K.shape, W.shape[2]
@@ -58,7 +59,7 @@ def contract(
     is numerator over normaliser. Degrees above the State's are 0 in the second.
     """
     Q, moments = cupy.ascontiguousarray(Q), cupy.ascontiguousarray(moments)
-    c = padded(coefficients)
+    c = four_coefficients(coefficients)
     (heads, n, d), d_v, degree = Q.shape, moments.shape[2] - 1, np.shape(coefficients)[-1] - 1
     sizes = sizes_for(d, d_v, degree, operands)
     assert moments.shape[1] == feature_dimension(d, degree), (moments.shape, degree)
@@ -72,8 +73,8 @@ def contract(
     return out, by_degree
 
 
-def padded(coefficients: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return coefficients (..., degree + 1) as those of four degrees, float64."""
+def four_coefficients(coefficients: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return coefficients (..., degree + 1) as (..., 4), float64: 0 for the degrees above."""
     c = np.asarray(coefficients, dtype=np.float64)
     four = np.zeros((*c.shape[:-1], 4))
     four[..., : c.shape[-1]] = c
@@ -110,6 +111,6 @@ def split(moments: Any, d: int, degree: int) -> list[Any]:
 
 
 __all__ = [
-    "OPERANDS", "OPTIONS", "accumulate", "available", "contract", "joined", "padded",
+    "OPERANDS", "OPTIONS", "accumulate", "available", "contract", "four_coefficients", "joined",
     "product_source", "source", "split", "uploaded",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The portable CUDA kernels: compiled once per process for the device at hand, then launched."""
+"""The portable CUDA kernels: compiled when a device first needs them, then launched."""
 
 from functools import lru_cache
 from itertools import product

@@ -1,8 +1,8 @@
-"""The passes of `subquad.engine.prepare` on CuPy: one kernel each, bit for bit the CPU's numbers.
+"""The passes of `subquad.engine.prepare` on CuPy: entry by entry bit for bit the CPU's numbers.
 
 The kernels are compiled without fused multiply-adds, and round float64 once to what is stored.
-Sums of a row (norms, dot products) are taken in another order than on the CPU, a fixed one; the
-bounds hold for any.
+Sums (norms, dot products, means, changes of basis) are taken in another order than on the CPU, a
+fixed one; the bounds hold for any.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def row_measures(x, pre, centre) -> tuple[np.ndarray, np.ndarray]:
 
 
 def device_measures(x, pre, centre) -> tuple[Any, Any]:
-    """Return the same on the device."""
+    """Return what `row_measures` does, on the device."""
     n, d = x.shape
     norms, entries = cupy.empty(n), cupy.empty(n)
     outward = 1.0 + (d + 8) * 2.0**-53

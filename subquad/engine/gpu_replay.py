@@ -2,9 +2,10 @@
 
 What the bound rests on (largest norms, means of the keys, ranges of the values) is found on the
 device beside the work, and all but the queries' norms reach the host while their pass still runs.
-Beside the two passes, which take the rows as they are, V is read once more. What is the same in
-every run (sizes, launches, units) is kept in `Heads`, and the launches as CUDA graphs
-(`subquad.engine.gpu_runs`), so that a run is little more than two launches.
+Beside the two passes, which take the rows as they are, V is read once more, and K as well where
+keys have weights. What is the same in every run (sizes, launches, units) is kept in `Heads`, and
+the launches as CUDA graphs (`subquad.engine.gpu_runs`), so that a run is little more than two
+launches.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Heads:
     ) -> None:  # fmt: skip
         self._shape, self.heads, degree = shape, len(units), coefficients.shape[1] - 1
         own = (_sides([u.key for u in units]), _sides([u.query for u in units]),
-               gpu_fused.padded(coefficients), _tilts(units), limits)  # fmt: skip
+               gpu_fused.four_coefficients(coefficients), _tilts(units), limits)  # fmt: skip
         self._own = [gpu_fused.uploaded(x) for x in own]
         self._at = [x.data.ptr for x in self._own]
         tilted = any(u.tilt is not None for u in units)

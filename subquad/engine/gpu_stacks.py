@@ -1,4 +1,4 @@
-"""The passes over stacks of `subquad.engine.prepare` on CuPy: one launch and one transfer each.
+"""The passes over stacks of `subquad.engine.prepare` on CuPy: a launch or two for all heads.
 
 A head is shared out by its sizes alone, so that it has the same bits in any stack.
 """

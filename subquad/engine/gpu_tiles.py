@@ -21,11 +21,6 @@ SLICES = 32
 """Most slices that one thread adds up where there are few sums and many slices."""
 
 
-def padded(columns: int) -> int:
-    """Return `columns` rounded up to a multiple of 8: cuBLAS reads rows 16 bytes aligned."""
-    return -(-columns // 8) * 8
-
-
 def step_numbers(dtype: str) -> int:
     """Return how many numbers of `dtype` the features of a step and their product may be."""
     return min(TILE_BYTES, cupy.cuda.Device().mem_info[1] // 32) // np.dtype(dtype).itemsize

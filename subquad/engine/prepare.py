@@ -3,7 +3,8 @@
 Everything is computed in float64 and rounded once to the compute dtype; no copy of the input in
 float64 is ever held. What is of the input's size stays in its array library and on its device;
 what is not (ranges, means, sampled rows) and the magnitudes of rows come to the host, NumPy
-float64. `pre`, `centre`, `post` and their like are floats or NumPy arrays (columns,), float64.
+float64 unless said. `pre`, `centre`, `post` and their like are floats or NumPy arrays (columns,),
+float64.
 """
 
 from __future__ import annotations

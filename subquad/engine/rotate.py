@@ -1,9 +1,9 @@
 """A common basis for queries and keys, Q A and K B with A B^T near 1, and its passes. O(n d^2).
 
 Q M and K M^-T leave every q.k alone, whatever the invertible M. With L_q, L_k the square roots of
-the second moments and U S W^T the singular values of L_q L_k, the basis M = L_k W S^(-1/2) makes
-both second moments S: balanced, and diagonal at once. The inverse is computed, so the product is
-off by what `distortion` measures; nothing else rests on M being right.
+the second moments and L_q L_k = U S W^T its singular value decomposition, A = L_k W S^(-1/2) and
+B = A^-T make both second moments S: balanced, and diagonal at once. The inverse is computed, so
+A B^T is off 1 by what `distortion` bounds; nothing else rests on A and B being right.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from subquad.engine.threads import single_threaded_blas
 from subquad.features.anisotropic import MONOMIALS_MAX, BestFirst
 
 SAMPLE = 4096
+"""Most rows of a side that its second moment is taken from."""
 RIDGE = 2.0**-26
+"""Least eigenvalue of `_root` over its largest, or more."""
 U64, ETA = 2.0**-53, 2.0**-1074
 
 Affine = tuple[Any, Any, Any]
@@ -39,8 +41,6 @@ class Rotation:
         order of sums; rounded up. Their products fall, each pair within a factor 4.
     inexact, size : float
         Upper bounds of the Frobenius norms of 1 - A B^T and of |A| |B|^T.
-    query_moments, key_moments : arrays (d, d)
-        Mean of x x^T over a sample of the prepared rows.
     """
 
     query_basis: np.ndarray
@@ -49,8 +49,6 @@ class Rotation:
     key_reach: np.ndarray
     inexact: float
     size: float
-    query_moments: np.ndarray
-    key_moments: np.ndarray
 
     def distortion(self, u: float) -> float:
         """Return c with |q.k - x.y| <= c |q| |k|, x = q A and y = k B as computed and stored.
@@ -76,13 +74,14 @@ def measure_rotation(
         found = _from_sample(Q, K, query, key)
         if found is None:
             return None
-        A, B, moments = found
-        reach = _reach(Q, query, A, query_norm), _reach(K, key, B, key_norm)
-        return _ordered(A, B, reach[0], reach[1], moments)
+        A, B = found
+        return _ordered(A, B, _reach(Q, query, A, query_norm), _reach(K, key, B, key_norm))
 
 
-def _from_sample(Q: Any, K: Any, query: Affine, key: Affine) -> tuple[Any, Any, Any] | None:
-    """Return the better basis of both sides and their second moments; None where hopeless."""
+def _from_sample(
+    Q: Any, K: Any, query: Affine, key: Affine
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the better basis (A, B) of both sides; None where hopeless."""
     q, k = (
         prepare.to_host(prepare.affine(x[:: -(-x.shape[0] // SAMPLE)], *side, "float64"))
         for x, side in ((Q, query), (K, key))
@@ -97,7 +96,7 @@ def _from_sample(Q: Any, K: Any, query: Affine, key: Affine) -> tuple[Any, Any, 
             left = _left_over(box)
             if left is not None:
                 found.setdefault(left, (A, B))
-    return (*found[min(found)], moments) if found else None
+    return found[min(found)] if found else None
 
 
 def rotated(x: Any, side: Affine, basis: np.ndarray, dtype: str) -> Any:
@@ -149,18 +148,15 @@ def _left_over(box: np.ndarray, count: int = 256) -> float | None:
 
 
 def _ordered(
-    A: np.ndarray, B: np.ndarray, query_reach: np.ndarray, key_reach: np.ndarray,
-    moments: tuple[np.ndarray, np.ndarray],
-) -> Rotation:  # fmt: skip
+    A: np.ndarray, B: np.ndarray, query_reach: np.ndarray, key_reach: np.ndarray
+) -> Rotation:
     """Return the Rotation, coordinates by falling product, both sides balanced in each."""
     order = np.argsort(-(query_reach * key_reach), kind="stable")
     lean = np.round(np.log2(key_reach[order] / query_reach[order]) / 2.0)
     up = np.ldexp(1.0, np.clip(np.nan_to_num(lean), -200, 200).astype(int))
     A, B = A[:, order] * up, B[:, order] / up
     inexact, size = _departure(A, B)
-    return Rotation(
-        A, B, query_reach[order] * up, key_reach[order] / up, inexact, size, *moments
-    )
+    return Rotation(A, B, query_reach[order] * up, key_reach[order] / up, inexact, size)
 
 
 def _departure(A: np.ndarray, B: np.ndarray) -> tuple[float, float]:

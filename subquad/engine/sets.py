@@ -1,4 +1,4 @@
-"""The two passes over any set of monomials on NumPy: O((m + n) r d_v), features r * tile at once.
+"""The two passes over any set of r monomials on NumPy: O((m + n) r d_v), r tile features a thread.
 
 Rounding. u is the unit roundoff of the compute dtype, u64 = 2^-53, g the degree of the set. Every
 number of the result is a sum over (monomial s, key j) of c_s x^s y_j^s w_j, c_s = 1 / alpha!, and
@@ -6,15 +6,17 @@ each summand passes through
 
 * g - 1 roundings in u: the monomial of the key; as many for that of the query;
 * T in u: product and sum over the keys of a tile, T = `tile_size`;
-* fewer than `tile_count` in u64: sums over tiles, then over groups, in order;
+* fewer than tiles = ceil(m / TILE_MIN) + 8 in u64: sums over tiles, then over groups, in order;
 * g in u64: c_s by divisions, and its product with the moment; 1 in u: that, stored;
 * min(r, C) in u: product and sum over a chunk of monomials, C = `sizes.FEATURE_CHUNK`;
-* ceil(r / C) in u64: sums over chunks.
+* chunks = ceil(r / C) in u64: sums over these.
 
-So with L = T + min(r, C) + 2g - 1 in u, plus tiles + chunks + g in u64, the result is off by at
-most gamma_L sum_s c_s |x^s| sum_j w_j |y_j^s| <= gamma_L exp(sum_i |x_i| max_j |y_ji|) sum_j w_j
-(`set_length`). A product that underflows loses at most eta, the smallest subnormal number, and is
-carried through the rest: with top >= 1, |x_i|, |y_i| and weights at most 1, less than
+With one of each to spare, L = T + min(r, C) + 2g in u, plus tiles + chunks + g + 1 in u64
+(`set_length`), and the result is off by at most
+gamma_L sum_s c_s |x^s| sum_j w_j |y_j^s| <= gamma_L exp(sum_i |x_i| max_j |y_ji|) sum_j w_j.
+
+A product that underflows loses at most eta, the smallest subnormal number, and is carried through
+the rest: with |x_i| and |y_i| at most top >= 1 and weights at most 1, less than
 eta top^(2g) m (2g + 4) for each monomial (`set_underflow`).
 """
 

@@ -6,7 +6,8 @@ The lengths enter the rounding bound, so the engine reads them from here and now
 from subquad.features import block_sizes, feature_dimension
 
 TILE_MIN, KEY_TILE, TILE_STEP = 64, 512, 64
-"""Fewest and most tokens of a tile. More means fewer additions in float64 and looser bounds."""
+"""Fewest and most tokens of a tile, and what they are a multiple of. More means fewer additions in
+float64 and looser bounds."""
 
 TILE_WORK = 2**20
 """Features of a tile, times its tokens, from which a thread of its own pays: a ms or so."""
@@ -32,9 +33,9 @@ GROUPS = 16
 """Accumulators that the keys are dealt to, whatever the number of threads."""
 
 GROUP_BYTES, SET_BYTES = 64 * 2**20, 256 * 2**20
-"""What the accumulators of all groups may hold together (one always fits), of sets of monomials in
-the second; more is slower to fill than to cut into pieces, which sets are not."""
-
+"""What the accumulators of all groups may hold together (one always fits); the second of `sets`.
+More of the first is slower to fill than it is to cut the top degree into pieces, as `shares` does;
+sets are not cut."""
 
 STATE_ROWS = 4096
 """Rows of one step where whole States are added or converted, or keys measured."""

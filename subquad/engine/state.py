@@ -26,8 +26,8 @@ class State:
         The centre that was subtracted from the keys.
     weight_shift, balance : int
         Powers of two carried as metadata: of the key weights, and of the scaling of the keys.
-    dtype : {"float32", "float64"}
-        The compute dtype of the pass that made it.
+    dtype : {"float32", "float64", "bfloat16", "bfloat16x3"}
+        The compute dtype of the pass that made it; the last two are the fused passes' operands.
     """
 
     moments: tuple[Any, ...]
@@ -71,20 +71,6 @@ class State:
             moments=tuple(a + b for a, b in zip(self.moments, other.moments, strict=True)),
             norm_moments=sum_up(self.norm_moments, other.norm_moments),
             count=self.count + other.count,
-        )
-
-    def prefix(self, degree: int) -> State:
-        """Return the State of a lower degree, sharing memory with this one.
-
-        Raises ValueError if `degree` is negative or above this State's.
-        """
-        if not 0 <= degree <= self.degree:
-            msg = f"`degree` is {degree}: this State has degrees 0..{self.degree}."
-            raise ValueError(msg)
-        return replace(
-            self,
-            moments=self.moments[: degree + 1],
-            norm_moments=self.norm_moments[: degree + 1],
         )
 
 

@@ -1,9 +1,14 @@
-"""Checked arguments of this package: a degree, a logit bound, a sequence of coefficients."""
+"""Checked arguments of this package: a degree, a logit bound, a sequence of coefficients.
+
+Apart from `subquad.arguments`, which is on a floor above.
+"""
 
 import numbers
 import operator
 from collections.abc import Iterable
 from fractions import Fraction
+
+import numpy as np
 
 MAX_DEGREE = 256
 MAX_LOGIT_BOUND = 64.0
@@ -19,10 +24,12 @@ def checked_degree(degree: int) -> int:
     ValueError
         If it is out of range.
     """
+    msg = f"`degree` is {degree!r}: it needs to be an integer."
+    if isinstance(degree, bool):
+        raise TypeError(msg)
     try:
         value = operator.index(degree)
     except TypeError:
-        msg = f"`degree` is {degree!r}: it needs to be an integer."
         raise TypeError(msg) from None
     if not 0 <= value <= MAX_DEGREE:
         msg = f"`degree` is {value}: it needs to be in 0..{MAX_DEGREE}."
@@ -103,7 +110,7 @@ def _exact(k: int, value: Fraction | float | int) -> Fraction:
 
 def _checked_float(name: str, value: float) -> float:
     msg = f"`{name}` is {value!r}: it needs to be a real number."
-    if isinstance(value, str):  # float() would read it
+    if isinstance(value, str | bool | np.bool_):  # float() would read them
         raise TypeError(msg)
     try:
         return float(value)

@@ -6,7 +6,7 @@ at each.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -66,13 +66,13 @@ def enclose(
         with precision(_FIRST_BITS):
             at_zero = ball(abs(coefficients[0] - 1))
             return max(0.0, float_below(at_zero)), float_above(at_zero)
-    slope = _slope(coefficients)
+    slope = slope_of(coefficients)
     while bits <= _MAX_BITS:
         with precision(bits):
             roots = _roots_near(extrema, slope, logit_bound) if extrema else None
             if roots is None:
-                roots = _real_roots(slope, logit_bound)
-            lo, hi = _largest_error(coefficients, slope, logit_bound, roots)
+                roots = real_roots(slope, logit_bound)
+            lo, hi = _largest_error(coefficients, logit_bound, roots)
             if hi - lo < lo * flint.arb(2) ** -_TIGHT:  # certain, and false while lo <= 0
                 return max(0.0, float_below(lo)), float_above(hi)
         bits *= 2
@@ -83,7 +83,7 @@ def enclose(
     raise RuntimeError(msg)
 
 
-def _slope(coefficients: tuple[Fraction, ...]) -> list[Fraction]:
+def slope_of(coefficients: tuple[Fraction, ...]) -> list[Fraction]:
     """Return the exact coefficients of p' - p, without leading zeros."""
     slope = [-c for c in coefficients]
     for k in range(1, len(coefficients)):
@@ -127,7 +127,7 @@ def _roots_near(
     return roots
 
 
-def _real_roots(slope: list[Fraction], logit_bound: float) -> list[flint.arb]:
+def real_roots(slope: list[Fraction], logit_bound: float) -> list[flint.arb]:
     """Return balls that hold every real root of the slope, whatever their multiplicity.
 
     The variable is scaled by a power of two to run over about [-1, 1]: the root finder works on
@@ -143,31 +143,39 @@ def _real_roots(slope: list[Fraction], logit_bound: float) -> list[flint.arb]:
     return [root.real * ball(unit) for root, _ in roots if root.imag.contains(0)]
 
 
-def _largest_error(
-    coefficients: tuple[Fraction, ...],
-    slope: list[Fraction],
-    logit_bound: float,
-    roots: list[flint.arb],
-) -> tuple[flint.arb, flint.arb]:
-    """Return (lo, hi), balls of radius zero: the largest lower and the largest upper bound of |e|.
+def errors_at_extrema(
+    coefficients: tuple[Fraction, ...], logit_bound: float, roots: Sequence[flint.arb]
+) -> Iterator[tuple[flint.arb, bool]]:
+    """Yield balls that hold e at the ends of [-B, B] and at each root not outside, and if inside.
 
-    The maximum is taken over bounds and not over balls: of two overlapping balls none is the
-    larger.
+    `roots` are balls that hold the real roots of p' - p, where e' is 0: what is yielded holds the
+    smallest and the largest e. A ball across an end point may lie about a root outside, and its
+    error about one that does not count: it is not inside.
     """
     p = flint.arb_poly([ball(c) for c in coefficients])
-    r = flint.arb_poly([ball(c) for c in slope])
+    r = flint.arb_poly([ball(c) for c in slope_of(coefficients)])
     B = ball(logit_bound)
-    lo = hi = flint.arb(0)
     for x in [-B, B, *roots]:
         if x < -B or x > B:
             continue
         middle = x.mid()
         # Mean value form: e' is near 0 at a root, so the width of e is that of x squared.
         error = p(middle) * (-middle).exp() - 1 + (x - middle) * r(x) * (-x).exp()
+        yield error, x >= -B and x <= B
+
+
+def _largest_error(
+    coefficients: tuple[Fraction, ...], logit_bound: float, roots: list[flint.arb]
+) -> tuple[flint.arb, flint.arb]:
+    """Return (lo, hi), balls of radius zero: the largest lower and the largest upper bound of |e|.
+
+    The maximum is taken over bounds and not over balls: of two overlapping balls none is the
+    larger.
+    """
+    lo = hi = flint.arb(0)
+    for error, inside in errors_at_extrema(coefficients, logit_bound, roots):
         if error.abs_upper() > hi:
             hi = error.abs_upper()
-        # A ball across an end point may lie about a root outside: it counts for hi alone.
-        inside = x >= -B and x <= B
         if inside and error.abs_lower() > lo:
             lo = error.abs_lower()
     return lo, hi

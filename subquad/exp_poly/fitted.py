@@ -13,13 +13,12 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-import flint
 import numpy as np
 from numpy.polynomial import chebyshev, polynomial
 
 from subquad.exp_poly.arguments import checked_logit_bound
 from subquad.exp_poly.balls import ball, float_above, float_below, precision
-from subquad.exp_poly.enclosure import _real_roots, _slope
+from subquad.exp_poly.enclosure import errors_at_extrema, real_roots, slope_of
 
 POINTS, DENSE = 96, 2001
 ROUNDS = 4
@@ -134,20 +133,9 @@ def relative_range(coefficients: tuple[Fraction, ...], logit_bound: float) -> tu
     `coefficients` are those of q, degree 0 first, exact.
     """
     with precision(_BITS):
-        slope = _slope(coefficients)
-        roots = _real_roots(slope, logit_bound) if logit_bound > 0.0 else []
-        q, r = (flint.arb_poly([ball(c) for c in x]) for x in (coefficients, slope))
-        B = ball(logit_bound)
-        lows, highs = [], []
-        for x in [-B, B, *roots]:
-            if x < -B or x > B:
-                continue
-            middle = x.mid()
-            # Mean value form: the derivative r(x) exp(-x) is near 0 at a root.
-            value = q(middle) * (-middle).exp() - 1 + (x - middle) * r(x) * (-x).exp()
-            lows.append(float_below(value))
-            highs.append(float_above(value))
-        return min(lows), max(highs)
+        roots = real_roots(slope_of(coefficients), logit_bound) if logit_bound > 0.0 else []
+        errors = [error for error, _ in errors_at_extrema(coefficients, logit_bound, roots)]
+        return min(map(float_below, errors)), max(map(float_above, errors))
 
 
 def _averages(degree: int, B: float, sums: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -17,32 +17,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-import numpy as np
-
-from subquad.arrays import OUTWARD, Array, namespace
-from subquad.bounds.rounding import FORMATS, U64, gamma
-from subquad.bounds.softmax import additive_bound, logit_perturbation_bound, normaliser_lower_bound
+from subquad.arrays import OUTWARD, namespace
+from subquad.bounds.softmax import additive_bound, logit_perturbation_bound
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import sets
 from subquad.engine.calls import Calls
-from subquad.engine.rotate import Rotation, rotated
+from subquad.engine.rotate import rotated
 from subquad.engine.threads import thread_count
 from subquad.features.anisotropic import (
     MONOMIALS_MAX,
-    Box,
-    MonomialSet,
     best_first,
     best_set,
     box_tail,
+)
+from subquad.methods.anisotropic_bounds import (
+    AnisotropicParameters,
+    a_priori,
+    box_of,
+    exp_up,
+    perturbation_of,
+    rounding_of,
+    tail_within,
 )
 from subquad.methods.method import (
     COMPUTE_DTYPES,
     Proposal,
     Refusal,
-    input_error,
     storage_term,
     widened,
 )
@@ -56,26 +58,6 @@ BASIS_STEPS = 4000.0
 """What finding the basis on a sample costs in every run, in steps of the passes."""
 AT_LEAST = 1024
 """Sets up to this size are tried even where exact would be faster."""
-
-_NOTHING = (math.inf, math.inf, 1.0, 0.0)
-
-
-@dataclass(frozen=True)
-class AnisotropicParameters:
-    """How many monomials r, of which box, their highest degree, the compute dtype."""
-
-    r: int
-    degree: int
-    dtype: str
-    box: Box = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.r:,} monomials, degree {self.degree}, {self.dtype}"
-
-    @property
-    def kept(self) -> MonomialSet:
-        """The monomials."""
-        return best_set(self.box, self.r)
 
 
 class Anisotropic:
@@ -110,12 +92,12 @@ class Anisotropic:
         self, stats: Stats, tol: float, dtype: str, rates: Rates, budget: float
     ) -> Proposal | Refusal:
         """Return the smallest set within tol, or why there is none."""
-        box = _box(stats, dtype)
+        box = box_of(stats, dtype)
         order, most = best_first(box), self._most(stats, dtype, rates, budget)
         spread, p = f"sum b {math.fsum(box):.3g}", self.parameters(stats, 1, dtype)
         for attempt in range(8):
             # Rounding depends on the set, and so does what it leaves to the tail.
-            wanted = _tail_within(stats, p, tol) * (1.0 - 2.0**-20)
+            wanted = tail_within(stats, p, tol) * (1.0 - 2.0**-20)
             if not wanted > 0.0:
                 break
             r = max(order.grow(wanted, most), p.r + 1 + p.r // 256 if attempt > 1 else 1)
@@ -136,7 +118,7 @@ class Anisotropic:
 
     def parameters(self, stats: Stats, r: int, dtype: str) -> AnisotropicParameters:
         """Return those of the r best monomials of a head."""
-        box = _box(stats, dtype)
+        box = box_of(stats, dtype)
         kept = best_set(box, r)
         return AnisotropicParameters(kept.r, kept.degree, dtype, box)
 
@@ -156,7 +138,7 @@ class Anisotropic:
 
     def certify(self, stats: Stats, parameters: AnisotropicParameters) -> tuple[Term, ...]:
         """Return the a priori Terms; infinite where no basis was found."""
-        tail, sums, floor, perturbation = _a_priori(stats, parameters)
+        tail, sums, floor, perturbation = a_priori(stats, parameters)
         safe = floor - tail - 2.0 * sums  # the run divides by computed sum - rounding
         moved = float(additive_bound(tail / safe * OUTWARD**4)) if safe > 0.0 else math.inf
         rounded = sums * (1.0 + moved) / safe if safe > 0.0 else math.inf
@@ -189,86 +171,11 @@ class Anisotropic:
         whole = stats.m if weights is None else math.fsum(weights.tolist()) * OUTWARD
         xp = namespace(X)
         reach = xp.astype(xp.abs(X), xp.float64) @ xp.asarray(widened(rotation.key_reach, dtype))
-        relative, underflow = _rounding(stats, parameters)
+        relative, underflow = rounding_of(stats, parameters)
         one = xp.ones(stats.n, dtype=xp.float64)
         return Partial(
             sums[:, :-1], sums[:, -1], xp.full(stats.n, shift, dtype=xp.int64),
-            error=box_tail(_box(stats, dtype), kept) * whole * OUTWARD * one, ratio=one,
-            rounding=whole * relative * _exp_up(reach, stats.d) + underflow,
-            perturbation=_perturbation(stats, rotation, dtype) * one,
+            error=box_tail(box_of(stats, dtype), kept) * whole * OUTWARD * one, ratio=one,
+            rounding=whole * relative * exp_up(reach, stats.d) + underflow,
+            perturbation=perturbation_of(stats, rotation, dtype) * one,
         )  # fmt: skip
-
-
-def _box(stats: Stats, dtype: str) -> Box:
-    """Return b_i: the products of the largest entries as stored in `dtype`, rounded up."""
-    rotation = stats.rotation
-    assert rotation is not None
-    b = widened(rotation.query_reach, dtype) * widened(rotation.key_reach, dtype) * OUTWARD
-    return tuple(b.tolist())
-
-
-def _a_priori(
-    stats: Stats, parameters: AnisotropicParameters
-) -> tuple[float, float, float, float]:
-    """Return (tail, rounding, lower bound of the sum of weights, error of a logit).
-
-    The first three per unit of key weight; the third is of the weights that the set stands for.
-    """
-    if stats.rotation is None:
-        return _NOTHING
-    dtype = parameters.dtype
-    box = _box(stats, dtype)
-    perturbation = _perturbation(stats, stats.rotation, dtype)
-    relative, underflow = _rounding(stats, parameters)
-    sums = relative * float(_exp_up(np.asarray(math.fsum(box) * OUTWARD), stats.d))
-    # The largest key weight exceeds 1/2; the mean over keys of x.y is within the perturbation.
-    least = float(normaliser_lower_bound(1.0, stats.logit_bound, stats.key_offset))
-    floor = least * (1.0 - perturbation) / OUTWARD if perturbation < 1.0 else 0.0
-    return box_tail(box, parameters.kept), (sums + 2.0 * underflow) * OUTWARD, floor, perturbation
-
-
-def _tail_within(stats: Stats, parameters: AnisotropicParameters, tol: float) -> float:
-    """Return about the largest tail t that leaves the bound within tol; not positive: none.
-
-    With room = tol less the other Terms, (2 t + sums (1 + room)) / (floor - 2 sums - t) <= room.
-    """
-    _, sums, floor, perturbation = _a_priori(stats, parameters)
-    room = tol - float(logit_perturbation_bound(perturbation)) - 2.0**-49
-    room -= float(storage_term(stats, parameters.dtype).value)
-    left = room * (floor - 2.0 * sums) - sums * (1.0 + room)
-    return left / (2.0 + room) if room > 0.0 and math.isfinite(sums) else -1.0
-
-
-def _rounding(stats: Stats, parameters: AnisotropicParameters) -> tuple[float, float]:
-    """Return (2 gamma_L, what underflow adds) of |numerator error| + |normaliser error|.
-
-    Two more roundings: [V, 1] times the key weights.
-    """
-    r, degree, dtype, rotation = (
-        parameters.r, parameters.degree, parameters.dtype, stats.rotation
-    )  # fmt: skip
-    assert rotation is not None
-    length = sets.set_length(stats.m, r, degree, dtype) + 2.0
-    top = widened(np.maximum(rotation.query_reach, rotation.key_reach), dtype)
-    return (
-        2.0 * float(gamma(length, FORMATS[dtype].u)),
-        sets.set_underflow(stats.m, r, degree, float(top.max()), dtype),
-    )
-
-
-def _perturbation(stats: Stats, rotation: Rotation, dtype: str) -> float:
-    """Return a bound of |x.y - q.k|, and of what the key weights are off by as one of a logit."""
-    form = FORMATS[dtype]
-    logit_bound = widened(stats.logit_bound, "float64")
-    lost = widened(rotation.query_reach + rotation.key_reach, dtype).sum()
-    underflow = (stats.d + 2) * 2.0 * form.normal * form.u * float(lost)
-    return (
-        input_error(logit_bound, stats.d, "float64", stats.tilted)
-        + logit_bound * rotation.distortion(form.u if dtype != "float64" else U64) + underflow
-    ) * OUTWARD
-
-
-def _exp_up(x: Array, d: int) -> Array:
-    """Return at least exp of a sum of d products that rounds to x >= 0."""
-    with np.errstate(over="ignore"):
-        return namespace(x).exp(x) * (1.0 + (x + 8.0) * (d + 8) * 2.0**-52) * OUTWARD

@@ -112,7 +112,7 @@ def parts_of(stats: Stats, p: BucketParameters) -> Iterator[Part]:
             yield Part(upper, shared.logit_bound, norm, sums, floor, moved)
 
 
-def polynomial_sums(stats: Stats, parts: list[Part]) -> float:
+def sums_over_normaliser(stats: Stats, parts: list[Part]) -> float:
     """Return the rounding of the polynomial parts of a row over its normaliser.
 
     A row's rounding is at most the sum over its parts of `sums` times their key weight, times

@@ -13,7 +13,7 @@ from subquad.bounds.rounding import exact_logit_error
 from subquad.engine import prepare
 from subquad.engine.threads import parallel_map
 from subquad.methods.buckets import Bucket, shell_of
-from subquad.methods.exact import exact_partial
+from subquad.methods.exact import exact_sums
 from subquad.methods.method import widened
 from subquad.methods.polynomial_sums import KeySums, accumulate_keys, contract_queries
 from subquad.partial import Partial, stack_rows
@@ -26,9 +26,9 @@ class Sorted:
     """Rows of a head in ascending order of magnitude."""
 
     query_order: np.ndarray
-    query_sizes: np.ndarray
+    query_magnitudes: np.ndarray
     key_order: np.ndarray
-    key_sizes: np.ndarray
+    key_magnitudes: np.ndarray
     Q: Array
 
     @classmethod
@@ -47,7 +47,8 @@ def bucket_partial(
     Exact ones in the first dtype, in the second from queries above `reach` on.
     """
     xp = array_api_compat.array_namespace(head.Q)
-    low, high = np.searchsorted(sides.key_sizes, (bucket.smallest, bucket.largest), side="right")
+    limits = bucket.smallest, bucket.largest
+    low, high = np.searchsorted(sides.key_magnitudes, limits, side="right")
     index, n = sides.key_order[low:high], sides.query_order.size
     if index.size == 0:
         return Partial.empty(n, head.V.shape[1], xp)
@@ -55,15 +56,11 @@ def bucket_partial(
     key_norms = head.rows.key_norms[index]
     parts = list(_cells(head, sides, bucket, (K, key_norms), V))
     small = sum(part.normaliser.shape[0] for part in parts)
-    outer = max(small, int(np.searchsorted(sides.query_sizes, reach, side="right")))
+    outer = max(small, int(np.searchsorted(sides.query_magnitudes, reach, side="right")))
     for dtype, start, stop in _exact_runs(exact_dtypes, small, outer, n):
         rows = slice(start, stop)
-        frame, full_norms = head.frame, head.rows.full_query_norms[sides.query_order[rows]]
-        part = exact_partial(
-            frame.full_queries(sides.Q[rows], dtype), frame.full_keys(K, dtype),
-            frame.values(V, None, dtype), full_norms, float(key_norms.max()),
-        )  # fmt: skip
-        parts.append(part)
+        queries = sides.Q[rows], head.rows.full_query_norms[sides.query_order[rows]]
+        parts.append(exact_sums(head, queries, (K, float(key_norms.max())), V, dtype))
     return stack_rows(parts)
 
 
@@ -71,7 +68,8 @@ def _cells(
     head: Head, sides: Sorted, bucket: Bucket, keys: tuple[Array, np.ndarray], V: Array
 ) -> Iterator[Partial]:
     """Yield the sums by polynomial of the rows of each cell that has any, in order from row 0."""
-    ends = [int(np.searchsorted(sides.query_sizes, c.largest, side="right")) for c in bucket.cells]
+    ends = [int(np.searchsorted(sides.query_magnitudes, cell.largest, side="right"))
+            for cell in bucket.cells]  # fmt: skip
     if max(ends, default=0) == 0:
         return
     norms = head.rows.query_norms[sides.query_order]

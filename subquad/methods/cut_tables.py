@@ -35,7 +35,7 @@ OWN_CENTRE = 0.97
 
 
 @lru_cache(maxsize=4096)
-def largest_logit(degree: int, eps: float) -> float:
+def reachable_logit_bound(degree: int, eps: float) -> float:
     """Return about the largest B whose minimax error, estimated with a margin, is at most eps.
 
     The error grows like B**(degree + 1), nearly: each step corrects log B by that slope.
@@ -79,7 +79,7 @@ def _steps(stats: Stats, eps: float, limit: float) -> Iterator[tuple[int, int, f
         r = feature_dimension(stats.d, degree)
         if r > stats.n + stats.m:  # dearer than exact whatever the cuts
             return
-        b = largest_logit(degree, eps)
+        b = reachable_logit_bound(degree, eps)
         if b > LOGIT_BOUND_MIN:
             yield degree, r, min(b, limit)
         if b >= limit:

@@ -103,7 +103,7 @@ def _best_cuts(
     whole = pairs * stats.n * np.diff(edges)
     exactly = np.append(np.cumsum(whole[::-1])[::-1], 0.0)  # from each place on, no bucket left
     exactly_all, found = exactly, []
-    for _ in range(1 if most is None else most):
+    for _ in range(1 if most is None else min(most, starts.size)):
         best, steps = np.zeros(starts.size + 1), [(0, 0)] * starts.size
         rest = best if most is None else exactly
         for i in range(starts.size - 1, -1, -1):

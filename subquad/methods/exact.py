@@ -20,6 +20,7 @@ from subquad.cost import Rates, Work
 from subquad.engine import EXACT_KEY_BLOCK, UNSHIFTED_LOGITS, exact_block
 from subquad.engine.calls import exact_calls, exact_work
 from subquad.engine.threads import side_by_side
+from subquad.frame import Frame
 from subquad.methods.method import (
     COMPUTE_DTYPES,
     Proposal,
@@ -58,9 +59,16 @@ class Exact:
             yield min(certified, key=lambda p: rates.seconds(p.work))
             return
         best = min(p.bound for p in proposals)
-        reason = (f"rounding in {COMPUTE_DTYPES[-1]} at logits up to "
-                  f"{stats.full_logit_bound:.3g}, stored as {stats.dtype}")
-        yield Refusal(self, "", reason, best)
+        _, *rounded = proposals[-1].terms
+        largest = max(rounded, key=lambda term: np.nan_to_num(term.value, nan=np.inf))
+        widest = COMPUTE_DTYPES[-1]
+        reasons = {
+            "logits": f"rounding in {widest} at logits up to {stats.full_logit_bound:.3g}",
+            "sums": f"rounding in {widest} of sums over {stats.m:,} keys",
+            "storage": (f"rounding to {stats.dtype} of values {stats.value_ratio:.3g} times "
+                        "value_radius in size (a far offset, or subnormal numbers)"),
+        }  # fmt: skip
+        yield Refusal(self, "", reasons[largest.name], best)
 
     def certify(self, stats: Stats, parameters: ExactParameters) -> tuple[Term, ...]:
         """Return the rounding Terms: logits, sums, storage."""
@@ -79,25 +87,33 @@ class Exact:
 
     def run(self, head: Head, parameters: ExactParameters) -> Partial:
         """Return the sums over all keys."""
-        prepared = _prepared(head, parameters.dtype)
-        return exact_partial(*prepared, head.rows.full_query_norms, head.rows.largest[1])
+        rows = head.rows
+        return exact_sums(
+            head, (head.Q, rows.full_query_norms), (head.K, rows.largest[1]), head.V,
+            parameters.dtype,
+        )  # fmt: skip
 
 
-def _prepared(head: Head, dtype: str) -> tuple[Array, Array, Array]:
-    """Return the queries, the keys and [V, 1] as the exact path takes them."""
-    frame = head.frame
-    return (frame.full_queries(head.Q, dtype), frame.full_keys(head.K, dtype),
-            frame.values(head.V, None, dtype))  # fmt: skip
-
-
-def exact_partial(
-    Q: Array, K: Array, W: Array, query_norms: Array, key_norm: float
+def exact_sums(
+    head: Head, queries: tuple[Array, np.ndarray], keys: tuple[Array, float], V: Array, dtype: str
 ) -> Partial:
-    """Return the exact sums of prepared Q (n, d) over prepared K (m, d), W = [V, 1]."""
-    xp = array_api_compat.array_namespace(Q)
+    """Return the exact sums of some queries over some keys of a head, O(n m (d + d_v)).
+
+    `queries` are rows (n, d) of the input and their norms about zero, `keys` rows (m, d) and at
+    least their largest norm, V (m, d_v) the values of the keys.
+    """
+    (Q, query_norms), (K, key_norm) = queries, keys
     if K.shape[0] == 0:
-        return Partial.empty(Q.shape[0], W.shape[1] - 1, xp)
-    return _with_errors(exact_block(Q, K, W), query_norms * key_norm, K.shape, str(Q.dtype))
+        return Partial.empty(Q.shape[0], V.shape[1], array_api_compat.array_namespace(Q))
+    sums = exact_block(*_prepared(head.frame, Q, K, V, dtype))
+    return _with_errors(sums, query_norms * key_norm, K.shape, dtype)
+
+
+def _prepared(
+    frame: Frame, Q: Array, K: Array, V: Array, dtype: str
+) -> tuple[Array, Array, Array]:
+    """Return the queries, the keys and [V, 1] as the exact path takes them."""
+    return frame.full_queries(Q, dtype), frame.full_keys(K, dtype), frame.values(V, None, dtype)
 
 
 def exact_together(heads: Sequence[Head], dtype: str) -> Partial:
@@ -110,7 +126,8 @@ def exact_together(heads: Sequence[Head], dtype: str) -> Partial:
             np.empty((len(heads), n), np.int64))  # fmt: skip
 
     def one(i: int) -> None:
-        for whole, own in zip(sums, exact_block(*_prepared(heads[i], dtype)), strict=True):
+        prepared = _prepared(heads[i].frame, heads[i].Q, heads[i].K, heads[i].V, dtype)
+        for whole, own in zip(sums, exact_block(*prepared), strict=True):
             whole[i] = own
 
     side_by_side(one, range(len(heads)), len(heads) * exact_work(n, m, d, d_v + 1))
@@ -138,13 +155,9 @@ def _with_errors(
 def exact_rows(head: Head, rows: Array) -> Partial:
     """Return the exact sums of the queries `rows` over all keys, in float64."""
     xp = array_api_compat.array_namespace(head.Q)
-    frame = head.frame
     index = np.asarray(array_api_compat.to_device(rows, "cpu"))
-    return exact_partial(
-        frame.full_queries(xp.take(head.Q, rows, axis=0), "float64"),
-        frame.full_keys(head.K, "float64"), frame.values(head.V, None, "float64"),
-        head.rows.full_query_norms[index], float(head.rows.key_norms.max()),
-    )  # fmt: skip
+    queries = xp.take(head.Q, rows, axis=0), head.rows.full_query_norms[index]
+    return exact_sums(head, queries, (head.K, float(head.rows.key_norms.max())), head.V, "float64")
 
 
 def logit_error(stats: Stats, dtype: str) -> float:

@@ -33,7 +33,7 @@ from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.fitted_sums import grouped, large_keys, nothing, small_keys
 from subquad.methods.fitting import (
     DEGREES,
-    LOGIT_BOUND_MAX,
+    FITTED_LOGIT_BOUND_MAX,
     FittedParameters,
     blank_parameters,
     key_cuts,
@@ -76,8 +76,8 @@ class Fitted:
         cuts = key_cuts(stats.key_norms)
         blanks = [p for p in (blank_parameters(stats, DEGREES[0], tol, c) for c in cuts) if p.edges]
         if not blanks:
-            reason = (f"nine queries in ten may reach logits past {LOGIT_BOUND_MAX:g}: every row "
-                      "would go exact")  # fmt: skip
+            reason = (f"nine queries in ten may reach logits past {FITTED_LOGIT_BOUND_MAX:g}: "
+                      "every row would go exact")  # fmt: skip
             yield Refusal(self, "", reason)
             return
         least = _others(stats, blanks[0])
@@ -143,7 +143,7 @@ class Fitted:
         # Queries are gathered by group and put back; beside large keys, so are the others.
         passes = 1.0 + GATHERED + (0.5 if large else 0.0)
         sides = passes * (stats.n + stats.m)
-        memory = PolynomialParameters(p.degree, LOGIT_BOUND_MAX, p.dtype, p.r)
+        memory = PolynomialParameters(p.degree, FITTED_LOGIT_BOUND_MAX, p.dtype, p.r)
         return Work(
             float(stats.n) * large, float(p.r) * (stats.n + stats.m - large),
             sides * (stats.d + stats.d_v), stats.d, stats.d_v, p.dtype,

@@ -11,8 +11,8 @@ from subquad.engine import State, accumulate, contract
 from subquad.exp_poly.fitted import FittedPair, fit_pair
 from subquad.features import block_sizes
 from subquad.frame import balancing_exponent
-from subquad.methods.exact import exact_partial
-from subquad.methods.fitting import LOGIT_BOUND_MAX, FittedParameters, reach
+from subquad.methods.exact import exact_sums
+from subquad.methods.fitting import FITTED_LOGIT_BOUND_MAX, FittedParameters, reach
 from subquad.methods.method import input_error, widened
 from subquad.methods.polynomial_sums import gammas_for
 from subquad.partial import Partial, stack_rows
@@ -25,7 +25,7 @@ def grouped(norms: np.ndarray, edges: tuple[float, ...], key_norm: float) -> lis
     """Return the rows of each group that has any: queries in (edge before, edge], within reach."""
     group = np.searchsorted(np.asarray(edges), norms)  # the least edge >= norm
     # On other data than those of the plan the keys may be larger.
-    group[norms * key_norm > LOGIT_BOUND_MAX] = len(edges)
+    group[norms * key_norm > FITTED_LOGIT_BOUND_MAX] = len(edges)
     return [rows for i in range(len(edges)) if (rows := np.flatnonzero(group == i)).size]
 
 
@@ -94,12 +94,9 @@ def key_state(
 def large_keys(head: Head, rows: np.ndarray, keys: np.ndarray, dtype: str) -> Partial:
     """Return the exact sums of the queries `rows` over `keys`."""
     xp = array_api_compat.array_namespace(head.Q)
-    frame, (K, V) = head.frame, (xp.take(x, xp.asarray(keys), axis=0) for x in (head.K, head.V))
-    return exact_partial(
-        frame.full_queries(xp.take(head.Q, xp.asarray(rows), axis=0), dtype),
-        frame.full_keys(K, dtype), frame.values(V, None, dtype),
-        head.rows.full_query_norms[rows], float(head.rows.key_norms[keys].max()),
-    )  # fmt: skip
+    K, V = (xp.take(x, xp.asarray(keys), axis=0) for x in (head.K, head.V))
+    queries = xp.take(head.Q, xp.asarray(rows), axis=0), head.rows.full_query_norms[rows]
+    return exact_sums(head, queries, (K, float(head.rows.key_norms[keys].max())), V, dtype)
 
 
 def _pairs(

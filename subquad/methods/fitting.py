@@ -26,7 +26,7 @@ from subquad.stats import Stats
 
 DEGREES = (2, 4, 6, 8)
 GROUPS = 8
-LOGIT_BOUND_MAX = 16.0
+FITTED_LOGIT_BOUND_MAX = 16.0
 """Queries that may reach further go exact: no degree of DEGREES is of use there."""
 LARGE_SHARES = (2.0**-10, 2.0**-7, 2.0**-5)
 """About which shares of the keys, the largest, may be left to the exact part."""
@@ -78,9 +78,10 @@ def blank_parameters(
     stats: Stats, degree: int, tol: float, cut: tuple[float, int]
 ) -> FittedParameters:
     """Return the parameters of a degree and a cut, every row gone exact, in float64."""
-    low = np.searchsorted(stats.query_norms.ranks, 0.9 * (stats.n - 1))
+    ranks, values = stats.query_norms.ranks, stats.query_norms.values
+    low = min(int(np.searchsorted(ranks, 0.9 * (stats.n - 1))), ranks.size - 1)
     edges = group_edges(
-        stats.query_norms.largest, float(stats.query_norms.values[low]),
+        stats.query_norms.largest, float(values[low]),
         min(cut[0], stats.key_norms.largest),
     )  # fmt: skip
     r = feature_dimension(stats.d, degree)
@@ -113,9 +114,9 @@ def predicted(
 def group_edges(largest: float, low: float, key_norm: float) -> tuple[float, ...]:
     """Return the largest norm of each group, increasing: from `low` up, in equal ratios.
 
-    None beyond what LOGIT_BOUND_MAX allows; empty where hardly a query is within.
+    None beyond what FITTED_LOGIT_BOUND_MAX allows; empty where hardly a query is within.
     """
-    most = LOGIT_BOUND_MAX / (key_norm * (1.0 + 2.0**-16)) if key_norm > 0.0 else math.inf
+    most = FITTED_LOGIT_BOUND_MAX / (key_norm * (1.0 + 2.0**-16)) if key_norm > 0.0 else math.inf
     top = min(largest, most)
     if not low <= most:
         return ()

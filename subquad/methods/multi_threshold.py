@@ -18,16 +18,21 @@ Siblings: `polynomial`, `support_basis`, both in its search space.
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterator
 from functools import reduce
 
 import array_api_compat
 
+from subquad.arguments import check_limit
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.methods.bucket_accounts import count_work, exact_error, parts_of, polynomial_sums
+from subquad.methods.bucket_accounts import (
+    count_work,
+    exact_error,
+    parts_of,
+    sums_over_normaliser,
+)
 from subquad.methods.bucket_sums import Sorted, bucket_partial, centre_error
 from subquad.methods.buckets import (
     BucketParameters,
@@ -83,12 +88,7 @@ class MultiThreshold:
 
     def __init__(self, *, criterion: str = "norm", buckets: int | None = None) -> None:
         self.criterion = check_criterion(criterion)
-        if buckets is not None and (
-            isinstance(buckets, bool) or not isinstance(buckets, numbers.Integral) or buckets < 0
-        ):
-            msg = f"`buckets` is {buckets!r}; pass an integer of at least 0, or None."
-            raise ValueError(msg)
-        self.buckets = buckets
+        self.buckets = check_limit("buckets", buckets)
 
     def fit(
         self, stats: Stats, tol: float, rates: Rates, budget: float = math.inf
@@ -190,7 +190,10 @@ class MultiThreshold:
         ]
         errors += [exact_error(stats, parameters.criterion, b.largest, x, parameters.reach)
                    for b, x in exact]  # fmt: skip
-        sums += polynomial_sums(stats, parts) * math.exp(max(errors, default=0.0))
+        if parts:
+            error = max(errors)
+            grown = math.exp(error) if error < 700.0 else math.inf
+            sums += sums_over_normaliser(stats, parts) * grown
         return a_priori_terms(
             stats, dtype, eps=max((p.eps for p in parts), default=0.0),
             perturbation=max(errors, default=0.0),
@@ -203,12 +206,7 @@ class MultiThreshold:
 
     def run(self, head: Head, parameters: BucketParameters) -> Partial:
         """Return the sums over all keys, bucket by bucket, the rows back in their places."""
-        rows = head.rows
-        by_norm = parameters.criterion == "norm"
-        sides = Sorted.of(
-            head, rows.query_norms if by_norm else rows.query_entries,
-            rows.key_norms if by_norm else rows.key_entries,
-        )  # fmt: skip
+        sides = Sorted.of(head, *head.rows.by(parameters.criterion))
         xp = array_api_compat.array_namespace(head.Q)
         outer = parameters.outer or ""
         parts = (

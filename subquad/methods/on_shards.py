@@ -17,7 +17,7 @@ from subquad.arrays import Array
 from subquad.engine import OPERANDS, sharded, stored_dtype
 from subquad.engine.fleet import Fleet, Sharded
 from subquad.frame import balancing_exponent
-from subquad.methods.exact import Exact, ExactParameters, exact_partial
+from subquad.methods.exact import Exact, ExactParameters, exact_sums
 from subquad.methods.method import Method
 from subquad.methods.polynomial import Polynomial
 from subquad.methods.polynomial_sums import KeySums, PolynomialParameters, contract_queries
@@ -68,15 +68,12 @@ def _exactly(
     head: Head, Q: Sequence[Array], norms: Norms, K: Sequence[Array], V: Sequence[Array], dtype: str
 ) -> list[Partial]:
     """Return the exact sums of some queries over some keys of each rank, rows as they are."""
-    frame, key_norm = head.frame, float(head.rows.key_norms.max())
+    key_norm = float(head.rows.key_norms.max())
 
     def own(q: Array, q_norms: np.ndarray, k: Array, v: Array) -> Partial:
         if q.shape[0] == 0 or k.shape[0] == 0:
             return _nothing(q, v)
-        return exact_partial(
-            frame.full_queries(q, dtype), frame.full_keys(k, dtype),
-            frame.values(v, None, dtype), q_norms, key_norm,
-        )  # fmt: skip
+        return exact_sums(head, (q, q_norms), (k, key_norm), v, dtype)
 
     return _fleet(head).map(own, Q, norms, K, V)
 
@@ -128,9 +125,8 @@ def _key_sums(
 
 def _run_support_basis(head: Head, parameters: SplitParameters) -> list[Partial]:
     """Large keys come to every rank, for its small queries; large queries attend to all keys."""
-    by_norm, rows = parameters.criterion == "norm", head.rows
-    queries = rows.query_norms if by_norm else rows.query_entries
-    keys = rows.key_norms if by_norm else rows.key_entries
+    rows = head.rows
+    queries, keys = rows.by(parameters.criterion)
     few_q, few_k = queries > parameters.query_threshold, keys > parameters.key_threshold
     Q, K, V = _shards(head.Q), _shards(head.K), _shards(head.V)
     small_q, small_k = _places(Q, ~few_q), _places(K, ~few_k)

@@ -43,6 +43,8 @@ from subquad.stats import Stats
 ROOM = (1.125, 1.0625, 1.03125)
 """Times the largest logit that a polynomial of the fused passes may be for. At degree 2 the first
 adds 42 % to the truncation."""
+LITTLE_ROOM = (1.0 + 2.0**-10,)
+"""The same of the other passes: enough for the same rows in another order, whose centres differ."""
 DEGREES_TRIED = 16
 """From the degree whose truncation alone would do; each step divides it by at least 2."""
 
@@ -119,14 +121,14 @@ class Polynomial:
     def _with_room(self, stats: Stats, tol: float, smallest: Proposal) -> Proposal:
         """Return the Proposal for logits larger than these, where that is within tol as well.
 
-        For the fused passes: what they run again on new data they check with norms rounded up
+        What the fused passes run again on new data they check with norms rounded up
         (`subquad.replay`), and the largest norm of new data is now above, now below these.
         """
-        p = smallest.parameters
-        if p.dtype not in OPERANDS or not smallest.bound <= tol:
+        if not smallest.bound <= tol:
             return smallest
-        for room in ROOM:
-            p = replace(smallest.parameters, logit_bound=room * smallest.parameters.logit_bound)
+        for room in ROOM if smallest.parameters.dtype in OPERANDS else LITTLE_ROOM:
+            logit_bound = min(room * smallest.parameters.logit_bound, LOGIT_BOUND_MAX)
+            p = replace(smallest.parameters, logit_bound=logit_bound)
             proposal = Proposal(self, p, self.certify(stats, p), smallest.work)
             if proposal.bound <= tol:
                 return proposal

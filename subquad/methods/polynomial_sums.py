@@ -32,9 +32,11 @@ from subquad.engine import (
     tile_count,
     tile_size,
 )
-from subquad.engine.fused_sizes import PARTIAL_BYTES, fused_errors
+from subquad.engine.fused_rounding import fused_errors
+from subquad.engine.fused_sizes import PARTIAL_BYTES
 from subquad.engine.threads import thread_count
 from subquad.exp_poly import ExpPolynomial, estimate_error, minimax
+from subquad.exp_poly.arguments import MAX_DEGREE, MAX_LOGIT_BOUND
 from subquad.features import block_sizes, feature_dimension
 from subquad.frame import balancing_exponent
 from subquad.methods.method import a_priori_terms, input_error, widened
@@ -43,10 +45,9 @@ from subquad.problem import Head
 from subquad.sides import Side
 from subquad.stats import Stats
 
-LOGIT_BOUND_MAX = 64.0
+LOGIT_BOUND_MAX = MAX_LOGIT_BOUND
+"""Of a polynomial, as `exp_poly` has them."""
 LOGIT_BOUND_MIN = 2.0**-40
-DEGREE_MAX = 160
-"""Enough for the smallest eps at the largest logit bound."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,12 @@ def least_rounding(logit_bound: float, dtype: str) -> float:
 
 
 def smallest_degree(logit_bound: float, eps: float) -> int:
-    """Return the smallest degree whose estimated minimax error is at most eps (not proved)."""
+    """Return the smallest degree whose estimated minimax error is at most eps (not proved).
+
+    MAX_DEGREE, which may not do, where no lower one does.
+    """
     low, high = 0, 1
-    while high < DEGREE_MAX and not estimate_error(high, logit_bound) <= eps:
+    while high < MAX_DEGREE and not estimate_error(high, logit_bound) <= eps:
         low, high = high, 2 * high
     while low < high:
         middle = (low + high) // 2

@@ -47,7 +47,7 @@ class SplitParameters:
         return f"by {self.criterion}, {large}, {self.small}"
 
 
-def plausible(stats: Stats, p: SplitParameters, tol: float) -> bool:
+def plausible(p: SplitParameters, tol: float) -> bool:
     """Return False where a proof is hopeless by estimates, without computing the polynomial."""
     b = p.small.logit_bound
     if b <= LOGIT_BOUND_MIN:
@@ -84,7 +84,7 @@ def cheapest_splits(
         r = feature_dimension(stats.d, degree)
         if r > stats.n + stats.m:  # dearer than exact whatever the thresholds
             return
-        reach = _largest_logit(degree, eps) / (factor * (1.0 + 2.0**-18))
+        reach = _reachable_logit_bound(degree, eps) / (factor * (1.0 + 2.0**-18))
         wanted = reach / np.maximum(queries.values, 1e-300)
         place = np.searchsorted(-keys.values, -wanted)  # first key magnitude <= wanted
         possible = place < keys.values.size
@@ -149,8 +149,11 @@ def fixed_splits(
             yield fixed_split(stats, criterion, threshold, dtype, degree)
 
 
-def _largest_logit(degree: int, eps: float) -> float:
-    """Return the largest B whose estimated minimax error is at most eps, by bisection on log B."""
+def _reachable_logit_bound(degree: int, eps: float) -> float:
+    """Return the largest B whose estimated minimax error is at most eps, to 1 % below.
+
+    By bisection on log B, without the margin of `cut_tables.reachable_logit_bound`.
+    """
     low, high = math.log(LOGIT_BOUND_MIN), math.log(LOGIT_BOUND_MAX)
     for _ in range(12):
         middle = (low + high) / 2.0

@@ -24,7 +24,7 @@ from subquad.cost import Rates, Work
 from subquad.engine import stored_dtype
 from subquad.engine.calls import GATHERED, NONE, both_passes, exact_calls
 from subquad.methods.buckets import CRITERIA, check_criterion, magnitudes
-from subquad.methods.exact import exact_partial, logit_error, sum_error
+from subquad.methods.exact import exact_sums, logit_error, sum_error
 from subquad.methods.method import (
     COMPUTE_DTYPES,
     Proposal,
@@ -105,7 +105,7 @@ class SupportBasis:
                 return beaten(self, f"by {criterion}", least, budget)
         best_bound = math.inf
         for p in self._by_cost(stats, tol, criterion, rates):
-            if not plausible(stats, p, tol):
+            if not plausible(p, tol):
                 continue
             proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))
             best_bound = min(best_bound, proposal.bound)
@@ -192,10 +192,8 @@ class SupportBasis:
 
     def run(self, head: Head, parameters: SplitParameters) -> Partial:
         """Return the sums over all keys, the rows of both parts in their places."""
-        by_norm, dtype = parameters.criterion == "norm", stored_dtype(parameters.small.dtype)
-        rows, frame = head.rows, head.frame
-        queries = rows.query_norms if by_norm else rows.query_entries
-        keys = rows.key_norms if by_norm else rows.key_entries
+        rows, dtype = head.rows, stored_dtype(parameters.small.dtype)
+        queries, keys = rows.by(parameters.criterion)
         small_q, large_q = _split(queries, parameters.query_threshold)
         small_k, large_k = _split(keys, parameters.key_threshold)
         xp = array_api_compat.array_namespace(head.Q)
@@ -204,11 +202,8 @@ class SupportBasis:
             return xp.take(x, xp.asarray(index), axis=0)
 
         def exactly(q_index: np.ndarray, K, V) -> Partial:
-            return exact_partial(
-                frame.full_queries(take(head.Q, q_index), dtype), frame.full_keys(K, dtype),
-                frame.values(V, None, dtype), rows.full_query_norms[q_index],
-                float(rows.key_norms.max()),
-            )  # fmt: skip
+            own = take(head.Q, q_index), rows.full_query_norms[q_index]
+            return exact_sums(head, own, (K, float(rows.key_norms.max())), V, dtype)
 
         small = polynomial_partial(
             head, (take(head.Q, small_q), rows.query_norms[small_q]),

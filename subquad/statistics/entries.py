@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from subquad.statistics.inputs import host_array, leading
+from subquad.arguments import check_real, check_scale, check_seed, check_size
+from subquad.statistics.inputs import host_arrays
 from subquad.statistics.sample import Estimate, LargeRows, MatrixStatistics, matrix_statistics
 
 _HYPOTHESES = {
@@ -30,7 +31,7 @@ class Verdict:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EntryStatistics:
     """Statistics of Q, K and V of every head, in `matrices`; `of("K", head)` finds one.
 
@@ -87,10 +88,14 @@ class EntryStatistics:
         return tuple(m.large_rows(threshold, self.level) for m in tried)
 
     def to_json(self) -> str:
-        """Return everything but `row_max` as JSON, with the verdicts; NaN becomes null."""
+        """Return everything but `row_max` and units as JSON, with the verdicts.
+
+        NaN becomes null, infinity (a number past the range of floats) the string "inf".
+        """
         record: dict[str, Any] = dataclasses.asdict(self)
         for matrix in record["matrices"]:
-            del matrix["row_max"]
+            for name in ("row_max", "unit", "unit_square"):
+                del matrix[name]
         verdicts = {name: dataclasses.asdict(self.verdict(name)) for name in _HYPOTHESES}
         record |= {"rejected": self.rejected, "reason": self.reason, "verdicts": verdicts}
         return json.dumps(_plain(record), allow_nan=False)
@@ -106,7 +111,8 @@ class EntryStatistics:
             " " * 16 + "".join(f"{f'{m.matrix} ({m.n}, {m.d})':>28}" for m in shown),
         ]
         for field in ("psi_2", "psi_2_centred", "variance", "proxy", "kurtosis"):
-            lines.append(f"{field:16}" + "".join(f"{_show(getattr(m, field)):>28}" for m in shown))
+            cells = (f" {_show(getattr(m, field))}" for m in shown)
+            lines.append(f"{field:16}" + "".join(f"{cell:>28}" for cell in cells))
         for field in _HYPOTHESES:
             cells = (f"p = {getattr(m, field).p_value:.2g}" for m in shown)
             lines.append(f"{field:16}" + "".join(f"{cell:>28}" for cell in cells))
@@ -132,15 +138,16 @@ def entry_statistics(
     Parameters
     ----------
     Q, K, V : array, shape (..., n, d), (..., m, d), (..., m, d_v)
-        Real floating point, any array library; leading dimensions broadcast. Copied to the host.
+        Real floating point, any array library, each of its own dtype: all are copied to the host
+        as float64. Leading dimensions broadcast.
     scale : float, default 1/sqrt(d)
-        Of the logits, for the two logit bounds.
+        Of the logits, for the two logit bounds; positive.
     level, resamples : float, int
-        Of the intervals: percentiles over resampled rows.
+        Of the intervals: percentiles over resampled rows, at least 2 resamples.
     alpha : float
         Level of the three verdicts, over all heads together.
     seed : int
-        Of the resampling, and of the 20,000 rows looked at where there are more.
+        Not negative; of the resampling, and of the 20,000 rows looked at where there are more.
 
     Raises
     ------
@@ -158,31 +165,42 @@ def entry_statistics(
     verdict on `rows`. Cost O(n d (d + 120) + resamples n) for a matrix; the three of n = 512,
     d = 32 take about 0.1 s.
     """
-    arrays = {"Q": host_array(Q, "Q"), "K": host_array(K, "K"), "V": host_array(V, "V")}
-    lead = leading(arrays)
-    d = arrays["Q"].shape[-1]
-    scale = 1 / math.sqrt(d) if scale is None else float(scale)
-    for name, value, low, high in (("level", level, 0, 1), ("alpha", alpha, 0, 1)):
-        if not low < value < high:
-            msg = f"`{name}` is {value}; a number in ({low}, {high}) is needed"
+    whole = host_arrays(Q, K, V)
+    *lead, _, d = whole["Q"].shape
+    scale = check_scale(scale, d)
+    for name, value in (("level", level), ("alpha", alpha)):
+        if not 0 < check_real(name, value) < 1:
+            msg = f"`{name}` is {value}; a number in (0, 1) is needed"
             raise ValueError(msg)
-    if not 0 < scale < math.inf:
-        msg = f"`scale` is {scale}; a finite number above 0 is needed"
+    resamples = check_size("resamples", resamples)
+    if resamples < 2:
+        msg = f"`resamples` is {resamples}; an interval needs at least 2"
         raise ValueError(msg)
-    if resamples < 1:
-        msg = f"`resamples` is {resamples}; at least 1 is needed"
-        raise ValueError(msg)
-    whole = {name: np.broadcast_to(x, lead + x.shape[-2:]) for name, x in arrays.items()}
+    check_seed(seed)
     rng = np.random.default_rng(seed)
     found = tuple(
         matrix_statistics(x[head], name, head, level=level, resamples=resamples, rng=rng)
         for head in np.ndindex(*lead)
         for name, x in whole.items()
     )
-    entries = [np.max(np.abs(whole[name]), axis=(-2, -1)) for name in "QK"]
-    norms = [np.max(np.linalg.norm(whole[name], axis=-1), axis=-1) for name in "QK"]
-    by_entries, by_norms = (scale * float(np.max(q * k)) for q, k in (entries, norms))
-    return EntryStatistics(found, scale, d * by_entries, by_norms, level, alpha, resamples, seed)
+    by_entries, by_norms = _logit_bounds(whole["Q"], whole["K"], scale)
+    return EntryStatistics(found, scale, by_entries, by_norms, level, alpha, resamples, seed)
+
+
+def _logit_bounds(Q: np.ndarray, K: np.ndarray, scale: float) -> tuple[float, float]:
+    """Return the largest over heads of scale d max|Q_il| max|K_jl| and of scale max|q| max|k|."""
+    (q, q_norm, i), (k, k_norm, j) = map(_sizes, (Q, K))
+    with np.errstate(over="ignore"):  # past the range of floats: infinite
+        entries = np.ldexp(Q.shape[-1] * (scale * (q * k)), i + j)
+        norms = np.ldexp(scale * (q_norm * k_norm), i + j)
+    return float(np.max(entries)), float(np.max(norms))
+
+
+def _sizes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (largest entries, largest norms of rows, e) of heads, both in units of 2**e."""
+    largest, exponents = np.frexp(np.max(np.abs(x), axis=(-2, -1)))
+    norms = np.linalg.norm(np.ldexp(x, -exponents[..., np.newaxis, np.newaxis]), axis=-1)
+    return largest, np.max(norms, axis=-1), exponents
 
 
 def _show(estimate: Estimate) -> str:
@@ -190,11 +208,13 @@ def _show(estimate: Estimate) -> str:
 
 
 def _plain(x: Any) -> Any:
-    """Return x with arrays as lists and NaN as None, as JSON has it."""
+    """Return x with arrays as lists, NaN as None and infinity as a string, as JSON has it."""
     if isinstance(x, dict):
         return {key: _plain(value) for key, value in x.items()}
     if isinstance(x, list | tuple | np.ndarray):
         return [_plain(value) for value in x]
     if isinstance(x, np.generic):
         return _plain(x.item())
-    return None if isinstance(x, float) and math.isnan(x) else x
+    if isinstance(x, float) and not math.isfinite(x):
+        return None if math.isnan(x) else str(x)
+    return x

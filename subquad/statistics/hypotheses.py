@@ -99,6 +99,8 @@ def gaussian_tail(centred: np.ndarray) -> Test:
     The union bound is some 10 times the mean count of Gaussian entries, so these are rejected
     far more rarely than the level. O(n d).
     """
+    exponents = np.frexp(np.max(np.abs(centred), axis=0))[1]
+    centred = np.ldexp(centred, -exponents)  # exact, and no column's squares underflow or overflow
     sigma = np.sqrt(np.mean(centred**2, axis=0))
     varying = centred[:, sigma > 0]
     n, d = varying.shape

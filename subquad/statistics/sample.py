@@ -1,6 +1,8 @@
 """What one matrix (n, d) shows of its entries, every estimate with an interval.
 
-`row_max` apart, everything is of at most 20,000 rows.
+`row_max` apart, everything is of at most 20,000 rows. Whatever is squared is first divided by the
+power of two next above the largest entry, and what comes of it multiplied back: both exact, so
+that no size of the entries changes a verdict, and only what a float cannot hold is inf or 0.
 """
 
 import math
@@ -9,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from subquad.arguments import check_real
+from subquad.sides import ldexp
 from subquad.statistics.bootstrap import percentiles, resampled_psi_2, sample_rows, weights
 from subquad.statistics.hypotheses import (
     Test,
@@ -21,6 +25,8 @@ from subquad.statistics.hypotheses import (
     variance_proxy,
 )
 
+FAR = 2.0**400
+"""A threshold in units of the largest entry past which no law predicts a row: exp(-FAR^2) is 0."""
 _MULTIPLES = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0])
 
 
@@ -33,7 +39,7 @@ class Estimate:
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TailCurve:
     """Share of centred entries with |x| > threshold, observed and as two laws have it.
 
@@ -72,13 +78,14 @@ class LargeRows:
     gaussian: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MatrixStatistics:
     """Statistics of one matrix of one head; `rows_used` of its `n` rows were looked at.
 
     `psi_2` is that of the entries as they are; `psi_2_centred`, `variance`, `proxy`, `kurtosis`
     (excess; NaN for constant columns) and `tail` are of the entries minus their column's mean.
-    `row_max` holds the largest magnitude of every row, all n of them, sorted.
+    `row_max` holds the largest magnitude of every row, all n of them, sorted. Entries were divided
+    by 2**unit before they were squared; `unit_square` is their mean square then.
     """
 
     matrix: str
@@ -97,17 +104,20 @@ class MatrixStatistics:
     rows: Test
     mean_square: float
     row_max: np.ndarray
+    unit: int
+    unit_square: float
 
     def large_rows(self, threshold: float, level: float = 0.95) -> LargeRows:
-        """Return the rows above the threshold; ValueError unless it is >= 0."""
-        if not threshold >= 0:
+        """Return the rows above the threshold; ValueError unless it is a number >= 0."""
+        if not check_real("threshold", threshold) >= 0:
             msg = f"`threshold` is {threshold}; a magnitude of at least 0 is needed"
             raise ValueError(msg)
         counted = self.n - int(np.searchsorted(self.row_max, threshold, side="right"))
         interval = stats.binomtest(counted, self.n).proportion_ci(level)
+        reach = min(ldexp(float(threshold), -self.unit), FAR)
 
         def union(variance: float) -> float:
-            exponent = -(threshold**2) / (2 * variance) if variance > 0 else -math.inf
+            exponent = -(reach**2) / (2 * variance) if variance > 0 else -math.inf
             return min(float(self.n), 2 * self.n * self.d * math.exp(exponent))
 
         return LargeRows(
@@ -118,8 +128,8 @@ class MatrixStatistics:
             counted,
             self.n * float(interval.low),
             self.n * float(interval.high),
-            union(self.psi_2.value**2 / 2),
-            union(self.mean_square),
+            union(ldexp(self.psi_2.value, -self.unit) ** 2 / 2),
+            union(self.unit_square),
         )
 
 
@@ -136,20 +146,24 @@ def matrix_statistics(
     row_max = np.sort(np.max(np.abs(x), axis=1))
     n, d = x.shape
     x = sample_rows(x, rng)
+    unit = math.frexp(np.max(np.abs(x)))[1]
+    x = np.ldexp(x, -unit)
     centred = np.where(np.ptp(x, axis=0) > 0, x - x.mean(axis=0), 0.0)
     shares = weights(len(x), resamples, rng)
 
-    def estimate(values: np.ndarray) -> Estimate:
-        return Estimate(float(values[0]), *percentiles(values[1:], level))
+    def estimate(values: np.ndarray, power: int = 0) -> Estimate:
+        ends = float(values[0]), *percentiles(values[1:], level)
+        return Estimate(*(ldexp(end, power * unit) for end in ends))
 
     def norm(entries: np.ndarray) -> Estimate:
-        low, high = percentiles(resampled_psi_2(entries, shares[1:]), level)
-        return Estimate(psi_2(entries), low, high)
+        resampled = resampled_psi_2(entries, shares[1:])
+        return estimate(np.append(psi_2(entries), resampled), 1)
 
     means, squares, fourths = (shares @ np.mean(centred**k, axis=1) for k in (1, 2, 4))
     rates = proxy_grid(math.sqrt(squares[0]) or 1.0, centred.size)
     proxies = variance_proxy(means, squares, shares @ exp_row_sums(centred, rates) / d, rates)
     proxies, safe = np.where(squares > 0, (proxies, squares), ([0.0], [1.0]))
+    mean_square = float(np.mean(x**2))
     return MatrixStatistics(
         name,
         head,
@@ -158,27 +172,40 @@ def matrix_statistics(
         len(x),
         psi_2=norm(x),
         psi_2_centred=norm(centred),
-        variance=estimate(squares),
-        proxy=estimate(proxies),
+        variance=estimate(squares, 2),
+        proxy=estimate(proxies, 2),
         kurtosis=estimate(np.where(squares > 0, fourths / safe**2 - 3, math.nan)),
-        tail=_tail(centred, shares, math.sqrt(squares[0]), float(proxies[0]), level),
+        tail=_tail(centred, shares, math.sqrt(squares[0]), float(proxies[0]), level, unit),
         gaussian_tail=gaussian_tail(centred),
         coordinates=coordinates_test(x),
         rows=rows_test(x),
-        mean_square=float(np.mean(x**2)),
+        mean_square=ldexp(mean_square, 2 * unit),
         row_max=row_max,
+        unit=unit,
+        unit_square=mean_square,
     )
 
 
 def _tail(
-    centred: np.ndarray, weights: np.ndarray, sigma: float, proxy: float, level: float
+    centred: np.ndarray,
+    weights: np.ndarray,
+    sigma: float,
+    proxy: float,
+    level: float,
+    unit: int,
 ) -> TailCurve:
-    unit = sigma or 1.0
+    """Return the curve of entries divided by 2**unit, with thresholds of those that they were."""
+    deviation = sigma or 1.0
     mark = sigma * math.sqrt(math.log(len(centred)))
-    thresholds = np.sort(np.append(unit * _MULTIPLES, mark))
+    thresholds = np.sort(np.append(deviation * _MULTIPLES, mark))
     magnitude = np.abs(centred)
     shares = weights @ np.stack([np.mean(magnitude > t, axis=1) for t in thresholds], axis=1)
     low, high = np.quantile(shares[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    gaussian = 2 * stats.norm.sf(thresholds / unit) * (sigma > 0)
+    gaussian = 2 * stats.norm.sf(thresholds / deviation) * (sigma > 0)
     subgaussian = 2 * np.exp(-(thresholds**2) / (2 * (proxy or 1.0))) * (proxy > 0)
-    return TailCurve(thresholds, shares[0], low, high, gaussian, np.minimum(1.0, subgaussian), mark)
+    # Constant columns have no deviation: their thresholds are the plain multiples.
+    back = unit if sigma > 0 else 0
+    there = np.array([ldexp(t, back) for t in thresholds.tolist()])
+    return TailCurve(
+        there, shares[0], low, high, gaussian, np.minimum(1.0, subgaussian), ldexp(mark, back)
+    )

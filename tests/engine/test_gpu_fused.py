@@ -5,7 +5,8 @@ import pytest
 
 import subquad.engine as engine
 from subquad.bounds.rounding import FORMATS
-from subquad.engine.fused_sizes import OPERANDS, STEP_ERROR, fused_errors
+from subquad.engine.fused_rounding import STEP_ERROR, fused_errors
+from subquad.engine.fused_sizes import OPERANDS
 from subquad.features import block_sizes, multinomials
 from subquad.methods.method import widened
 

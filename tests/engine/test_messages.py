@@ -1,5 +1,7 @@
 """Bad input is named, with the value met and the value needed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,8 +37,12 @@ def test_contract():
     state = accumulate()
     with pytest.raises(ValueError, match="`Q` has 2 columns but the keys have 3"):
         engine.contract(np.ones((5, 2)), state, [1.0])
-    with pytest.raises(ValueError, match="`Q` is float32 but the State was computed in float64"):
+    text = "`Q` is float32 but the State was computed in float64: convert `Q` to float64"
+    with pytest.raises(ValueError, match=text):
         engine.contract(np.ones((5, 3), np.float32), state, [1.0])
+    fused = replace(state, dtype="bfloat16")
+    with pytest.raises(ValueError, match="computed in bfloat16: convert `Q` to float32"):
+        engine.contract(np.ones((5, 3)), fused, [1.0])
     for bad in ([], [1.0] * 4, [[1.0]], 1.0):
         with pytest.raises(ValueError, match="`coefficients` has shape .*between 1 and 3 numbers"):
             engine.contract(np.ones((5, 3)), state, bad)

@@ -48,17 +48,6 @@ def test_sums_of_bounds_are_rounded_up(a, b):
     assert total <= np.nextafter(a + b, np.inf)
 
 
-def test_prefix():
-    whole = state([[1, 2], [3, 4]], [[1, 2], [3, 4]], degree=3)
-    low = whole.prefix(1)
-    assert (whole.degree, low.degree, low.d_v, low.count) == (3, 1, 1, 2)
-    assert same(low, state([[1, 2], [3, 4]], [[1, 2], [3, 4]], degree=1))
-    with pytest.raises(ValueError, match=r"`degree` is 4: this State has degrees 0\.\.3"):
-        whole.prefix(4)
-    with pytest.raises(ValueError, match="`degree` is -1"):
-        whole.prefix(-1)
-
-
 def test_what_differs_is_named():
     a = state([[1, 2]], [[1, 2]])
     others = {

@@ -79,6 +79,8 @@ def test_numpy_scalars():
         (1.0, -0.25, ValueError, "`eps` is -0.25"),
         (1.0, math.nan, ValueError, "`eps` is nan"),
         (1.0, "small", TypeError, "`eps` is 'small': it needs to be a real number"),
+        (1.0, np.bool_(True), TypeError, "`eps` is np.True_: it needs to be a real number"),
+        (True, 0.1, TypeError, "`logit_bound` is True: it needs to be a real number"),
         (-1.0, 0.1, ValueError, r"`logit_bound` is -1.0: it needs to be in \[0, 64\]"),
         (64.25, 0.1, ValueError, r"`logit_bound` is 64.25: it needs to be in \[0, 64\]"),
         (math.nan, 0.1, ValueError, "`logit_bound` is nan"),
@@ -87,6 +89,12 @@ def test_numpy_scalars():
 def test_bad_arguments(B, eps, kind, words):
     with pytest.raises(kind, match=words):
         minimal_degree(B, eps)
+
+
+@pytest.mark.parametrize("degree", [True, np.bool_(True), 2.0])
+def test_a_degree_is_an_integer(degree):
+    with pytest.raises(TypeError, match="^`degree` is .*: it needs to be an integer.$"):
+        minimax_error(degree, 1.0)
 
 
 def test_out_of_reach(monkeypatch):

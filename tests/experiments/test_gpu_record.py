@@ -2,7 +2,9 @@
 
 import copy
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,6 +50,36 @@ def test_findings_follow_from_the_numbers(record):
         row["ratios"] = {name: 0.1 * ratio for name, ratio in row["ratios"].items()}
         row["own_polynomial"] *= 10.0
     assert {finding.verdict for finding in gpu.findings(worse)} == {FAILS}
+
+
+@pytest.fixture
+def without_device(monkeypatch):
+    """Stand in for what needs a device, so that a row is put together without one."""
+    pool = SimpleNamespace(free_all_blocks=lambda: None)
+    fake = SimpleNamespace(get_default_memory_pool=lambda: pool)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(gpu, "drawn", lambda heads, n, m, seed: seed)
+    monkeypatch.setattr(gpu, "check", lambda *shape: 1e-4)
+    monkeypatch.setattr(gpu, "errors", lambda *given: {"own_polynomial": 1e-4})
+    monkeypatch.setattr(gpu, "median_seconds", lambda calls: {"graph": 1.0, "sets": len(calls)})
+    monkeypatch.setattr(gpu, "cudnn", lambda n: 7.0)
+
+
+@pytest.mark.parametrize(("n", "heads", "sets"), [(4096, 1, 4), (65_536, 16, 2), (524_288, 1, 2)])
+def test_a_row_says_how_many_inputs_it_was_timed_on(without_device, n, heads, sets):
+    row = gpu._row((3, "bfloat16", n, heads), None)
+    assert row["input_sets"] == row["seconds"]["sets"] == sets
+    assert row["ratios"] == {"cuDNN, bfloat16": 7.0 * heads}
+
+
+@pytest.mark.parametrize("at", range(len(gpu.ODD)))
+@pytest.mark.parametrize("wrong", [float("nan"), 1e-2])
+def test_one_wrong_check_is_enough(without_device, monkeypatch, at, wrong):
+    found = [1e-4] * len(gpu.ODD)
+    found[at] = wrong  # NaN: two runs differ in a bit
+    monkeypatch.setattr(gpu, "check", lambda *shape: found[gpu.ODD.index(shape[2:])])
+    with pytest.raises(AssertionError, match="no time is taken of a wrong answer"):
+        gpu._row((3, "bfloat16", 4096, 1), None)
 
 
 def test_a_row_of_the_table_has_all_columns(record):

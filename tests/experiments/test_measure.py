@@ -10,6 +10,7 @@ import pytest
 from experiments import crossover, timing
 from experiments.measure import (
     errors,
+    errors_within,
     first_order_answer,
     frobenius_error,
     mean_answer,
@@ -73,6 +74,18 @@ def test_a_constant_column_must_be_met():
     assert measured_error(exact, exact, V) == 0.0
     assert measured_error(exact + 1e-12, exact, V) == math.inf
     assert frobenius_error(np.zeros((1, 1)), np.zeros((1, 1))) == 0.0
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_nan_in_any_column_is_no_right_answer(column):
+    V = np.array([[0.0, 5.0, 1.0], [4.0, 15.0, 1.0]])
+    exact = np.array([[1.0, 10.0, 1.0], [2.0, 11.0, 1.0]])
+    assert errors_within(1e-3, exact.copy(), exact, V)["measured"] == 0.0
+    output = exact.copy()
+    output[1, column] = np.nan
+    assert not measured_error(output, exact, V) <= 1e3
+    with pytest.raises(AssertionError, match="no time is taken of a wrong answer"):
+        errors_within(1e-3, output, exact, V)
 
 
 def test_mean_answer():

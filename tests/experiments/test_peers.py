@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from experiments import cost_model, crossover_lengths, instances, peers, store, summary
+from experiments import (
+    cost_model,
+    cost_model_tables,
+    crossover_lengths,
+    instances,
+    peers,
+    store,
+    summary,
+)
 from experiments.measure import oracle
 from subquad import TYPICAL
 
@@ -50,17 +58,17 @@ def cell(chosen, predicted, seconds):
 def test_the_tally_of_the_cost_model():
     right = cell("a", {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.2})
     wrong = cell("b", {"a": 2.0, "b": 1.0}, {"a": 1.0, "b": 1.4})
-    found = cost_model.tally([right, wrong])
+    found = cost_model_tables.tally([right, wrong])
     assert (found["cells"], found["right"], found["nearly_right"]) == (2, 1, 1)
     near = cell("b", {"a": 2.0, "b": 1.0}, {"a": 1.0, "b": 1.08})
-    again = cost_model.tally([right, near])
+    again = cost_model_tables.tally([right, near])
     assert (again["right"], again["nearly_right"]) == (1, 2)
     assert found["regret"]["worst"] == pytest.approx(1.4)
     assert found["within_1.5"] == 0.5  # 1 and 1/1.4 are, 1/1.6 and 2 are not
     assert found["predicted_over_measured"]["a"] == {
         "runs": 2, "within_1.5": 0.5, "least": 1.0, "median": 1.5, "most": 2.0}  # fmt: skip
     left_out = {**wrong, "seconds": {}, "regret": None}
-    assert cost_model.tally([right, wrong, left_out])["cells"] == 2
+    assert cost_model_tables.tally([right, wrong, left_out])["cells"] == 2
 
 
 def test_a_record_of_the_cost_model():

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+import subquad
 from experiments import (
     __main__,
     bench,
@@ -216,9 +217,13 @@ def test_verdicts_follow_the_numbers():
 
 
 def test_crossover_line_of_a_plan():
-    line = "polynomial (degree 3, r 9, float32) would win from n = 3,518, at these bounds"
-    assert summary.crossover_of(line) == ("polynomial", 3518, False)
-    assert summary.crossover_of(line + ", with a State of 9 GiB")[2] is True
+    Q, K, V, scale = instances.bounded(64, 16, beta=1.0, seed=3)
+    for memory, too_much in ((None, False), (1e4, True)):
+        rates = dataclasses.replace(TYPICAL, memory=memory)
+        head = subquad.plan(Q, K, V, tol=1e-2, scale=scale, rates=rates).heads[0]
+        method, length, found = summary.crossover_of(head.crossover)
+        assert (method, found) == ("polynomial", too_much)
+        assert f"n = {length:,}" in head.crossover
     assert summary.crossover_of("no other method wins at these bounds up to n = 2.8e+14") is None
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import crossover, scaling, store, summary
+from experiments import bench, crossover, scaling, store, summary
 from subquad import TYPICAL
 
 
@@ -41,9 +41,15 @@ def test_the_verdict_is_of_the_slope_over_all_lengths(power, verdict):
     assert flat["slope"] < steep["slope"]
 
 
-def test_a_broken_bound_is_not_timed():
+@pytest.mark.parametrize("module", [scaling, bench])
+def test_a_broken_bound_is_not_timed(module):
     data = scaling._clean(64, 4)
     result = scaling.subquad.attention(*data[:3], tol=1e-2, scale=data[3])
+    found = module._checked(result, data)
+    assert found["measured"] <= found["bound"] == result.certificate.bound
+    assert found["parameters"] == str(result.plan.heads[0].chosen.parameters)
+    null = found.get("null", found)
+    assert null["mean_v"]["measured"] > null["first_order"]["measured"] > 0.0
     wrong = dataclasses.replace(result, output=result.output + np.float32(1.0))
     with pytest.raises(AssertionError, match="no time is taken of a wrong answer"):
-        scaling._checked(wrong, data)
+        module._checked(wrong, data)

@@ -1,9 +1,12 @@
 """The experiment on several thresholds: rows sound, null models beside them, more never worse."""
 
+import copy
+import dataclasses
 import math
 
 import pytest
 
+import subquad
 from experiments import store, summary, thresholds
 from experiments.timing import COMPILED
 from subquad import TYPICAL
@@ -73,6 +76,27 @@ def test_times_are_a_row_of_their_own(record, timed):
         assert record["derived"]["outliers"][key] is None
     assert "Measured, times faster" in summary.findings(timed)[0]["evidence"]
     assert "Measured, times faster" not in summary.findings(record)[0]["evidence"]
+
+
+def test_compiled_plans_are_made_by_rates_that_are_kept(timed, monkeypatch):
+    """numba or not, and a record from before they were kept says the same."""
+    (row,) = (row for row in timed["rows"] if row["way"] is None)
+    compiled = any(name.endswith(COMPILED) for name in row["plans"])
+    assert (row["rates_compiled"] is not None) == compiled
+    fixed = dataclasses.replace(TYPICAL, overhead=0.25)
+    monkeypatch.setattr(thresholds, "features_by", lambda: "numba")
+    monkeypatch.setattr(subquad, "measured_rates", lambda: fixed)
+    small = thresholds.experiment(n=128, repeats=1, only=("outliers",))
+    case = small.cases["outliers: times"]
+    found = store.plain(case(TYPICAL))
+    assert store.rates_from(found["rates_compiled"]) == fixed != TYPICAL
+    assert sum(name.endswith(COMPILED) for name in found["plans"]) == 2 * len(thresholds.TIMED)
+    old = copy.deepcopy(timed)
+    for row in old["rows"]:
+        row.pop("rates_compiled", None)
+    assert summary.findings(old) == summary.findings(timed)
+    assert thresholds.table_rows(old) == thresholds.table_rows(timed)
+    assert thresholds.verdict(old["rows"]) == timed["derived"]
 
 
 def test_the_table_has_a_line_per_way_under_its_header(record, timed):

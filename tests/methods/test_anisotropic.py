@@ -12,7 +12,8 @@ import subquad
 from subquad.bounds.rounding import FORMATS
 from subquad.engine.rotate import measure_rotation, rotated
 from subquad.features import feature_dimension
-from subquad.methods.anisotropic import Anisotropic, AnisotropicParameters
+from subquad.methods.anisotropic import Anisotropic
+from subquad.methods.anisotropic_bounds import AnisotropicParameters
 from subquad.methods.method import Proposal, Refusal, storage_term, widened
 from subquad.problem import Problem
 from tests import oracle
@@ -82,8 +83,8 @@ def test_the_basis_balances_both_second_moments():
     Q, K, _ = head(0.8, d=6, mix=True)
     plain = (1.0, np.zeros(6), 1.0)
     r = measure_rotation(Q, K, plain, plain, 50.0, 50.0)
-    q, k = (x.T @ r_moment @ x for x, r_moment in
-            ((r.query_basis, r.query_moments), (r.key_basis, r.key_moments)))  # fmt: skip
+    rotated_rows = (Q @ r.query_basis, K @ r.key_basis)
+    q, k = (x.T @ x / len(x) for x in rotated_rows)  # the sample is all rows
     for moments in (q, k):
         off = moments - np.diag(np.diag(moments))
         assert np.abs(off).max() <= 1e-4 * np.diag(moments).max()

@@ -19,8 +19,8 @@ from subquad.methods.fitted import Fitted
 from subquad.methods.fitted_sums import grouped, key_state, rows_partial
 from subquad.methods.fitting import (
     DEGREES,
+    FITTED_LOGIT_BOUND_MAX,
     GROUPS,
-    LOGIT_BOUND_MAX,
     FittedParameters,
     group_edges,
     key_cuts,
@@ -283,7 +283,7 @@ def test_equal_magnitudes_make_one_group():
     assert group_edges(1.0, 0.5, 0.0)[-1] == 1.0
     edges = group_edges(2.0, 1.0, 1.0)
     assert len(edges) == GROUPS and edges[0] == 1.0 and edges[-1] == 2.0
-    assert group_edges(100.0, 1.0, 1.0)[-1] < LOGIT_BOUND_MAX
+    assert group_edges(100.0, 1.0, 1.0)[-1] < FITTED_LOGIT_BOUND_MAX
     assert group_edges(100.0, 50.0, 1.0) == ()
 
 

@@ -17,7 +17,7 @@ from subquad.engine.calls import GATHERED, ORDERED
 from subquad.methods import multi_threshold
 from subquad.methods.bucket_accounts import exact_error
 from subquad.methods.buckets import Bucket, BucketParameters, Cell, bucket_height, single
-from subquad.methods.cut_tables import largest_logit
+from subquad.methods.cut_tables import reachable_logit_bound
 from subquad.methods.method import Proposal, Refusal, widened
 from subquad.methods.multi_threshold import MultiThreshold
 from subquad.methods.polynomial_sums import LOGIT_BOUND_MIN, parameters_for
@@ -330,8 +330,8 @@ def test_one_threshold_and_one_polynomial_are_divisions():
 
 @pytest.mark.parametrize("degree", range(12))
 @pytest.mark.parametrize("eps", [1e-9, 1e-2, 0.3])
-def test_the_largest_logit_is_within_eps_and_nearly_the_largest(degree, eps):
-    b = largest_logit(degree, eps)
+def test_the_reachable_logit_bound_is_within_eps_and_nearly_the_largest(degree, eps):
+    b = reachable_logit_bound(degree, eps)
     assert subquad.minimal_degree(b * (1.0 - 1e-4), eps).degree <= degree
     if b < 60.0:
         assert subquad.minimal_degree(b * 1.02, eps).degree > degree

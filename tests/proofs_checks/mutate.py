@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 
 def clear_caches():
-    """Empty the caches of exp_poly: a remembered polynomial would hide a changed proof."""
+    """Empty the caches of polynomials: a remembered one would hide a changed proof."""
     for name, module in list(sys.modules.items()):
-        if name.startswith("subquad.exp_poly"):
+        if name.startswith(("subquad.exp_poly", "proofs_checks.checks.fitted")):
             for thing in vars(module).values():
                 if hasattr(thing, "cache_clear"):
                     thing.cache_clear()

@@ -10,7 +10,7 @@ import subquad
 from proofs_checks import registry
 from proofs_checks.claim import decide
 from subquad.bounds import rounding, softmax
-from subquad.engine import fused_sizes
+from subquad.engine import fused_rounding
 from subquad.exp_poly import ExpPolynomial, fitted
 from subquad.features import anisotropic
 from subquad.partial import Partial
@@ -37,7 +37,7 @@ USED = [
     ("rounding-polynomial", rounding.polynomial_sum_error),
     ("rounding-polynomial", rounding.polynomial_underflow),
     ("rounding-polynomial", rounding.polynomial_gammas),
-    ("rounding-tensor-cores", fused_sizes.fused_errors),
+    ("rounding-tensor-cores", fused_rounding.fused_errors),
     ("scaled-ratio", ExpPolynomial.scaled),
     ("box-taylor", anisotropic.box_tail),
     ("fitted-majorant", fitted.shortfall),

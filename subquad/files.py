@@ -1,0 +1,114 @@
+"""What the command line reads and writes: the arrays of a .npz, and places for what it makes."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from subquad import arguments
+from subquad.attention import exact_attention
+
+OPTIONAL = ("scale", "key_mask")
+
+
+def load(file: Path) -> dict:
+    """Return the arrays of a .npz by name, Q, K, V and those of OPTIONAL that it has.
+
+    float16 comes as float32, the scale as a float. ValueError where the file cannot be read, misses
+    an array, or has one that `attention` does not take.
+    """
+    if not file.exists():
+        msg = f"`{file}` does not exist; give a .npz with arrays Q, K and V."
+        raise ValueError(msg)
+    try:
+        names, arrays = _read(file)
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        # Of any other file NumPy says how to load it as a pickle, which is no option here.
+        reason = "it holds no plain arrays" if "pickle" in str(error) else error
+        msg = f"`{file}` is not a readable .npz: {reason}"
+        raise ValueError(msg) from None
+    missing = [name for name in "QKV" if name not in arrays]
+    arguments.refuse_options({k: None for k in names if k in arguments.NOT_BUILT}, ())
+    if missing:
+        msg = f"`{file}` has no array {', '.join(missing)}; it needs Q, K and V."
+        raise ValueError(msg)
+    if "scale" in arrays:
+        arrays["scale"] = arguments.check_real("scale", arrays["scale"][()])
+    return {k: v.astype(np.float32) if getattr(v, "dtype", None) == np.float16 else v
+            for k, v in arrays.items()}  # fmt: skip
+
+
+def _read(file: Path) -> tuple[list[str], dict]:
+    """Return the names of all members of a .npz, and the arrays that are ours."""
+    # Opened here: np.load leaves a broken archive open.
+    with file.open("rb") as stream:
+        archive = np.load(stream, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            msg = "it is a .npy, one array without a name; it needs Q, K and V."
+            raise ValueError(msg)
+        with archive:
+            names = archive.files
+            arrays = {k: archive[k] for k in names if k in ("Q", "K", "V", *OPTIONAL)}
+    for name, x in arrays.items():
+        if not isinstance(x, np.ndarray):  # NumPy hands out any other member as bytes
+            msg = f"its `{name}` is {len(x)} bytes and no array; write it with numpy.savez."
+            raise ValueError(msg)
+    return names, arrays
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Raise ValueError unless a file can be written there; one that exists is left as it is."""
+    path = path.resolve()
+    if not path.parent.is_dir():
+        msg = f"`{option}` is {path}, but the folder {path.parent} does not exist."
+        raise ValueError(msg)
+    if path.is_dir():
+        msg = f"`{option}` is {path}, a folder; name a file."
+        raise ValueError(msg)
+    exists = path.exists()
+    if exists and not path.is_file():
+        return  # a device or a pipe, which to open is to use
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        msg = f"`{option}` is {path}, which cannot be written: {error.strerror}."
+        raise ValueError(msg) from None
+    if not exists:
+        path.unlink()
+
+
+def check_not_input(option: str, path: Path, file: Path) -> None:
+    """Raise ValueError where what is to be written is, by whatever name, the file that is read."""
+    if path.exists() and path.samefile(file):
+        msg = f"`{option}` is {path}, the input, which would be lost; name another file."
+        raise ValueError(msg)
+
+
+def make_folder(option: str, folder: Path, names: tuple[str, ...]) -> None:
+    """Make the folder where it is missing; ValueError unless files of these names can be written.
+
+    A folder that is made stays.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"`{option}` is {folder}, a folder that cannot be made: {error.strerror}."
+        raise ValueError(msg) from None
+    for name in names:
+        check_writable(option, folder / name)
+
+
+def measured(arrays: dict, output: np.ndarray) -> float:
+    """Return max |output - exact| / value_radius against float64; 0 for constant columns."""
+    Q, K, V = (arrays[name].astype(np.float64) for name in "QKV")
+    mask = arrays.get("key_mask")
+    exact = exact_attention(Q, K, V, scale=arrays.get("scale"), key_mask=mask)
+    kept = np.ones(V.shape[:-1], bool) if mask is None else np.broadcast_to(mask, V.shape[:-1])
+    high = np.max(np.where(kept[..., None], V, -np.inf), axis=-2, keepdims=True)
+    low = np.min(np.where(kept[..., None], V, np.inf), axis=-2, keepdims=True)
+    radius = (high - low) / 2.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(radius > 0.0, np.abs(output - exact) / radius, 0.0)
+    return float(error.max())

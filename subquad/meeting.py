@@ -1,0 +1,82 @@
+"""What runs on the workers of `subquad.cluster`: ranks, and the actor through which they speak."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from subquad.attention import attention
+from subquad.certificate import Certificate
+from subquad.engine import threads
+from subquad.engine.process_fleet import ProcessFleet
+from subquad.execution import Plan
+
+Record = tuple[Certificate, Plan] | Exception
+
+
+class AbandonedError(RuntimeError):
+    """A worker was lost, failed, or did not come in time."""
+
+
+def member(
+    meeting: Any, rank: int, ranks: int, Q: np.ndarray, K: np.ndarray, V: np.ndarray,
+    options: dict[str, Any],
+) -> tuple[np.ndarray | None, Record]:  # fmt: skip
+    """Return the output of a rank's queries and its Record, on its worker.
+
+    What it raises is an answer as well: a task that fails would fill the worker's log.
+    """
+    import distributed
+
+    os.environ.setdefault(threads.VARIABLE, str(distributed.get_worker().state.nthreads))
+    steps = iter(range(2**62))
+
+    def gather(part: np.ndarray) -> Sequence[np.ndarray]:
+        return meeting.exchange(next(steps), rank, part).result()
+
+    try:
+        result = attention(Q, K, V, devices=ProcessFleet(rank, ranks, gather), **options)
+    except Exception as error:
+        meeting.leave(f"worker {rank} of {ranks} failed: {error!r}").result()
+        return None, error
+    return result.output, (result.certificate, replace(result.plan, fleet=None))
+
+
+class Meeting:
+    """Where ranks meet: an actor, whose methods wait without keeping a thread."""
+
+    def __init__(self, ranks: int, patience: float) -> None:
+        self._ranks, self._patience = ranks, patience
+        self._parts: dict[int, dict[int, np.ndarray]] = {}
+        self._complete: dict[int, asyncio.Event] = {}
+        self._left = ""
+
+    async def exchange(self, step: int, rank: int, part: np.ndarray) -> list[np.ndarray]:
+        """Return the parts of all ranks in a step, by rank, once all are there."""
+        parts = self._parts.setdefault(step, {})
+        complete = self._complete.setdefault(step, asyncio.Event())
+        parts[rank] = part
+        if len(parts) == self._ranks:
+            complete.set()
+            del self._parts[step], self._complete[step]
+        if not self._left:
+            try:
+                await asyncio.wait_for(complete.wait(), self._patience)
+            except TimeoutError:
+                late = sorted(set(range(self._ranks)) - set(parts))
+                await self.leave(f"workers {late} of {self._ranks} did not come within "
+                                 f"{self._patience:g} s.")  # fmt: skip
+        if len(parts) < self._ranks:
+            raise AbandonedError(self._left)
+        return [parts[rank] for rank in range(self._ranks)]
+
+    async def leave(self, why: str) -> None:
+        """End the meeting: all that wait, and all that come, are told why."""
+        self._left = self._left or why
+        for complete in self._complete.values():
+            complete.set()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -53,7 +54,8 @@ def attention(
     tol, **options
         As for `subquad.attention`, without `devices` and `key_mask`.
     patience : float, optional
-        Seconds for which a worker waits for the others before all give up.
+        Seconds for which a worker that has begun waits for the others before all give up; after an
+        interrupt, or where the first worker is lost, some may keep their thread for so long.
 
     Returns
     -------
@@ -73,7 +75,8 @@ def attention(
     Notes
     -----
     Predicted seconds are without the network. Of several calls on one cluster, one runs at a time:
-    ranks that wait for one another must not wait for a thread.
+    ranks that wait for one another must not wait for a thread. For the same reason a task that
+    calls this uses `distributed.worker_client`. SUBQUAD_NUM_THREADS stays set on the workers.
     """
     import distributed
 
@@ -81,15 +84,21 @@ def attention(
     if not isinstance(client, distributed.Client) or client.asynchronous:
         msg = f"`client` is {client!r}; pass a distributed.Client that is not asynchronous."
         raise TypeError(msg)
+    if client.status != "running":
+        msg = f"`client` is {client.status}; pass one that is connected."
+        raise ValueError(msg)
     on_host = _on_host(Q, K, V)
     check_shapes(Q, K, V)
+    if not check_real("patience", patience) > 0.0:
+        msg = f"`patience` is {patience!r}; it must be positive, in seconds."
+        raise ValueError(msg)
     addresses = sorted(client.nthreads())[: min(Q.shape[-2], K.shape[-2])]
     if not addresses:
         msg = "`client` has no workers; start some, or client.wait_for_workers(1)."
         raise ValueError(msg)
     options = {"tol": tol, **options}
     with client.as_current(), distributed.Lock("subquad.cluster"):
-        ranks = _started(client, addresses, (Q, K, V), check_real("patience", patience), options)
+        ranks = _started(client, addresses, (Q, K, V), float(patience), options)
         certificates, plans = zip(*_records(client, ranks), strict=True)
     outputs = [client.submit(operator.itemgetter(0), rank, pure=False) for rank in ranks]
     output = (np.concatenate(client.gather(outputs), axis=-2) if on_host
@@ -101,7 +110,7 @@ def _on_host(*arrays: Any) -> bool:
     """Return whether the arrays are NumPy's; TypeError unless that or dask's, of known shape."""
     import dask.array
 
-    if all(isinstance(x, np.ndarray) for x in arrays):
+    if all(type(x) is np.ndarray for x in arrays):  # a subclass may mean more: a mask, say
         return True
     if not all(isinstance(x, dask.array.Array) for x in arrays):
         kinds = ", ".join(f"{type(x).__module__}.{type(x).__name__}" for x in arrays)
@@ -131,25 +140,34 @@ def _started(
     options: dict[str, Any],
 ) -> list[Any]:  # fmt: skip
     """Return the futures of (output, Record) of each rank, ended, each on its worker."""
+    import distributed
+
     count = len(addresses)
     held = [[_held(client, x, rank, addresses) for x in arrays] for rank in range(count)]
     # A rank that runs waits for the others: it must not keep a thread that their rows need.
     rows = [x for own in held for x in own]
     _wait(client, rows, addresses)
     if failed := [x for x in rows if x.status == "error"]:
-        raise failed[0].exception()
+        error = failed[0].exception()
+        for x in rows:  # or the traceback of this very error would keep them
+            x.release()
+        raise error
     here = [{"workers": [address], "allow_other_workers": False} for address in addresses]
     future = client.submit(Meeting, count, patience, actor=True, pure=False, **here[0])
     meeting = future.result()
     ranks = [
-        client.submit(member, meeting, rank, count, *own, options, pure=False, **here[rank])
+        client.submit(
+            member, meeting, rank, count, *own, patience, options, pure=False, **here[rank]
+        )
         for rank, own in enumerate(held)
     ]
     try:
         _wait(client, ranks, addresses)
-    except AbandonedError as error:
+    except BaseException as error:  # an interrupt as well: no rank may keep its thread waiting
         if addresses[0] in client.nthreads():
-            meeting.leave(str(error)).result()
+            meeting.leave(f"the call ended: {error!r}").result(timeout=LOOK)
+            with suppress(TimeoutError, CancelledError):
+                distributed.wait(ranks, timeout=LOOK)
         raise
     for rank in ranks:  # what attention raises they return
         if rank.status != "finished":

@@ -105,7 +105,8 @@ def measured(arrays: dict, output: np.ndarray) -> float:
     Q, K, V = (arrays[name].astype(np.float64) for name in "QKV")
     mask = arrays.get("key_mask")
     exact = exact_attention(Q, K, V, scale=arrays.get("scale"), key_mask=mask)
-    kept = np.ones(V.shape[:-1], bool) if mask is None else np.broadcast_to(mask, V.shape[:-1])
+    lead = V.shape[:-1] if mask is None else np.broadcast_shapes(mask.shape, V.shape[:-1])
+    kept = np.ones(lead, bool) if mask is None else np.broadcast_to(mask, lead)
     high = np.max(np.where(kept[..., None], V, -np.inf), axis=-2, keepdims=True)
     low = np.min(np.where(kept[..., None], V, np.inf), axis=-2, keepdims=True)
     radius = (high - low) / 2.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,9 @@ from subquad.engine import threads
 from subquad.engine.process_fleet import ProcessFleet
 from subquad.execution import Plan
 
+MARGIN = 10.0
+"""Seconds that an answer of the actor may take beyond the patience."""
+
 Record = tuple[Certificate, Plan] | Exception
 
 
@@ -25,7 +29,7 @@ class AbandonedError(RuntimeError):
 
 def member(
     meeting: Any, rank: int, ranks: int, Q: np.ndarray, K: np.ndarray, V: np.ndarray,
-    options: dict[str, Any],
+    patience: float, options: dict[str, Any],
 ) -> tuple[np.ndarray | None, Record]:  # fmt: skip
     """Return the output of a rank's queries and its Record, on its worker.
 
@@ -37,12 +41,14 @@ def member(
     steps = iter(range(2**62))
 
     def gather(part: np.ndarray) -> Sequence[np.ndarray]:
-        return meeting.exchange(next(steps), rank, part).result()
+        # Longer than the actor waits; were it gone, nobody would answer.
+        return meeting.exchange(next(steps), rank, part).result(timeout=patience + MARGIN)
 
     try:
         result = attention(Q, K, V, devices=ProcessFleet(rank, ranks, gather), **options)
     except Exception as error:
-        meeting.leave(f"worker {rank} of {ranks} failed: {error!r}").result()
+        with suppress(Exception):  # the actor may be gone, with its worker or the call
+            meeting.leave(f"worker {rank} of {ranks} failed: {error!r}").result(timeout=MARGIN)
         return None, error
     return result.output, (result.certificate, replace(result.plan, fleet=None))
 

@@ -111,6 +111,8 @@ def spoilt(x, value):
         ({"devices": [0]}, TypeError, "`devices` is not an option"),
         ({"methd": "exact"}, TypeError, "did you mean `method`"),
         ({"patience": "long"}, TypeError, "`patience`"),
+        ({"patience": float("nan")}, ValueError, "`patience` is nan"),
+        ({"patience": 0}, ValueError, "`patience` is 0"),
     ],
 )
 def test_options_are_refused_as_by_attention(client, change, error, text):
@@ -126,6 +128,7 @@ def test_arrays_are_refused_with_a_reason(client):
         ((spoilt(Q, np.nan), K, V), ValueError, "`Q` has 1 NaN"),
         ((Q, spoilt(K, np.inf), V), ValueError, "`K` has 0 NaN and 1 infinite"),
         ((Q, K, V[:-1]), ValueError, "`V`"),
+        ((Q, np.ma.array(K, mask=K > 0.0), V), TypeError, "three dask arrays or three NumPy"),
         ((Q, lazy[1], V), TypeError, "three dask arrays or three NumPy arrays"),
         ((unknown, *lazy[1:]), ValueError, "`Q` has chunks of unknown lengths"),
     ):
@@ -159,6 +162,13 @@ def die():
 def test_a_worker_that_is_late_is_named(client):
     with pytest.raises(cluster.AbandonedError, match=r"workers \[0\] of 3 did not come within 1 s"):
         cluster.attention(client, *data(), tol=1e-2, method=Late(never), rates=TYPICAL, patience=1)
+
+
+def test_a_client_that_is_closed(client):
+    other = distributed.Client(client.scheduler.address, set_as_default=False)
+    other.close()
+    with pytest.raises(ValueError, match="`client` is closed"):
+        cluster.attention(other, *data(), tol=1e-2)
 
 
 def test_a_meeting_gives_parts_by_rank_and_ends_for_all():

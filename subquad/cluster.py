@@ -89,8 +89,8 @@ def attention(
         raise ValueError(msg)
     on_host = _on_host(Q, K, V)
     check_shapes(Q, K, V)
-    if not check_real("patience", patience) > 0.0:
-        msg = f"`patience` is {patience!r}; it must be positive, in seconds."
+    if not 0.0 < check_real("patience", patience) < np.inf:
+        msg = f"`patience` is {patience!r}; it must be positive and finite, in seconds."
         raise ValueError(msg)
     addresses = sorted(client.nthreads())[: min(Q.shape[-2], K.shape[-2])]
     if not addresses:
@@ -163,10 +163,10 @@ def _started(
     ]
     try:
         _wait(client, ranks, addresses)
-    except BaseException as error:  # an interrupt as well: no rank may keep its thread waiting
-        if addresses[0] in client.nthreads():
-            meeting.leave(f"the call ended: {error!r}").result(timeout=LOOK)
-            with suppress(TimeoutError, CancelledError):
+    except BaseException as error:  # an interrupt as well: ranks that wait are told
+        with suppress(Exception):  # which must not hide this error
+            if addresses[0] in client.nthreads():
+                meeting.leave(f"the call ended: {error!r}").result(timeout=LOOK)
                 distributed.wait(ranks, timeout=LOOK)
         raise
     for rank in ranks:  # what attention raises they return

@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,6 +114,7 @@ def spoilt(x, value):
         ({"patience": "long"}, TypeError, "`patience`"),
         ({"patience": float("nan")}, ValueError, "`patience` is nan"),
         ({"patience": 0}, ValueError, "`patience` is 0"),
+        ({"patience": float("inf")}, ValueError, "`patience` is inf"),
     ],
 )
 def test_options_are_refused_as_by_attention(client, change, error, text):
@@ -162,6 +164,27 @@ def die():
 def test_a_worker_that_is_late_is_named(client):
     with pytest.raises(cluster.AbandonedError, match=r"workers \[0\] of 3 did not come within 1 s"):
         cluster.attention(client, *data(), tol=1e-2, method=Late(never), rates=TYPICAL, patience=1)
+
+
+def test_a_rank_does_not_wait_for_ever_for_an_actor_that_is_gone(monkeypatch):
+    asked = []
+
+    class Gone:
+        def exchange(self, *_):
+            return self
+
+        leave = exchange
+
+        def result(self, timeout):
+            asked.append(timeout)
+            raise TimeoutError
+
+    worker = SimpleNamespace(state=SimpleNamespace(nthreads=1))
+    monkeypatch.setattr(distributed, "get_worker", lambda: worker)
+    monkeypatch.setenv("SUBQUAD_NUM_THREADS", "1")
+    output, record = meeting.member(Gone(), 0, 2, *data(), 3.0, {"tol": 1e-2, "rates": TYPICAL})
+    assert output is None and isinstance(record, TimeoutError)
+    assert asked == [3.0 + meeting.MARGIN, meeting.MARGIN]
 
 
 def test_a_client_that_is_closed(client):

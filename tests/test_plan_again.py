@@ -109,6 +109,16 @@ def test_logits_past_all_rounding_are_refused(size, dtype):
                 subquad.attention(Q, K, V, tol=0.05, method=method, rates=subquad.TYPICAL)
 
 
+@pytest.mark.parametrize("size", [1e12, 1e16, 1e30])
+def test_one_key_past_all_rounding_beside_polynomials(size):
+    """What is exact errs by more than exp holds; the other keys have a polynomial."""
+    rng = np.random.default_rng(5)
+    Q, K, V = (0.2 * rng.standard_normal((rows, 4)) for rows in (400, 500, 500))
+    K[7] *= size
+    made = subquad.plan(Q, K, V, tol=0.05, method=subquad.MultiThreshold(), rates=subquad.TYPICAL)
+    assert made.heads[0].chosen is None or made.heads[0].chosen.bound <= 0.05
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_plan_takes_its_rows_in_another_order(dtype):
     """Centres and so the largest logit differ in the last bits."""

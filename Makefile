@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: report test lint claims bench experiments clean
+.PHONY: report test lint format claims bench experiments clean
 
 report: .venv/installed
 	$(BIN)/subquad report $(if $(QUICK),--quick)
@@ -11,8 +11,13 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 lint: .venv/installed
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
 
 claims: .venv/installed
 	$(BIN)/subquad claims

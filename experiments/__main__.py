@@ -13,8 +13,17 @@ from experiments.store import RESULTS, run
 from experiments.writing import text_table
 
 NAMES = (
-    "error_vs_bound", "error_vs_threshold", "crossover", "bench", "thresholds", "certificates",
-    "bridge", "verdict", "peers", "cost_model", "crossover_lengths",
+    "error_vs_bound",
+    "error_vs_threshold",
+    "crossover",
+    "bench",
+    "thresholds",
+    "certificates",
+    "bridge",
+    "verdict",
+    "peers",
+    "cost_model",
+    "crossover_lengths",
     "scaling",
 )
 ON_GPU = ("gpu", "many_gpus")
@@ -30,13 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the JSON file (a folder for all)")
     chosen = parser.parse_args(arguments)
     if chosen.name not in (*NAMES, *ON_GPU, "all"):
-        print(f"`name` is {chosen.name!r}; the experiments are {', '.join(NAMES)}, all; "
-              f"on GPUs {', '.join(ON_GPU)}.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"`name` is {chosen.name!r}; the experiments are {', '.join(NAMES)}, all; "
+            f"on GPUs {', '.join(ON_GPU)}.",
+            file=sys.stderr,
+        )
         return 2
     if chosen.name in ON_GPU and importlib.util.find_spec("cupy") is None:
-        print(f"`name` is {chosen.name!r}, which needs CuPy and a CUDA device: install "
-              "subquad[cuda12] or subquad[cuda13].", file=sys.stderr)  # fmt: skip
+        print(
+            f"`name` is {chosen.name!r}, which needs CuPy and a CUDA device: install "
+            "subquad[cuda12] or subquad[cuda13].",
+            file=sys.stderr,
+        )
         return 2
     for name in NAMES if chosen.name == "all" else (chosen.name,):
         one(name, _path(chosen, name), quick=chosen.quick, fresh=chosen.fresh)
@@ -57,8 +71,10 @@ def one(name: str, path: Path, *, quick: bool = False, fresh: bool = False) -> d
     print(f"{experiment.question}\n", flush=True)
     record = run(experiment, path, fresh=fresh, progress=_show)
     print("\n" + text_table(module.HEADER, module.table_rows(record)))
-    print(f"\n{record['date']}, {record['machine']['processor']}, "
-          f"{record['machine']['threads']} threads; written to {path}\n")  # fmt: skip
+    print(
+        f"\n{record['date']}, {record['machine']['processor']}, "
+        f"{record['machine']['threads']} threads; written to {path}\n"
+    )
     return record
 
 

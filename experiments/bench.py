@@ -41,17 +41,27 @@ PLANNING, CERTIFYING = "planning alone, clean", "certificate alone, clean"
 
 
 def experiment(
-    quick: bool = False, *, n: int | None = None, d: int = 64, tol: float = 1e-2,
+    quick: bool = False,
+    *,
+    n: int | None = None,
+    d: int = 64,
+    tol: float = 1e-2,
     repeats: int | None = None,
-) -> Experiment:  # fmt: skip
+) -> Experiment:
     """Return the experiment: one row, since everything is timed in turns with everything else."""
     n, repeats = n or (16_384 if quick else 65_536), repeats or (3 if quick else 5)
     settings = {
-        "seed": SEED, "n": n, "d": d, "dtype": "float32", "tol": tol, "beta": 0.5,
-        "outliers": "0.1 % of rows and keys, 20 times larger", "repeats": repeats,
+        "seed": SEED,
+        "n": n,
+        "d": d,
+        "dtype": "float32",
+        "tol": tol,
+        "beta": 0.5,
+        "outliers": "0.1 % of rows and keys, 20 times larger",
+        "repeats": repeats,
         "compiled passes": f"on NumPy alone; and by numba where it is called{COMPILED}",
         "oracle": f"float64 NumPy softmax, {SAMPLED} rows: the largest and random ones",
-    }  # fmt: skip
+    }
     cases = {"all": partial(_row, n, d, tol, repeats)}
     return Experiment("bench", QUESTION, settings, cases, ratios)
 
@@ -72,9 +82,10 @@ def _row(n: int, d: int, tol: float, repeats: int, rates) -> dict:
     calls: dict[str, Callable[[], Any]] = {}
     norm = subquad.SupportBasis(criterion="norm")
     for name, data, method in (
-        ("ours, clean", clean, "auto"), ("ours, outliers", spoiled, "auto"),
+        ("ours, clean", clean, "auto"),
+        ("ours, outliers", spoiled, "auto"),
         ("support_basis by norm, outliers", spoiled, norm),
-    ):  # fmt: skip
+    ):
         for way, call in ours(name, partial(_ours, data, tol, method, rates)).items():
             answer: Any = call()
             calls[way], ways[way] = call, _checked(answer, data)
@@ -85,8 +96,9 @@ def _row(n: int, d: int, tol: float, repeats: int, rates) -> dict:
         GEMM: ways["ours, clean"]["product_flops"] / (2.0 * GEMM_SIZE**3),
     }
     peers: dict[str, Callable[[], Any]] = {
-        "NumPy softmax": partial(_some_rows, clean), GEMM: gemm(GEMM_SIZE),
-    }  # fmt: skip
+        "NumPy softmax": partial(_some_rows, clean),
+        GEMM: gemm(GEMM_SIZE),
+    }
     if torch_available():
         peers["SDPA"] = sdpa(*clean)
     for name, seconds in interleaved({**calls, **peers}, repeats).items():
@@ -124,10 +136,12 @@ def _checked(result: subquad.Result, data: instances.Instance) -> dict:
     chosen, d_v = result.plan.heads[0].chosen, result.output.shape[1]
     assert chosen is not None
     return {
-        "method": chosen.method.name, **found,
+        "method": chosen.method.name,
+        **found,
         "product_flops": chosen.work.feature_tokens * 2.0 * (d_v + 1),
-        "terms": {t.name: t.worst() for t in result.certificate.terms}, "null": null,
-    }  # fmt: skip
+        "terms": {t.name: t.worst() for t in result.certificate.terms},
+        "null": null,
+    }
 
 
 def _planned(data: instances.Instance, tol: float, rates) -> list[dict]:
@@ -141,8 +155,13 @@ def _planned(data: instances.Instance, tol: float, rates) -> list[dict]:
             rows.append({**row, "refused": option.reason, "predicted_seconds": None})
         else:
             pairs = option.work.pairs + option.work.wide_pairs
-            rows.append({**row, "predicted_seconds": head.seconds(option),
-                         "share_of_pairs": pairs / (len(Q) * len(K))})  # fmt: skip
+            rows.append(
+                {
+                    **row,
+                    "predicted_seconds": head.seconds(option),
+                    "share_of_pairs": pairs / (len(Q) * len(K)),
+                }
+            )
     return rows
 
 
@@ -152,10 +171,14 @@ def ratios(rows: list[dict]) -> dict:
     clean = {name: way["seconds"] for name, way in ways.items() if name.startswith("ours, clean")}
     memory = rows[0]["peak_mib"]
     return {
-        "over_ours_clean": {name: way["seconds"] / clean["ours, clean"]
-                            for name, way in ways.items()},
-        "over_ours_clean_fast": {name: way["seconds"] / clean["ours, clean" + COMPILED]
-                                 for name, way in ways.items()} if len(clean) > 1 else None,
+        "over_ours_clean": {
+            name: way["seconds"] / clean["ours, clean"] for name, way in ways.items()
+        },
+        "over_ours_clean_fast": {
+            name: way["seconds"] / clean["ours, clean" + COMPILED] for name, way in ways.items()
+        }
+        if len(clean) > 1
+        else None,
         "polynomial_refuses_outliers": any(
             p["method"] == "polynomial" and "refused" in p for p in rows[0]["planned"]
         ),
@@ -168,8 +191,17 @@ def ratios(rows: list[dict]) -> dict:
     }
 
 
-HEADER = ("way", "seconds", "times ours, clean", "SDPA / it", "floor / it", "bound", "measured",
-          "mean(V)", "first order")  # fmt: skip
+HEADER = (
+    "way",
+    "seconds",
+    "times ours, clean",
+    "SDPA / it",
+    "floor / it",
+    "bound",
+    "measured",
+    "mean(V)",
+    "first order",
+)
 
 
 def table_rows(record: dict) -> list[list]:
@@ -178,8 +210,15 @@ def table_rows(record: dict) -> list[list]:
     peer, floor = (ways.get(name, {}).get("seconds") for name in ("SDPA", GEMM))
     null = {"mean_v": {"measured": None}, "first_order": {"measured": None}}
     return [
-        [name, way["seconds"], over[name], peer and peer / way["seconds"], floor / way["seconds"],
-         way.get("bound"), way.get("measured"),
-         *(way.get("null", null)[k]["measured"] for k in ("mean_v", "first_order"))]
+        [
+            name,
+            way["seconds"],
+            over[name],
+            peer and peer / way["seconds"],
+            floor / way["seconds"],
+            way.get("bound"),
+            way.get("measured"),
+            *(way.get("null", null)[k]["measured"] for k in ("mean_v", "first_order")),
+        ]
         for name, way in ways.items()
-    ]  # fmt: skip
+    ]

@@ -32,10 +32,15 @@ FAMILIES: dict[str, Callable] = {
 
 
 def experiment(
-    quick: bool = False, *, n: int | None = None, d: int = 16, degree: int = DEGREE,
-    buckets: tuple[int, ...] = BUCKETS, heads: tuple[str, ...] | None = None,
+    quick: bool = False,
+    *,
+    n: int | None = None,
+    d: int = 16,
+    degree: int = DEGREE,
+    buckets: tuple[int, ...] = BUCKETS,
+    heads: tuple[str, ...] | None = None,
     families: tuple[str, ...] = tuple(FAMILIES),
-) -> Experiment:  # fmt: skip
+) -> Experiment:
     """Return the experiment: one row per instance and number of buckets."""
     n = n or (256 if quick else 1024)
     heads = (HEADS if quick else instances.real_names()) if heads is None else heads
@@ -45,13 +50,21 @@ def experiment(
     }
     cases = {
         f"{name}, {count} buckets": partial(_row, name, make, count, degree)
-        for name, make in made.items() for count in buckets
-    }  # fmt: skip
+        for name, make in made.items()
+        for count in buckets
+    }
     settings = {
-        "seed": SEED, "n": n, "d": d, "dtype": "float64", "degree": degree, "buckets": buckets,
-        "families": families, "heads": heads, "powers": subquad.bridge.POWERS,
+        "seed": SEED,
+        "n": n,
+        "d": d,
+        "dtype": "float64",
+        "degree": degree,
+        "buckets": buckets,
+        "families": families,
+        "heads": heads,
+        "powers": subquad.bridge.POWERS,
         "oracle": "float64 NumPy softmax",
-    }  # fmt: skip
+    }
     return Experiment("bridge", QUESTION, settings, cases, verdict)
 
 
@@ -61,21 +74,27 @@ def _row(name: str, make: Callable, count: int, degree: int, rates) -> dict:
     found = subquad.softmax_as_polynomials(Q, K, V, buckets=count, degree=degree, scale=scale)
     exact = oracle(Q, K, V, scale)
     return {
-        "instance": name, "buckets": count, "logit_bound": float(found.logit_bounds.max()),
+        "instance": name,
+        "buckets": count,
+        "logit_bound": float(found.logit_bounds.max()),
         "sums": [asdict(x) for x in found.by_degree],
         "powers": [asdict(x) for x in found.powers],
-        "best_power": asdict(found.best_power), "uniform": asdict(found.uniform),
+        "best_power": asdict(found.best_power),
+        "uniform": asdict(found.uniform),
         "first_order_output": _norms(first_order_answer(Q, K, V, scale) - exact, V),
         **null_errors(Q, K, V, scale, exact),
-    }  # fmt: skip
+    }
 
 
 def _norms(change: np.ndarray, V: np.ndarray) -> dict[str, float]:
     """Return the means of |change|^p, to the power 1/p, in units of value_radius."""
     radius = value_radius(V)
     change = np.abs(change) / np.where(radius > 0.0, radius, 1.0)
-    return {"1": float(change.mean()), "2": float((change**2).mean() ** 0.5),
-            "inf": float(change.max())}  # fmt: skip
+    return {
+        "1": float(change.mean()),
+        "2": float((change**2).mean() ** 0.5),
+        "inf": float(change.max()),
+    }
 
 
 def verdict(rows: list[dict]) -> dict:
@@ -89,14 +108,31 @@ def verdict(rows: list[dict]) -> dict:
             single = min(x["weights"][p] for x in row["powers"])
             gain = single / best if best > 0.0 else None
             own["gain"][p] = max(filter(None, (own["gain"].get(p), gain)), default=None)
-        better = [x["terms"] for x in sums
-                  if x["weights"]["2"] < min(y["weights"]["2"] for y in row["powers"])]
+        better = [
+            x["terms"]
+            for x in sums
+            if x["weights"]["2"] < min(y["weights"]["2"] for y in row["powers"])
+        ]
         own["fewest_terms"] = min(filter(None, (own["fewest_terms"], *better)), default=None)
     return {"by_instance": found}
 
 
-HEADER = ("data", "buckets", "degree", "terms", "weights l1", "l2", "linf", "output l1", "l2 out",
-          "linf out", "best (q.k+t)^p", "its linf out", "mean(V)", "first order")  # fmt: skip
+HEADER = (
+    "data",
+    "buckets",
+    "degree",
+    "terms",
+    "weights l1",
+    "l2",
+    "linf",
+    "output l1",
+    "l2 out",
+    "linf out",
+    "best (q.k+t)^p",
+    "its linf out",
+    "mean(V)",
+    "first order",
+)
 
 
 def table_rows(record: dict) -> list[list]:
@@ -107,11 +143,18 @@ def table_rows(record: dict) -> list[list]:
         for degree in sorted({2, 4, record["settings"]["degree"]}):
             if degree < len(r["sums"]):
                 x = r["sums"][degree]
-                rows.append([
-                    r["instance"], r["buckets"], degree, x["terms"],
-                    *(x["weights"][p] for p in ("1", "2", "inf")),
-                    *(x["output"][p] for p in ("1", "2", "inf")),
-                    single["name"], single["output"]["inf"],
-                    r["mean_v"]["measured"], r["first_order"]["measured"],
-                ])  # fmt: skip
+                rows.append(
+                    [
+                        r["instance"],
+                        r["buckets"],
+                        degree,
+                        x["terms"],
+                        *(x["weights"][p] for p in ("1", "2", "inf")),
+                        *(x["output"][p] for p in ("1", "2", "inf")),
+                        single["name"],
+                        single["output"]["inf"],
+                        r["mean_v"]["measured"],
+                        r["first_order"]["measured"],
+                    ]
+                )
     return rows

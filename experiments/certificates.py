@@ -46,10 +46,14 @@ LENGTHS = (4096, 65_536, 1_048_576)
 
 
 def experiment(
-    quick: bool = False, *, n: int | None = None, degrees: tuple[int, ...] = DEGREES,
-    families: tuple[str, ...] = tuple(FAMILIES), heads: tuple[str, ...] | None = None,
+    quick: bool = False,
+    *,
+    n: int | None = None,
+    degrees: tuple[int, ...] = DEGREES,
+    families: tuple[str, ...] = tuple(FAMILIES),
+    heads: tuple[str, ...] | None = None,
     tol: float = 1e-2,
-) -> Experiment:  # fmt: skip
+) -> Experiment:
     """Return the experiment: one row per instance and degree."""
     n = n or (1024 if quick else 4096)
     heads = instances.real_names()[:: 12 if quick else 1] if heads is None else heads
@@ -65,10 +69,17 @@ def experiment(
                     _row, name, name in heads, shared, degree, tol
                 )
     settings = {
-        "seed": SEED, "n": n, "dtype": "float64", "tol": tol, "degrees": degrees,
-        "families": families, "heads": heads, "lengths": LENGTHS,
-        "largest feature dimension": LARGEST_STATE, "oracle": "float64 NumPy softmax, all rows",
-    }  # fmt: skip
+        "seed": SEED,
+        "n": n,
+        "dtype": "float64",
+        "tol": tol,
+        "degrees": degrees,
+        "families": families,
+        "heads": heads,
+        "lengths": LENGTHS,
+        "largest feature dimension": LARGEST_STATE,
+        "oracle": "float64 NumPy softmax, all rows",
+    }
     return Experiment("certificates", QUESTION, settings, cases, tally)
 
 
@@ -95,14 +106,22 @@ def _row(name: str, real: bool, shared: Callable, degree: int, tol: float, rates
     fitted, measured = _spread(bounds[finite]), _spread(errors[finite])
     moved = finite & (errors > 1e-14)
     return {
-        "instance": name, "real": real, "degree": degree, "n": head.stats.n, "d": head.stats.d,
-        "logit_bound": head.stats.logit_bound, "a_priori": a_priori,
-        "without_bound": float(1.0 - finite.mean()), "fitted": fitted, "measured": measured,
+        "instance": name,
+        "real": real,
+        "degree": degree,
+        "n": head.stats.n,
+        "d": head.stats.d,
+        "logit_bound": head.stats.logit_bound,
+        "a_priori": a_priori,
+        "without_bound": float(1.0 - finite.mean()),
+        "fitted": fitted,
+        "measured": measured,
         "sound": bool(np.all(errors <= bounds)),
         "a_priori_over_fitted": _ratio(a_priori, fitted["worst"]),
         "fitted_over_measured": _spread(bounds[moved] / errors[moved]),
-        "gains": {str(n): cheapest([Fitted()], stats, n, tol)[1] for n in LENGTHS}, **null,
-    }  # fmt: skip
+        "gains": {str(n): cheapest([Fitted()], stats, n, tol)[1] for n in LENGTHS},
+        **null,
+    }
 
 
 def _forced(head: Head, degree: int, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +160,8 @@ def tally(rows: list[dict]) -> dict:
             found.setdefault(at, []).append(row["a_priori_over_fitted"])
     slack = [row["fitted_over_measured"]["median"] for row in rows]
     return {
-        "runs": len(rows), "sound": sum(row["sound"] for row in rows),
+        "runs": len(rows),
+        "sound": sum(row["sound"] for row in rows),
         "fitted_over_measured": float(np.median([x for x in slack if x is not None] or [np.inf])),
         "a_priori_over_fitted": {
             k: {"least": min(v), "median": float(np.median(v)), "most": max(v)}
@@ -150,21 +170,43 @@ def tally(rows: list[dict]) -> dict:
         "winning": {
             str(n): sum((row["gains"][str(n)] or 1.0) > 1.05 for row in rows) for n in LENGTHS
         },
-    }  # fmt: skip
+    }
 
 
-HEADER = ("instance", "degree", "B", "a priori", "fitted median", "fitted worst",
-          "measured median", "measured worst", "mean(V)", "first order", "a priori/fitted",
-          "gain 4k", "64k", "1M")  # fmt: skip
+HEADER = (
+    "instance",
+    "degree",
+    "B",
+    "a priori",
+    "fitted median",
+    "fitted worst",
+    "measured median",
+    "measured worst",
+    "mean(V)",
+    "first order",
+    "a priori/fitted",
+    "gain 4k",
+    "64k",
+    "1M",
+)
 
 
 def table_rows(record: dict) -> list[list]:
     """Return the instances as a table under HEADER; bounds and errors in value_radius."""
     return [
-        [r["instance"], r["degree"], r["logit_bound"], r["a_priori"],
-         r["fitted"]["median"], r["fitted"]["worst"],
-         r["measured"]["median"], r["measured"]["worst"],
-         r["mean_v"]["measured"], r["first_order"]["measured"], r["a_priori_over_fitted"],
-         *r["gains"].values()]
+        [
+            r["instance"],
+            r["degree"],
+            r["logit_bound"],
+            r["a_priori"],
+            r["fitted"]["median"],
+            r["fitted"]["worst"],
+            r["measured"]["median"],
+            r["measured"]["worst"],
+            r["mean_v"]["measured"],
+            r["first_order"]["measured"],
+            r["a_priori_over_fitted"],
+            *r["gains"].values(),
+        ]
         for r in record["rows"]
-    ]  # fmt: skip
+    ]

@@ -14,18 +14,38 @@ INK, GREY, RULE = "#101010", "#808080", "#d0d0d0"
 COLOURS = {INK: "currentColor", GREY: "var(--grey)", RULE: "var(--rule)"}
 WIDTH, HEIGHT = 9.0, 4.4
 MARKERS = {
-    "exact": "s", "polynomial": "o", "support_basis by norm": "^", "support_basis by entry": "v",
-    "multi_threshold by norm": "D", "fitted": "P", "anisotropic": "*",
-    "support_basis": "^", "NumPy softmax": "x", "SDPA": "+",
-}  # fmt: skip
+    "exact": "s",
+    "polynomial": "o",
+    "support_basis by norm": "^",
+    "support_basis by entry": "v",
+    "multi_threshold by norm": "D",
+    "fitted": "P",
+    "anisotropic": "*",
+    "support_basis": "^",
+    "NumPy softmax": "x",
+    "SDPA": "+",
+}
 PEERS = ("NumPy softmax", "SDPA")
 SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY,
-    "axes.labelcolor": INK, "text.color": INK, "xtick.color": GREY, "ytick.color": GREY,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.grid": True, "grid.color": RULE,
-    "grid.linewidth": 0.6, "xtick.minor.size": 0, "ytick.minor.size": 0, "legend.frameon": False,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.grid": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+}
 
 
 @contextmanager
@@ -54,7 +74,7 @@ def figure(
 
 def _inline(svg: str, name: str) -> str:
     """Return the <svg> element alone, its ids its own, its colours the page's."""
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     for before in ('id="', "url(#", 'href="#'):
         svg = svg.replace(before, f"{before}{name}-")
     for colour, value in COLOURS.items():
@@ -75,16 +95,32 @@ def bound_against_measured(record: dict) -> str:
                 label = name + (", real heads" if real else "")
                 if own:
                     axes.plot(
-                        [r["measured"] for r in own], [r["bound"] for r in own],
-                        MARKERS[name], color=INK, markerfacecolor=face, markersize=6,
-                        markeredgewidth=0.9, alpha=0.8, label=label,
-                    )  # fmt: skip
+                        [r["measured"] for r in own],
+                        [r["bound"] for r in own],
+                        MARKERS[name],
+                        color=INK,
+                        markerfacecolor=face,
+                        markersize=6,
+                        markeredgewidth=0.9,
+                        alpha=0.8,
+                        label=label,
+                    )
         low = min((r["measured"] for r in flat), default=1e-8) / 2
         axes.plot([low, 1.0], [low, 1.0], color=INK, linewidth=1)
-        axes.annotate("bound = measured: no point may lie below", (1e-5, 1e-5), (10, -12),
-                      textcoords="offset points", color=INK, fontsize=9)  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlabel="measured error, in value_radius",
-                 ylabel="proved bound, in value_radius")  # fmt: skip
+        axes.annotate(
+            "bound = measured: no point may lie below",
+            (1e-5, 1e-5),
+            (10, -12),
+            textcoords="offset points",
+            color=INK,
+            fontsize=9,
+        )
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="measured error, in value_radius",
+            ylabel="proved bound, in value_radius",
+        )
         axes.legend(loc="lower right", fontsize=9)
     return drawn["svg"]
 
@@ -97,10 +133,16 @@ def time_against_n(record: dict) -> str:
             for name, (lengths, seconds) in crossover.series(record["rows"], family).items():
                 peer = name in PEERS
                 axes.plot(
-                    lengths, seconds, MARKERS[name], color=GREY if peer else INK, markersize=5,
-                    linestyle="--" if peer or name == "exact" else "-", linewidth=1.2,
-                    markerfacecolor="none" if name == "exact" else None, label=name,
-                )  # fmt: skip
+                    lengths,
+                    seconds,
+                    MARKERS[name],
+                    color=GREY if peer else INK,
+                    markersize=5,
+                    linestyle="--" if peer or name == "exact" else "-",
+                    linewidth=1.2,
+                    markerfacecolor="none" if name == "exact" else None,
+                    label=name,
+                )
             axes.set(xscale="log", yscale="log", xlabel="n", title=family)
             _plain_ticks(axes, [row["n"] for row in record["rows"] if row["family"] == family])
             axes.legend(fontsize=9)
@@ -125,23 +167,45 @@ def sweep(record: dict) -> str:
     swept = [row["threshold"] for row in rows]
     with figure("sweep", 3, height=3.8) as drawn:
         shares, seconds, errors = drawn["axes"]
-        shares.plot(swept, [r["rows_above"] for r in rows], "o", color=INK, markersize=4,
-                    label="counted")  # fmt: skip
-        shares.plot(swept, [r["expected_share"] for r in rows], "-", color=GREY, linewidth=1,
-                    label="expected of\nnormal entries")  # fmt: skip
+        shares.plot(
+            swept, [r["rows_above"] for r in rows], "o", color=INK, markersize=4, label="counted"
+        )
+        shares.plot(
+            swept,
+            [r["expected_share"] for r in rows],
+            "-",
+            color=GREY,
+            linewidth=1,
+            label="expected of\nnormal entries",
+        )
         for key, line in (("support_basis", "-"), ("polynomial", ":"), ("exact", "--")):
             label = {"support_basis": "threshold T", "polynomial": "no threshold"}.get(key, key)
-            seconds.plot(swept, [r[key]["seconds"] for r in rows], line, color=INK,
-                         linewidth=1.4, label=label)  # fmt: skip
+            seconds.plot(
+                swept,
+                [r[key]["seconds"] for r in rows],
+                line,
+                color=INK,
+                linewidth=1.4,
+                label=label,
+            )
         seconds.set_ylim(bottom=0.0)
         for way, key, style in (
-            ("support_basis", "bound", "^-"), ("support_basis", "measured", "^:"),
-            ("mean_v", "measured", "s--"), ("first_order", "measured", "x--"),
-        ):  # fmt: skip
+            ("support_basis", "bound", "^-"),
+            ("support_basis", "measured", "^:"),
+            ("mean_v", "measured", "s--"),
+            ("first_order", "measured", "x--"),
+        ):
             label = {"mean_v": "mean(V)", "first_order": "first order"}.get(way, "threshold T")
             colour = INK if way == "support_basis" else GREY
-            errors.plot(swept, [r[way][key] for r in rows], style, color=colour, markersize=4,
-                        linewidth=1.2, label=f"{label}, {key}")  # fmt: skip
+            errors.plot(
+                swept,
+                [r[way][key] for r in rows],
+                style,
+                color=colour,
+                markersize=4,
+                linewidth=1.2,
+                label=f"{label}, {key}",
+            )
         errors.set_yscale("log")
         titles = ("share of rows exact", "seconds", "error, in value_radius")
         for axes, title in zip(drawn["axes"], titles, strict=True):

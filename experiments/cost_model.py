@@ -56,22 +56,39 @@ LEAST_TURNS = ((8, 3.0), (3, 12.0))
 
 
 def experiment(
-    quick: bool = False, *, lengths: tuple[int, ...] | None = None,
-    dimensions: tuple[int, ...] = DIMENSIONS, betas: tuple[float, ...] = BETAS, tol: float = 1e-2,
+    quick: bool = False,
+    *,
+    lengths: tuple[int, ...] | None = None,
+    dimensions: tuple[int, ...] = DIMENSIONS,
+    betas: tuple[float, ...] = BETAS,
+    tol: float = 1e-2,
     turns: int = TURNS,
-) -> Experiment:  # fmt: skip
+) -> Experiment:
     """Return the experiment: one row per cell of the grid."""
     lengths = lengths or (LENGTHS[:3] if quick else LENGTHS)
     cases = {
         f"n = {n}, d = {d}, B = {beta}": partial(_row, n, d, beta, tol, turns)
-        for n in lengths for d in dimensions for beta in betas
-    }  # fmt: skip
+        for n in lengths
+        for d in dimensions
+        for beta in betas
+    }
     settings = {
-        "seed": SEED, "dtype": "float32", "tol": tol, "lengths": lengths, "turns": turns,
-        "dimensions": dimensions, "betas": betas, "longest": LONGEST, "hopeless": HOPELESS,
-        "shares": SHARES, "close": CLOSE, "same": SAME, "near": NEAR,
-        "features by": features_by(), "oracle": "none: times alone",
-    }  # fmt: skip
+        "seed": SEED,
+        "dtype": "float32",
+        "tol": tol,
+        "lengths": lengths,
+        "turns": turns,
+        "dimensions": dimensions,
+        "betas": betas,
+        "longest": LONGEST,
+        "hopeless": HOPELESS,
+        "shares": SHARES,
+        "close": CLOSE,
+        "same": SAME,
+        "near": NEAR,
+        "features by": features_by(),
+        "oracle": "none: times alone",
+    }
     return Experiment("cost_model", QUESTION, settings, cases, derived)
 
 
@@ -120,20 +137,31 @@ def _row(n: int, d: int, beta: float, tol: float, turns: int, rates) -> dict:
     planning, head = time.perf_counter() - start, plan.heads[0]
     assert head.chosen is not None
     chosen = head.chosen.method.name
-    plans = {name: made for name in subquad.METHODS
-             if (made := plan if name == chosen else _by_name(name, Q, K, V, options))}  # fmt: skip
+    plans = {
+        name: made
+        for name in subquad.METHODS
+        if (made := plan if name == chosen else _by_name(name, Q, K, V, options))
+    }
     predicted = {name: _predicted(made) for name, made in plans.items()}
     limit = min(LONGEST, HOPELESS * predicted[chosen])
-    ways = {name: _way(made, Q, K, V, options) for name, made in plans.items()
-            if predicted[chosen] <= LONGEST and predicted[name] <= limit}  # fmt: skip
+    ways = {
+        name: _way(made, Q, K, V, options)
+        for name, made in plans.items()
+        if predicted[chosen] <= LONGEST and predicted[name] <= limit
+    }
     _take_turns(ways, turns)
     return {
-        "n": n, "d": d, "beta": beta, "chosen": chosen, "predicted": predicted,
+        "n": n,
+        "d": d,
+        "beta": beta,
+        "chosen": chosen,
+        "predicted": predicted,
         "parameters": {name: str(_offer(made).parameters) for name, made in plans.items()},
         "seconds": {name: way.seconds for name, way in ways.items()},
         "turns": {name: len(way.times) for name, way in ways.items()},
-        "planning": planning, "regret": _regret(ways, chosen) if ways else None,
-    }  # fmt: skip
+        "planning": planning,
+        "regret": _regret(ways, chosen) if ways else None,
+    }
 
 
 def _regret(ways: dict[str, _Way], chosen: str) -> float:
@@ -141,8 +169,9 @@ def _regret(ways: dict[str, _Way], chosen: str) -> float:
     ours = ways[chosen].times
     return max(
         statistics.median(ours[turn] / x for turn, x in way.times.items() if turn in ours)
-        for way in ways.values() if way.times.keys() & ours.keys()
-    )  # fmt: skip
+        for way in ways.values()
+        if way.times.keys() & ours.keys()
+    )
 
 
 def _by_name(name: str, Q, K, V, options: dict) -> subquad.Plan | None:
@@ -166,9 +195,12 @@ def _way(made: subquad.Plan, Q, K, V, options: dict) -> _Way:
     """Return the calls that time a plan, on shares of the rows where every pair is exact."""
     offer = _offer(made)
     if offer.work.feature_tokens == 0.0 and len(Q) > 4 * SHARES[-1]:
-        some = [(Q[:rows], p) for rows in SHARES
-                if (p := _by_name(offer.method.name, Q[:rows], K, V, options))
-                and _offer(p).work.feature_tokens == 0.0]  # fmt: skip
+        some = [
+            (Q[:rows], p)
+            for rows in SHARES
+            if (p := _by_name(offer.method.name, Q[:rows], K, V, options))
+            and _offer(p).work.feature_tokens == 0.0
+        ]
         if len(some) == len(SHARES):
             return _Way(len(Q), SHARES, [partial(p.run, rows, K, V) for rows, p in some])
     return _Way(len(Q), (len(Q),), [partial(made.run, Q, K, V)])
@@ -186,9 +218,12 @@ def _take_turns(ways: dict[str, _Way], turns: int) -> None:
             return
         best = min((way.seconds for way in order if way.taken), default=math.inf)
         close = SURE if turn < SURE_TURNS else CLOSE
-        near = [way for way in order if not way.taken or way.seconds <= close * best
-                or turn == 1 and way.seconds < 1.0]  # fmt: skip
-        for way in near[turn % len(near):] + near[: turn % len(near)]:
+        near = [
+            way
+            for way in order
+            if not way.taken or way.seconds <= close * best or turn == 1 and way.seconds < 1.0
+        ]
+        for way in near[turn % len(near) :] + near[: turn % len(near)]:
             way.run(turn)
 
 

@@ -34,19 +34,29 @@ def tally(rows: list[dict]) -> dict:
     every = [x for ratios in off.values() for x in ratios]
     pace = statistics.median(every)
     return {
-        "cells": len(rows), "left_out": left_out,
+        "cells": len(rows),
+        "left_out": left_out,
         "right": sum(regret <= SAME for regret in regrets),
         "nearly_right": sum(regret <= NEAR for regret in regrets),
-        "regret": {"median": statistics.median(regrets), "worst": max(regrets),
-                   **{f"{q} %": float(np.percentile(regrets, q)) for q in QUANTILES}},
-        "within_1.5": _within(every), "pace": pace,
+        "regret": {
+            "median": statistics.median(regrets),
+            "worst": max(regrets),
+            **{f"{q} %": float(np.percentile(regrets, q)) for q in QUANTILES},
+        },
+        "within_1.5": _within(every),
+        "pace": pace,
         "within_1.5_apart_from_pace": _within([x / pace for x in every]),
         "predicted_over_measured": {
-            name: {"runs": len(x), "within_1.5": _within(x), "least": min(x),
-                   "median": statistics.median(x), "most": max(x)}
+            name: {
+                "runs": len(x),
+                "within_1.5": _within(x),
+                "least": min(x),
+                "median": statistics.median(x),
+                "most": max(x),
+            }
             for name, x in off.items()
         },
-    }  # fmt: skip
+    }
 
 
 def _within(ratios: list[float]) -> float:
@@ -61,10 +71,19 @@ def table_rows(record: dict) -> list[list]:
     table = []
     for r in (row for row in record["rows"] if row["regret"] is not None):
         fastest = min(r["seconds"], key=lambda name: r["seconds"][name])
-        table.append([
-            r["n"], r["d"], r["beta"], r["chosen"], r["predicted"][r["chosen"]],
-            r["seconds"][r["chosen"]], fastest, r["seconds"][fastest], r["regret"],
-        ])  # fmt: skip
+        table.append(
+            [
+                r["n"],
+                r["d"],
+                r["beta"],
+                r["chosen"],
+                r["predicted"][r["chosen"]],
+                r["seconds"][r["chosen"]],
+                fastest,
+                r["seconds"][fastest],
+                r["regret"],
+            ]
+        )
     return table
 
 
@@ -88,9 +107,11 @@ def findings(record: dict) -> list[Finding]:
             f"{100 * d['within_1.5']:.0f} % of the runs. In the median predictions are "
             f"{number(d['pace'])} times the measured seconds, as the host's pace was while it was "
             f"measured; apart from this one factor {100 * d['within_1.5_apart_from_pace']:.0f} % "
-            "are. By method: " + ", ".join(
+            "are. By method: "
+            + ", ".join(
                 f"{name} {number(x['least'])} to {number(x['most'])} times"
                 for name, x in d["predicted_over_measured"].items()
-            ) + f". A calibration takes {number(d['calibration'])} s.",
+            )
+            + f". A calibration takes {number(d['calibration'])} s.",
         ),
-    ]  # fmt: skip
+    ]

@@ -19,16 +19,22 @@ def count_rates(d_v: int) -> Rates:
     """
     columns = -(-(d_v + 1) // 8) * 8  # Rates counts the padded columns, `flops` the true ones
     speed = Speed(
-        exact_flops=1.0, pairs=1.0 / 20.0, polynomial_flops=columns / (d_v + 1), features=1.0,
+        exact_flops=1.0,
+        pairs=1.0 / 20.0,
+        polynomial_flops=columns / (d_v + 1),
+        features=1.0,
         elements=math.inf,
-    )  # fmt: skip
+    )
     return Rates(speed, speed, overhead=0.0)
 
 
 def cheapest(
-    methods: Iterable[Method], views: Iterable[Stats], n: int, tol: float,
+    methods: Iterable[Method],
+    views: Iterable[Stats],
+    n: int,
+    tol: float,
     rates: Rates | None = None,
-) -> tuple[Proposal | None, float]:  # fmt: skip
+) -> tuple[Proposal | None, float]:
     """Return the cheapest certified offer, rows replicated to n, and its gain over exact.
 
     The gain is the cost of `exact`, in the dtype that costs less, over that of the offer: by count
@@ -37,9 +43,11 @@ def cheapest(
     stats = tuple(view.with_length(n) for view in views)
     rates = count_rates(stats[0].d_v) if rates is None else rates
     found = [
-        offer for method in methods for offer in offers(method, stats, tol, rates)
+        offer
+        for method in methods
+        for offer in offers(method, stats, tol, rates)
         if isinstance(offer, Proposal) and offer.bound <= tol
-    ]  # fmt: skip
+    ]
     best = min(found, key=lambda offer: rates.seconds(offer.work), default=None)
     if best is None:
         return None, 1.0

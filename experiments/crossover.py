@@ -35,22 +35,35 @@ SAMPLED = 512
 
 
 def experiment(
-    quick: bool = False, *, d: int = 32, tol: float = 1e-2, lengths: tuple[int, ...] | None = None,
-    repeats: int = 3, quadratic_up_to: int = 32_768,
-) -> Experiment:  # fmt: skip
+    quick: bool = False,
+    *,
+    d: int = 32,
+    tol: float = 1e-2,
+    lengths: tuple[int, ...] | None = None,
+    repeats: int = 3,
+    quadratic_up_to: int = 32_768,
+) -> Experiment:
     """Return the experiment: one row per family and length."""
     if lengths is None:
         halves = range(20, 26) if quick else range(20, 33)  # to 5793, or to 65,536
         lengths = tuple(round(2 ** (k / 2)) for k in halves)
     cases = {
         f"{family} n = {n}": partial(_row, family, n, d, tol, repeats, quadratic_up_to)
-        for family in FAMILIES for n in lengths
-    }  # fmt: skip
+        for family in FAMILIES
+        for n in lengths
+    }
     settings = {
-        "seed": SEED, "d": d, "dtype": "float32", "tol": tol, "beta": 0.5, "lengths": lengths,
-        "repeats": repeats, "quadratic_up_to": quadratic_up_to, "features by": features_by(),
+        "seed": SEED,
+        "d": d,
+        "dtype": "float32",
+        "tol": tol,
+        "beta": 0.5,
+        "lengths": lengths,
+        "repeats": repeats,
+        "quadratic_up_to": quadratic_up_to,
+        "features by": features_by(),
         "oracle": f"float64 NumPy softmax, {SAMPLED} rows: the largest and random ones",
-    }  # fmt: skip
+    }
     return Experiment("crossover", QUESTION, settings, cases, scaling)
 
 
@@ -73,9 +86,10 @@ def _row(family: str, n: int, d: int, tol: float, repeats: int, quadratic_up_to:
         chosen = result.plan.heads[0].chosen
         bound = result.certificate.bound
         methods[name] = {
-            "bound": bound, **errors_within(bound, result.output[rows], exact, V),
+            "bound": bound,
+            **errors_within(bound, result.output[rows], exact, V),
             "parameters": str(chosen and chosen.parameters),
-        }  # fmt: skip
+        }
         calls[name] = call
     if n <= quadratic_up_to:
         peers: dict[str, Callable[[], Any]] = {}
@@ -101,15 +115,19 @@ def slope(lengths: list[int], seconds: list[float], share: float = 0.5) -> dict:
     from scipy.stats import linregress, t
 
     points = sorted(zip(lengths, seconds, strict=True))
-    points = points[-max(5, math.ceil(len(points) * share)):]
+    points = points[-max(5, math.ceil(len(points) * share)) :]
     if len(points) < 3:
         return {"slope": None, "low": None, "high": None, "points": len(points)}
     fit = linregress(*(np.log(x) for x in zip(*points, strict=True)))
     half = float(t.ppf(0.975, len(points) - 2) * fit.stderr)
     return {
-        "slope": float(fit.slope), "low": float(fit.slope) - half, "high": float(fit.slope) + half,
-        "points": len(points), "from_n": points[0][0], "to_n": points[-1][0],
-    }  # fmt: skip
+        "slope": float(fit.slope),
+        "low": float(fit.slope) - half,
+        "high": float(fit.slope) + half,
+        "points": len(points),
+        "from_n": points[0][0],
+        "to_n": points[-1][0],
+    }
 
 
 def series(rows: list[dict], family: str) -> dict[str, tuple[list[int], list[float]]]:
@@ -144,8 +162,11 @@ def _against_exact(points: tuple, exact: tuple | None) -> dict:
         return {}
     slower = [n for n, gain in gains if gain <= 1.0]
     wins = [n for n, _ in gains if not slower or n > slower[-1]]
-    return {"faster_from": wins[0] if wins else None, "at_n": gains[-1][0],
-            "times_faster_than_exact": gains[-1][1]}  # fmt: skip
+    return {
+        "faster_from": wins[0] if wins else None,
+        "at_n": gains[-1][0],
+        "times_faster_than_exact": gains[-1][1],
+    }
 
 
 HEADER = ("family", "n", "way", "seconds", "bound", "measured", "mean(V)", "first order")
@@ -154,7 +175,16 @@ HEADER = ("family", "n", "way", "seconds", "bound", "measured", "mean(V)", "firs
 def table_rows(record: dict) -> list[list]:
     """Return times and errors as a table under HEADER; ways that refused have no numbers."""
     return [
-        [r["family"], r["n"], name, way.get("seconds"), way["bound"], way.get("measured"),
-         r["mean_v"]["measured"], r["first_order"]["measured"]]
-        for r in record["rows"] for name, way in r["methods"].items()
-    ]  # fmt: skip
+        [
+            r["family"],
+            r["n"],
+            name,
+            way.get("seconds"),
+            way["bound"],
+            way.get("measured"),
+            r["mean_v"]["measured"],
+            r["first_order"]["measured"],
+        ]
+        for r in record["rows"]
+        for name, way in r["methods"].items()
+    ]

@@ -31,22 +31,36 @@ EXACT_ROWS = 4096
 
 
 def experiment(
-    quick: bool = False, *, dimensions: tuple[int, ...] | None = None,
-    degrees: tuple[int, ...] = tuple(BETAS), longest: int | None = None, tol: float = 1e-2,
+    quick: bool = False,
+    *,
+    dimensions: tuple[int, ...] | None = None,
+    degrees: tuple[int, ...] = tuple(BETAS),
+    longest: int | None = None,
+    tol: float = 1e-2,
     repeats: int = 3,
-) -> Experiment:  # fmt: skip
+) -> Experiment:
     """Return the experiment: one row per dimension and degree."""
     dimensions = dimensions or (DIMENSIONS[:2] if quick else DIMENSIONS)
     longest = longest or (8192 if quick else LONGEST)
     cases = {
         f"d = {d}, degree {degree}": partial(_row, d, degree, longest, tol, repeats)
-        for d in dimensions for degree in degrees
-    }  # fmt: skip
+        for d in dimensions
+        for degree in degrees
+    }
     settings = {
-        "seed": SEED, "dtype": "float32", "tol": tol, "betas": BETAS, "dimensions": dimensions,
-        "shortest": SHORTEST, "longest": longest, "seconds": SECONDS, "repeats": repeats,
-        "exact rows": EXACT_ROWS, "features by": features_by(), "oracle": "none: times alone",
-    }  # fmt: skip
+        "seed": SEED,
+        "dtype": "float32",
+        "tol": tol,
+        "betas": BETAS,
+        "dimensions": dimensions,
+        "shortest": SHORTEST,
+        "longest": longest,
+        "seconds": SECONDS,
+        "repeats": repeats,
+        "exact rows": EXACT_ROWS,
+        "features by": features_by(),
+        "oracle": "none: times alone",
+    }
     return Experiment("crossover_lengths", QUESTION, settings, cases, tally)
 
 
@@ -62,10 +76,13 @@ def _row(d: int, degree: int, longest: int, tol: float, repeats: int, rates) -> 
         tried.append(one)
         n *= 2
     return {
-        "d": d, "beta": BETAS[degree], "degree": found.get("degree", degree), "tried": tried,
+        "d": d,
+        "beta": BETAS[degree],
+        "degree": found.get("degree", degree),
+        "tried": tried,
         "crossing": crossing([(t["n"], t["gain"]) for t in tried]),
         "predicted": crossing([(t["n"], t["predicted_gain"]) for t in tried]),
-    }  # fmt: skip
+    }
 
 
 def _timed(n: int, d: int, beta: float, tol: float, repeats: int, rates) -> dict | None:
@@ -87,10 +104,12 @@ def _timed(n: int, d: int, beta: float, tol: float, repeats: int, rates) -> dict
     times = {name: x["least"] for name, x in spread(calls, repeats).items()}
     times["exact"] *= n / len(rows)
     return {
-        "n": n, "degree": chosen.parameters.degree, **times,
+        "n": n,
+        "degree": chosen.parameters.degree,
+        **times,
         "gain": times["exact"] / times["polynomial"],
         "predicted_gain": whole.heads[0].seconds(full) / predicted,
-    }  # fmt: skip
+    }
 
 
 def crossing(gains: list[tuple[int, float]]) -> float | None:
@@ -123,10 +142,16 @@ HEADER = ("d", "degree", "B", "measured crossing", "predicted", "longest tried",
 def table_rows(record: dict) -> list[list]:
     """Return the crossings as a table under HEADER; None where exact stayed faster."""
     return [
-        [r["d"], r["degree"], r["beta"], r["crossing"], r["predicted"],
-         *((r["tried"][-1]["n"], r["tried"][-1]["gain"]) if r["tried"] else (None, None))]
+        [
+            r["d"],
+            r["degree"],
+            r["beta"],
+            r["crossing"],
+            r["predicted"],
+            *((r["tried"][-1]["n"], r["tried"][-1]["gain"]) if r["tried"] else (None, None)),
+        ]
         for r in record["rows"]
-    ]  # fmt: skip
+    ]
 
 
 def findings(record: dict) -> list[Finding]:
@@ -135,9 +160,11 @@ def findings(record: dict) -> list[Finding]:
     told = ", ".join(
         f"d = {r['d']} degree {r['degree']} from {number(r['crossing'])}" for r in rows
     )
-    return [Finding(
-        graded(len(rows) == len(record["rows"]), not rows),
-        f"Below n = {record['settings']['longest']:,} one certified polynomial becomes faster than "
-        "exact at every dimension and degree tried.",
-        f"{len(rows)} of {len(record['rows'])}: {told or 'none'}.",
-    )]  # fmt: skip
+    return [
+        Finding(
+            graded(len(rows) == len(record["rows"]), not rows),
+            f"Below n = {record['settings']['longest']:,} one certified polynomial becomes faster "
+            "than exact at every dimension and degree tried.",
+            f"{len(rows)} of {len(record['rows'])}: {told or 'none'}.",
+        )
+    ]

@@ -48,10 +48,15 @@ DEAREST = 30.0
 
 
 def experiment(
-    quick: bool = False, *, n: int | None = None, d: int = 16, heads: tuple[str, ...] | None = None,
+    quick: bool = False,
+    *,
+    n: int | None = None,
+    d: int = 16,
+    heads: tuple[str, ...] | None = None,
     families: tuple[str, ...] = tuple(SYNTHETIC),
-    tols: tuple[float, ...] | None = None, shown: float = 1e-2,
-) -> Experiment:  # fmt: skip
+    tols: tuple[float, ...] | None = None,
+    shown: float = 1e-2,
+) -> Experiment:
     """Return the experiment: one row per instance and tolerance, at `shown` with its plan."""
     n = n or (1024 if quick else 4096)
     tols = tols or ((1e-1, 1e-2) if quick else (1e-1, 1e-2, 1e-3, 1e-4))
@@ -66,11 +71,17 @@ def experiment(
                 _row, name, name in heads, shared, tol, tol == shown
             )
     settings = {
-        "seed": SEED, "n": n, "d": d, "dtype": "float32", "tols": tols,
-        "families": families, "heads": heads, "plans shown at": shown,
+        "seed": SEED,
+        "n": n,
+        "d": d,
+        "dtype": "float32",
+        "tols": tols,
+        "families": families,
+        "heads": heads,
+        "plans shown at": shown,
         "oracle": "float64 NumPy softmax, all rows",
         "not run above": f"{DEAREST:g} times the predicted cost of exact",
-    }  # fmt: skip
+    }
     return Experiment("error_vs_bound", QUESTION, settings, cases, tally)
 
 
@@ -96,12 +107,19 @@ def _row(
         for variant, make in VARIANTS.items()
     ]
     return {
-        "instance": name, "real": real, "tol": tol, "n": len(Q), "d": Q.shape[1],
-        "logit_bound": head.stats.logit_bound, **null,
+        "instance": name,
+        "real": real,
+        "tol": tol,
+        "n": len(Q),
+        "d": Q.shape[1],
+        "logit_bound": head.stats.logit_bound,
+        **null,
         "trivial": null["mean_v"]["measured"] <= tol,
-        "chosen": _chosen(head), "crossover": head.crossover if shown else None,
-        "plan": table(head) if shown else None, "methods": methods,
-    }  # fmt: skip
+        "chosen": _chosen(head),
+        "crossover": head.crossover if shown else None,
+        "plan": table(head) if shown else None,
+        "methods": methods,
+    }
 
 
 def _chosen(head: HeadPlan) -> str | None:
@@ -143,11 +161,17 @@ def _method(variant: str, method, data: tuple, tol: float, rates: subquad.Rates)
 def runs(rows: list[dict]) -> list[dict]:
     """Return every method that was run, flat, with its instance and the null models beside it."""
     return [
-        {**method, **{k: row[k] for k in ("instance", "real", "tol", "trivial", "logit_bound")},
-         "mean_v": row["mean_v"]["measured"], "first_order": row["first_order"]["measured"],
-         "chosen": method["method"] == row["chosen"]}
-        for row in rows for method in row["methods"] if method["verdict"] == "certified"
-    ]  # fmt: skip
+        {
+            **method,
+            **{k: row[k] for k in ("instance", "real", "tol", "trivial", "logit_bound")},
+            "mean_v": row["mean_v"]["measured"],
+            "first_order": row["first_order"]["measured"],
+            "chosen": method["method"] == row["chosen"],
+        }
+        for row in rows
+        for method in row["methods"]
+        if method["verdict"] == "certified"
+    ]
 
 
 def tally(rows: list[dict]) -> dict:
@@ -171,8 +195,16 @@ HEADER = ("instance", "tol", "method", "bound", "measured", "ratio", "mean(V)", 
 def table_rows(record: dict) -> list[list]:
     """Return the runs as a table under HEADER."""
     return [
-        [r["instance"], r["tol"], r["method"], r["bound"], r["measured"], r["ratio"],
-         r["mean_v"], r["first_order"],
-         ", ".join(w for w in ("chosen", "trivial") if r[w])]
+        [
+            r["instance"],
+            r["tol"],
+            r["method"],
+            r["bound"],
+            r["measured"],
+            r["ratio"],
+            r["mean_v"],
+            r["first_order"],
+            ", ".join(w for w in ("chosen", "trivial") if r[w]),
+        ]
         for r in runs(record["rows"])
-    ]  # fmt: skip
+    ]

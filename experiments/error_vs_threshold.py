@@ -33,18 +33,29 @@ def thresholds(count: int = 29) -> list[float]:
 
 
 def experiment(
-    quick: bool = False, *, n: int = 4096, d: int = 64, count: int | None = None,
-    tol: float = TOL, repeats: int | None = None,
-) -> Experiment:  # fmt: skip
+    quick: bool = False,
+    *,
+    n: int = 4096,
+    d: int = 64,
+    count: int | None = None,
+    tol: float = TOL,
+    repeats: int | None = None,
+) -> Experiment:
     """Return the experiment: one row per threshold."""
     repeats = repeats or (1 if quick else 3)
     swept = thresholds(count or (7 if quick else 29))
     shared = cache(partial(_shared, n, d))
     cases = {f"T = {t:g}": partial(_row, shared, t, tol, repeats) for t in swept}
     settings = {
-        "seed": SEED, "n": n, "d": d, "dtype": "float32", "tol": tol, "thresholds": swept,
-        "repeats": repeats, "oracle": "float64 NumPy softmax, all rows",
-    }  # fmt: skip
+        "seed": SEED,
+        "n": n,
+        "d": d,
+        "dtype": "float32",
+        "tol": tol,
+        "thresholds": swept,
+        "repeats": repeats,
+        "oracle": "float64 NumPy softmax, all rows",
+    }
     return Experiment("error_vs_threshold", QUESTION, settings, cases, verdict)
 
 
@@ -64,8 +75,9 @@ def _row(shared: Callable, threshold: float, tol: float, repeats: int, rates) ->
     Q, K, V, scale, exact, null = shared()
     chosen: dict[str, str | Method] = {
         "support_basis": subquad.SupportBasis(criterion="entry", threshold=threshold),
-        "polynomial": "polynomial", "exact": "exact",
-    }  # fmt: skip
+        "polynomial": "polynomial",
+        "exact": "exact",
+    }
     plans = {
         name: subquad.plan(Q, K, V, tol=tol, scale=scale, method=method, rates=rates)
         for name, method in chosen.items()
@@ -73,20 +85,24 @@ def _row(shared: Callable, threshold: float, tol: float, repeats: int, rates) ->
     ways = {name: _errors(plan, (Q, K, V), exact) for name, plan in plans.items()}
     calls = {
         name: partial(subquad.attention, Q, K, V, tol=tol, scale=scale, method=method, rates=rates)
-        for name, method in chosen.items() if ways[name]["bound"] is not None
-    }  # fmt: skip
+        for name, method in chosen.items()
+        if ways[name]["bound"] is not None
+    }
     for name, seconds in interleaved(calls, repeats, warm_up=0 if repeats == 1 else 1).items():
         ways[name]["seconds"] = seconds
     degrees = {name: _parameter(plan, "degree") for name, plan in plans.items()}
     return {
-        "threshold": threshold, "expected_share": share_above(threshold, Q.shape[1]),
+        "threshold": threshold,
+        "expected_share": share_above(threshold, Q.shape[1]),
         "rows_above": float(np.mean(np.abs(Q).max(axis=1) > threshold)),
         "keys_above": float(np.mean(np.abs(K).max(axis=1) > threshold)),
         "large_rows": _parameter(plans["support_basis"], "large_queries"),
         "large_keys": _parameter(plans["support_basis"], "large_keys"),
-        "degree": degrees["support_basis"], "polynomial_degree": degrees["polynomial"],
-        **ways, **null,
-    }  # fmt: skip
+        "degree": degrees["support_basis"],
+        "polynomial_degree": degrees["polynomial"],
+        **ways,
+        **null,
+    }
 
 
 def _parameter(plan: subquad.Plan, name: str) -> int | None:
@@ -122,16 +138,36 @@ def verdict(rows: list[dict]) -> dict:
     }
 
 
-HEADER = ("T", "expected", "rows > T", "keys > T", "degree", "bound", "measured", "rel. Frob.",
-          "mean(V)", "first order", "seconds", "no threshold", "exact")  # fmt: skip
+HEADER = (
+    "T",
+    "expected",
+    "rows > T",
+    "keys > T",
+    "degree",
+    "bound",
+    "measured",
+    "rel. Frob.",
+    "mean(V)",
+    "first order",
+    "seconds",
+    "no threshold",
+    "exact",
+)
 
 
 def table_rows(record: dict) -> list[list]:
     """Return the sweep as a table under HEADER: errors in value_radius, then seconds."""
     return [
-        [r["threshold"], r["expected_share"], r["rows_above"], r["keys_above"], r["degree"],
-         *(r["support_basis"][k] for k in ("bound", "measured", "frobenius")),
-         r["mean_v"]["measured"], r["first_order"]["measured"],
-         *(r[k]["seconds"] for k in ("support_basis", "polynomial", "exact"))]
+        [
+            r["threshold"],
+            r["expected_share"],
+            r["rows_above"],
+            r["keys_above"],
+            r["degree"],
+            *(r["support_basis"][k] for k in ("bound", "measured", "frobenius")),
+            r["mean_v"]["measured"],
+            r["first_order"]["measured"],
+            *(r[k]["seconds"] for k in ("support_basis", "polynomial", "exact")),
+        ]
         for r in record["rows"]
-    ]  # fmt: skip
+    ]

@@ -13,9 +13,13 @@ from subquad.problem import Head
 
 
 def bounds_and_errors(
-    view: Head, method: Method, parameters: Any, dtype: str, exact: np.ndarray,
+    view: Head,
+    method: Method,
+    parameters: Any,
+    dtype: str,
+    exact: np.ndarray,
     rows: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's bound and measured error in value_radius, no row sent to exact after it.
 
     `dtype` is that of the computation; `exact` holds the true output of the given rows (all by

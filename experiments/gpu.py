@@ -16,13 +16,7 @@ from functools import partial
 from experiments.finding import Finding, graded
 from experiments.gpu_again import again
 from experiments.gpu_passes import LOGIT_BOUND, SAMPLED, SEED, D, check, drawn, errors, passes
-from experiments.gpu_times import (
-    PEER_REPEATS,
-    REPEATS,
-    cudnn,
-    median_seconds,
-    memory_efficient,
-)
+from experiments.gpu_times import PEER_REPEATS, REPEATS, cudnn, median_seconds, memory_efficient
 from experiments.store import Experiment
 from experiments.writing import number
 from subquad.exp_poly import minimax
@@ -38,10 +32,15 @@ ODD = (1, 1000, 1001), (2, 300, 777), (1, 20_011, 20_000), (3, 129, 17)
 Shape = tuple[int, str, int, int]
 """Degree, operands, length, heads."""
 SHAPES: tuple[Shape, ...] = (
-    (2, "bfloat16", 65_536, 1), (2, "bfloat16", 131_072, 1), (2, "bfloat16", 524_288, 1),
-    (2, "bfloat16x3", 65_536, 1), (2, "bfloat16x3", 131_072, 1), (2, "bfloat16x3", 524_288, 1),
-    (3, "bfloat16", 524_288, 1), (2, "bfloat16", 65_536, 16),
-)  # fmt: skip
+    (2, "bfloat16", 65_536, 1),
+    (2, "bfloat16", 131_072, 1),
+    (2, "bfloat16", 524_288, 1),
+    (2, "bfloat16x3", 65_536, 1),
+    (2, "bfloat16x3", 131_072, 1),
+    (2, "bfloat16x3", 524_288, 1),
+    (3, "bfloat16", 524_288, 1),
+    (2, "bfloat16", 65_536, 16),
+)
 QUICK: tuple[Shape, ...] = ((2, "bfloat16", 16_384, 1), (2, "bfloat16x3", 16_384, 1))
 
 
@@ -51,11 +50,17 @@ def experiment(quick: bool = False) -> Experiment:
 
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     settings = {
-        "seed": SEED, "d": D, "d_v": D, "logit_bound": LOGIT_BOUND, "device": name,
-        "cupy": cupy.__version__, "repeats": REPEATS, "repeats of peers": PEER_REPEATS,
+        "seed": SEED,
+        "d": D,
+        "d_v": D,
+        "logit_bound": LOGIT_BOUND,
+        "device": name,
+        "cupy": cupy.__version__,
+        "repeats": REPEATS,
+        "repeats of peers": PEER_REPEATS,
         "polynomial": "minimax on [-1/2, 1/2], the degree's own",
         "oracle": f"float64 on the device, {SAMPLED} rows, all keys",
-    }  # fmt: skip
+    }
     cases = {_key(shape): partial(_row, shape) for shape in (QUICK if quick else SHAPES)}
     return Experiment("gpu", QUESTION, settings, cases, derived)
 
@@ -87,24 +92,32 @@ def _row(shape: Shape, rates) -> dict:
     if operands == "bfloat16x3" and n <= 65_536:
         peers["memory-efficient, float32"] = memory_efficient(n)
     return {
-        "degree": degree, "operands": operands, "n": n, "heads": heads, "input_sets": count,
-        "checked_own_polynomial": max(checks), **found, "seconds": times, "peers": peers,
+        "degree": degree,
+        "operands": operands,
+        "n": n,
+        "heads": heads,
+        "input_sets": count,
+        "checked_own_polynomial": max(checks),
+        **found,
+        "seconds": times,
+        "peers": peers,
         "again": run_again,
         "ratios": {name: heads * seconds / times["graph"] for name, seconds in peers.items()},
-    }  # fmt: skip
+    }
 
 
 def derived(rows: list[dict]) -> dict:
     """Return the time of a head among many over that of one alone."""
-    alone = {(r["degree"], r["operands"], r["n"]): r["seconds"]["graph"]
-             for r in rows if r["heads"] == 1}  # fmt: skip
+    alone = {
+        (r["degree"], r["operands"], r["n"]): r["seconds"]["graph"] for r in rows if r["heads"] == 1
+    }
     return {
         "head_among_many": {
             r["key"]: r["seconds"]["graph"] / r["heads"] / alone[key]
-            for r in rows if r["heads"] > 1
-            and (key := (r["degree"], r["operands"], r["n"])) in alone
+            for r in rows
+            if r["heads"] > 1 and (key := (r["degree"], r["operands"], r["n"])) in alone
         }
-    }  # fmt: skip
+    }
 
 
 GOALS: dict[Shape, tuple[str, float]] = {
@@ -130,8 +143,14 @@ def findings(record: dict) -> list[Finding]:
             peer, goal = GOALS[shape]
             met.append(row["ratios"][peer] >= goal)
             told.append(f"{row['key']}: {number(row['ratios'][peer])} ({number(goal)}, {peer})")
-    own = max((max(r["own_polynomial"], r["checked_own_polynomial"]) for r in record["rows"]
-               if r["operands"] == "bfloat16x3"), default=float("nan"))  # fmt: skip
+    own = max(
+        (
+            max(r["own_polynomial"], r["checked_own_polynomial"])
+            for r in record["rows"]
+            if r["operands"] == "bfloat16x3"
+        ),
+        default=float("nan"),
+    )
     return [
         Finding(
             graded(all(met), not any(met)),
@@ -160,15 +179,34 @@ def _again_finding(record: dict) -> Finding:
     )
 
 
-HEADER = ("passes", "microseconds, graph", "launched", "peer", "peer / ours", "plan.run / bare",
-          "own polynomial", "measured", "mean(V)", "first order")  # fmt: skip
+HEADER = (
+    "passes",
+    "microseconds, graph",
+    "launched",
+    "peer",
+    "peer / ours",
+    "plan.run / bare",
+    "own polynomial",
+    "measured",
+    "mean(V)",
+    "first order",
+)
 
 
 def table_rows(record: dict) -> list[list]:
     """Return the rows under HEADER: speed and error side by side."""
     return [
-        [row["key"], 1e6 * row["seconds"]["graph"], 1e6 * row["seconds"]["launches"], peer, ratio,
-         row["again"]["over_bare"] if row["again"] else "-", row["own_polynomial"], row["measured"],
-         *(row["null"][k]["measured"] for k in ("mean_v", "first_order"))]
-        for row in record["rows"] for peer, ratio in row["ratios"].items()
-    ]  # fmt: skip
+        [
+            row["key"],
+            1e6 * row["seconds"]["graph"],
+            1e6 * row["seconds"]["launches"],
+            peer,
+            ratio,
+            row["again"]["over_bare"] if row["again"] else "-",
+            row["own_polynomial"],
+            row["measured"],
+            *(row["null"][k]["measured"] for k in ("mean_v", "first_order")),
+        ]
+        for row in record["rows"]
+        for peer, ratio in row["ratios"].items()
+    ]

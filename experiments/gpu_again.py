@@ -30,16 +30,22 @@ def again(
     """
     lead = (heads,) if heads > 1 else ()
     sets = [_drawn(lead, n, d, LOGIT_BOUND, seed + i) for i in range(SETS)]
-    plan = subquad.plan(*_drawn(lead, n, d, LOGIT_BOUND, seed + SETS), tol=TOL[operands],
-                        method="polynomial")  # fmt: skip
+    plan = subquad.plan(
+        *_drawn(lead, n, d, LOGIT_BOUND, seed + SETS), tol=TOL[operands], method="polynomial"
+    )
     bound, measured = _checked(plan, sets[0], operands)
     spent: dict[str, list[float]] = {"run": [], "bare": []}
     for i in range(WARM_UP + REPEATS):
         spent["run"].append(_wall(partial(plan.run, *sets[i % SETS])))
         spent["bare"].append(_wall(bare[i % len(bare)]))
     seconds = {name: statistics.median(times[WARM_UP:]) for name, times in spent.items()}
-    return {"tol": TOL[operands], "bound": bound, "measured": measured, "seconds": seconds,
-            "over_bare": seconds["run"] / seconds["bare"]}  # fmt: skip
+    return {
+        "tol": TOL[operands],
+        "bound": bound,
+        "measured": measured,
+        "seconds": seconds,
+        "over_bare": seconds["run"] / seconds["bare"],
+    }
 
 
 def _drawn(lead: tuple[int, ...], n: int, d: int, reach: float, seed: int) -> tuple[Any, ...]:
@@ -74,8 +80,10 @@ def _checked(plan: Any, data: tuple[Any, ...], operands: str) -> tuple[float, fl
     measured = float((cupy.abs(first.output[head][rows] - exact) / radius).max())
     bound = first.certificate.bound
     if not (dtypes == {operands} and same and device and measured <= bound <= plan.tol):
-        msg = (f"plan.run: operands {dtypes}, {operands} wanted; same bits {same}, on the device "
-               f"{device}, measured {measured:.1e}, bound {bound:.1e}, tol {plan.tol:g}.")
+        msg = (
+            f"plan.run: operands {dtypes}, {operands} wanted; same bits {same}, on the device "
+            f"{device}, measured {measured:.1e}, bound {bound:.1e}, tol {plan.tol:g}."
+        )
         raise AssertionError(msg)
     return bound, measured
 

@@ -93,8 +93,11 @@ def errors(data: tuple[Any, Any, Any], degree: int, operands: str) -> dict:
         return float((cupy.abs(answer - exact[0]) / radius).max())
 
     return {
-        "own_polynomial": _relative(output[:1, rows], own), "measured": measured(output[0, rows]),
+        "own_polynomial": _relative(output[:1, rows], own),
+        "measured": measured(output[0, rows]),
         "frobenius": _relative(output[:1, rows], exact),
-        "null": {"mean_v": {"measured": measured(mean)},
-                 "first_order": {"measured": measured(first)}},
-    }  # fmt: skip
+        "null": {
+            "mean_v": {"measured": measured(mean)},
+            "first_order": {"measured": measured(first)},
+        },
+    }

@@ -55,10 +55,18 @@ def experiment(quick: bool = False) -> Experiment:
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     n = QUICK_LENGTH if quick else LENGTH
     settings = {
-        "seed": SEED, "d": D, "d_v": D, "degree": DEGREE, "logit_bound": LOGIT_BOUND, "n": n,
-        "device": name, "devices": devices, "cupy": cupy.__version__, "repeats": REPEATS,
+        "seed": SEED,
+        "d": D,
+        "d_v": D,
+        "degree": DEGREE,
+        "logit_bound": LOGIT_BOUND,
+        "n": n,
+        "device": name,
+        "devices": devices,
+        "cupy": cupy.__version__,
+        "repeats": REPEATS,
         "oracle": f"float64 on the device, {SAMPLED} rows, all keys",
-    }  # fmt: skip
+    }
     cases = {
         f"{operands}, n = {n:,}, {devices} devices": partial(_row, operands, n, devices)
         for operands in LARGEST_OWN
@@ -83,16 +91,23 @@ def _row(operands: str, n: int, devices: int, rates) -> dict:
     if not all(error <= LARGEST_OWN[operands] for error in errors.values()):  # NaN fails
         msg = f"{operands} is off by {errors}: no time is taken of a wrong answer."
         raise AssertionError(msg)
-    seconds = {label: _seconds(fleet, shards(fleet, data), passes)
-               for label, fleet in (("one", one), ("all", every))}  # fmt: skip
+    seconds = {
+        label: _seconds(fleet, shards(fleet, data), passes)
+        for label, fleet in (("one", one), ("all", every))
+    }
     parts = _parts(every, shards(every, data), c, operands) if operands != "float32" else {}
     del data
     cupy.get_default_memory_pool().free_all_blocks()
     return {
-        "operands": operands, "n": n, "devices": devices, "own_polynomial": errors,
-        "seconds": seconds, "parts": parts, "nccl": bool(every._communicators),
+        "operands": operands,
+        "n": n,
+        "devices": devices,
+        "own_polynomial": errors,
+        "seconds": seconds,
+        "parts": parts,
+        "nccl": bool(every._communicators),
         "efficiency": seconds["one"] / seconds["all"] / devices,
-    }  # fmt: skip
+    }
 
 
 def _idle(fleet: Any) -> None:
@@ -178,7 +193,13 @@ HEADER = ("passes", "one device, ms", "all, ms", "efficiency", "own polynomial",
 def table_rows(record: dict) -> list[list]:
     """Return the rows under HEADER."""
     return [
-        [row["key"], 1e3 * row["seconds"]["one"], 1e3 * row["seconds"]["all"], row["efficiency"],
-         row["own_polynomial"]["all"], row["own_polynomial"]["uneven"]]
+        [
+            row["key"],
+            1e3 * row["seconds"]["one"],
+            1e3 * row["seconds"]["all"],
+            row["efficiency"],
+            row["own_polynomial"]["all"],
+            row["own_polynomial"]["uneven"],
+        ]
         for row in record["rows"]
-    ]  # fmt: skip
+    ]

@@ -48,9 +48,7 @@ def accumulated(fleet: Any, K: Any, W: Any, operands: str) -> list[Any]:
     """Return the moments of each shard of the keys, by the fused key pass."""
     from subquad.engine import gpu_fused
 
-    return K.map(
-        lambda k, w: gpu_fused.accumulate(k[None], w[None], DEGREE, operands)[0], W.parts
-    )
+    return K.map(lambda k, w: gpu_fused.accumulate(k[None], w[None], DEGREE, operands)[0], W.parts)
 
 
 def contracted(fleet: Any, Q: Any, moments: Any, c: np.ndarray, operands: str) -> list[Any]:

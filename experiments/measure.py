@@ -54,8 +54,10 @@ def measured_error(output: np.ndarray, exact: np.ndarray, V: np.ndarray) -> floa
     """
     worst = np.max(np.abs(output.astype(np.float64) - exact), axis=0)
     radius = value_radius(V)
-    ratios = [w / r if r > 0.0 else (0.0 if w == 0.0 else math.inf)
-              for w, r in zip(worst.tolist(), radius.tolist(), strict=True)]  # fmt: skip
+    ratios = [
+        w / r if r > 0.0 else (0.0 if w == 0.0 else math.inf)
+        for w, r in zip(worst.tolist(), radius.tolist(), strict=True)
+    ]
     return float(np.max(ratios))  # the builtin would pass over a NaN
 
 
@@ -80,8 +82,10 @@ def errors_within(
     """Return `errors`; AssertionError past the bound: no time is taken of a wrong answer."""
     found = errors(output, exact, V)
     if not found["measured"] <= bound:
-        msg = (f"measured {found['measured']:.3e} exceeds the bound {bound:.3e}: no time is taken "
-               "of a wrong answer.")
+        msg = (
+            f"measured {found['measured']:.3e} exceeds the bound {bound:.3e}: no time is taken "
+            "of a wrong answer."
+        )
         raise AssertionError(msg)
     return found
 
@@ -91,9 +95,7 @@ def mean_answer(n: int, V: np.ndarray) -> np.ndarray:
     return np.broadcast_to(V.astype(np.float64).mean(axis=0), (n, V.shape[1]))
 
 
-def first_order_answer(
-    Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float
-) -> np.ndarray:
+def first_order_answer(Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float) -> np.ndarray:
     """Return the first-order expansion of softmax attention about the mean key, in float64.
 
     output_i = mean(V) + scale * q_i^T C with C = (1/m) sum_j (k_j - mean k)(v_j - mean v)^T, the
@@ -105,9 +107,13 @@ def first_order_answer(
 
 
 def null_errors(
-    Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float, exact: np.ndarray,
+    Q: np.ndarray,
+    K: np.ndarray,
+    V: np.ndarray,
+    scale: float,
+    exact: np.ndarray,
     rows: np.ndarray | None = None,
-) -> dict[str, dict[str, float]]:  # fmt: skip
+) -> dict[str, dict[str, float]]:
     """Return the errors of the two null models on the rows that `exact` has."""
     Q = Q if rows is None else Q[rows]
     return {
@@ -126,6 +132,9 @@ def checked(result: Result, data: Instance, count: int, seed: int) -> tuple[dict
     exact = oracle(Q, K, V, scale, rows)
     bound, chosen = result.certificate.bound, result.plan.heads[0].chosen
     assert chosen is not None
-    found = {"parameters": str(chosen.parameters), "bound": bound,
-             **errors_within(bound, result.output[rows], exact, V)}  # fmt: skip
+    found = {
+        "parameters": str(chosen.parameters),
+        "bound": bound,
+        **errors_within(bound, result.output[rows], exact, V),
+    }
     return found, null_errors(Q, K, V, scale, exact, rows)

@@ -22,10 +22,13 @@ def thresholds(record: dict) -> str:
             own = [row for row in rows if row["instance"] == name and row["bound"] is not None]
             for criterion, (mark, line) in STYLES.items():
                 _threshold_lines(own, criterion, mark, line, cost, error)
-            for key, label, line in (("mean_v", "mean(V)", "--"), ("first_order", "first order",
-                                                                    ":")):  # fmt: skip
-                error.axhline(own[0][key]["measured"], color=GREY, linestyle=line, linewidth=1.2,
-                              label=label)  # fmt: skip
+            for key, label, line in (
+                ("mean_v", "mean(V)", "--"),
+                ("first_order", "first order", ":"),
+            ):
+                error.axhline(
+                    own[0][key]["measured"], color=GREY, linestyle=line, linewidth=1.2, label=label
+                )
             cost.set_title(_title(name, own[0]["real"]), fontsize=SMALL)
             cost.set(yscale="log")
             error.set(yscale="log", xlabel="thresholds, at most")
@@ -45,26 +48,45 @@ def _threshold_lines(
     """Draw one criterion: gains in `cost`, bounds and measured errors in `error`."""
     key = "gain_long" if rows[0]["real"] else "gain_by_count"
     several = [r for r in rows if r["way"].endswith(f", {criterion}") and "single" not in r["way"]]
-    places = [MOST.index(r["way"].split(",")[0].split()[-1].replace("number", "any"))
-              for r in several]  # fmt: skip
+    places = [
+        MOST.index(r["way"].split(",")[0].split()[-1].replace("number", "any")) for r in several
+    ]
     single = [r for r in rows if r["way"] == f"single, {criterion}"]
     style = {"color": INK, "markersize": 5, "linewidth": 1.2}
-    cost.plot(places, [r[key] for r in several], mark + line, label=f"several, {criterion}",
-              **style)  # fmt: skip
-    cost.plot([1] * len(single), [r[key] for r in single], mark, color=GREY, markersize=8,
-              markerfacecolor="none", label=f"support_basis, {criterion}")  # fmt: skip
-    error.plot(places, [r["bound"] for r in several], mark + line, **style,
-               label=f"bound, {criterion}")  # fmt: skip
-    error.plot(places, [r["measured"] for r in several], mark + line, **style,
-               markerfacecolor="none", label=f"measured, {criterion}")  # fmt: skip
+    cost.plot(
+        places, [r[key] for r in several], mark + line, label=f"several, {criterion}", **style
+    )
+    cost.plot(
+        [1] * len(single),
+        [r[key] for r in single],
+        mark,
+        color=GREY,
+        markersize=8,
+        markerfacecolor="none",
+        label=f"support_basis, {criterion}",
+    )
+    error.plot(
+        places, [r["bound"] for r in several], mark + line, **style, label=f"bound, {criterion}"
+    )
+    error.plot(
+        places,
+        [r["measured"] for r in several],
+        mark + line,
+        **style,
+        markerfacecolor="none",
+        label=f"measured, {criterion}",
+    )
 
 
 def shown_instances(record: dict) -> list[str]:
     """Return the instances that the figure has room for: the first of each of four kinds."""
     names = dict.fromkeys(row["instance"] for row in record["rows"])
     kinds = ("subgaussian", "heavy_tail, t3", "outliers", "minilm")
-    return [next(n for n in names if n.startswith(kind)) for kind in kinds
-            if any(n.startswith(kind) for n in names)]  # fmt: skip
+    return [
+        next(n for n in names if n.startswith(kind))
+        for kind in kinds
+        if any(n.startswith(kind) for n in names)
+    ]
 
 
 def _title(name: str, real: bool) -> str:
@@ -77,8 +99,9 @@ def _legend(drawn: dict[str, Any]) -> None:
     for axes in drawn["grid"].flat:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             labels.setdefault(label, handle)
-    drawn["figure"].legend(labels.values(), labels.keys(), fontsize=SMALL, ncols=5,
-                           loc="outside lower center")  # fmt: skip
+    drawn["figure"].legend(
+        labels.values(), labels.keys(), fontsize=SMALL, ncols=5, loc="outside lower center"
+    )
 
 
 MARKS = (
@@ -115,18 +138,28 @@ def _short(name: str) -> str:
 
 
 def _marks(axes: Any, row: dict, place: int) -> None:
-    found = [(row[key] if part is None else row[key][part], mark, face, label)
-             for key, part, mark, face, label in MARKS]  # fmt: skip
+    found = [
+        (row[key] if part is None else row[key][part], mark, face, label)
+        for key, part, mark, face, label in MARKS
+    ]
     shown = [x for x, *_ in found if x is not None]
     if shown:
         axes.plot([min(shown), max(shown)], [place, place], color=GREY, linewidth=0.8)
     for x, mark, face, label in found:
         if x is not None:
-            axes.plot([x], [place], mark, color=INK, markerfacecolor=face, markersize=5,
-                      label=label)  # fmt: skip
+            axes.plot(
+                [x], [place], mark, color=INK, markerfacecolor=face, markersize=5, label=label
+            )
     axes.plot([row["mean_v"]["measured"]], [place], "s", color=GREY, markersize=4, label="mean(V)")
-    axes.plot([row["first_order"]["measured"]], [place], "D", color=GREY, markersize=4,
-              markerfacecolor="none", label="first order")  # fmt: skip
+    axes.plot(
+        [row["first_order"]["measured"]],
+        [place],
+        "D",
+        color=GREY,
+        markersize=4,
+        markerfacecolor="none",
+        label="first order",
+    )
 
 
 NORMS = {"1": "l1", "2": "l2", "inf": "l_inf"}
@@ -143,8 +176,9 @@ def bridge(record: dict) -> str:
     with figure("bridge", 3, 5.6, rows=2, sharex=True, sharey="row") as drawn:
         for axes, part, p in (
             (drawn["grid"][i, j], part, p)
-            for i, part in enumerate(("weights", "output")) for j, p in enumerate(NORMS)
-        ):  # fmt: skip
+            for i, part in enumerate(("weights", "output"))
+            for j, p in enumerate(NORMS)
+        ):
             for name, (mark, line) in zip(names, LINES, strict=False):
                 rows = [r for r in record["rows"] if r["instance"] == name]
                 _bridge_lines(axes, rows, part, p, (mark, line), _short(name))
@@ -180,16 +214,44 @@ def _bridge_lines(
     for terms, error in sorted((x["terms"], x[part][p]) for r in rows for x in r["sums"]):
         if not least or error < least[-1][1]:
             least.append((terms, error))
-    axes.step(*zip(*least, strict=True), line, where="post", marker=mark, color=INK, markersize=4,
-              linewidth=1.1, label=f"sum, {label}")  # fmt: skip
+    axes.step(
+        *zip(*least, strict=True),
+        line,
+        where="post",
+        marker=mark,
+        color=INK,
+        markersize=4,
+        linewidth=1.1,
+        label=f"sum, {label}",
+    )
     single = min(x[part][p] for x in rows[0]["powers"])
-    axes.plot([1], [single], mark, color=INK, markerfacecolor="none", markersize=7,
-              label="one (q.k + t)^p" if first else None)  # fmt: skip
-    axes.plot([ZERO], [rows[0]["uniform"][part][p]], mark, color=GREY, markersize=5,
-              label="mean(V)" if first else None)  # fmt: skip
+    axes.plot(
+        [1],
+        [single],
+        mark,
+        color=INK,
+        markerfacecolor="none",
+        markersize=7,
+        label="one (q.k + t)^p" if first else None,
+    )
+    axes.plot(
+        [ZERO],
+        [rows[0]["uniform"][part][p]],
+        mark,
+        color=GREY,
+        markersize=5,
+        label="mean(V)" if first else None,
+    )
     if part == "output":
-        axes.plot([ZERO], [rows[0]["first_order_output"][p]], mark, color=GREY, markersize=5,
-                  markerfacecolor="none", label="first order" if first else None)  # fmt: skip
+        axes.plot(
+            [ZERO],
+            [rows[0]["first_order_output"][p]],
+            mark,
+            color=GREY,
+            markersize=5,
+            markerfacecolor="none",
+            label="first order" if first else None,
+        )
 
 
 def verdict(record: dict) -> str:
@@ -199,10 +261,16 @@ def verdict(record: dict) -> str:
         for axes, tol in zip(drawn["axes"], tols, strict=True):
             rows = [r for r in record["rows"] if r["tol"] == tol]
             for n, mark, face in zip(lengths, "s^o", ("none", "none", INK), strict=False):
-                axes.plot([r["logit_bound"] for r in rows],
-                          [r["by_count"][str(n)]["gain"] for r in rows], mark, color=INK,
-                          markerfacecolor=face, markersize=4, alpha=0.8,
-                          label=f"n = {n:,}")  # fmt: skip
+                axes.plot(
+                    [r["logit_bound"] for r in rows],
+                    [r["by_count"][str(n)]["gain"] for r in rows],
+                    mark,
+                    color=INK,
+                    markerfacecolor=face,
+                    markersize=4,
+                    alpha=0.8,
+                    label=f"n = {n:,}",
+                )
             axes.axhline(1.0, color=GREY, linewidth=0.8)
             axes.set_title(f"tol {tol:g}", fontsize=10)
             axes.set(xscale="log", xlabel="logit bound")

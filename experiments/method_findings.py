@@ -16,7 +16,8 @@ def _several_thresholds(record: dict) -> Finding:
     best = max(over, key=lambda name: over[name])
     ways = "; ".join(
         f"{name}: {number(d['gains']['any number, norm'])} times cheaper than exact, with one "
-        f"threshold {number(d['gains']['single, norm'])}" for name, d in by_name.items()
+        f"threshold {number(d['gains']['single, norm'])}"
+        for name, d in by_name.items()
     )
     return Finding(
         graded(len(gained) == len(over), not gained),
@@ -30,11 +31,15 @@ def _several_thresholds(record: dict) -> Finding:
 def _timed(by_name: dict) -> str:
     """Return the measured speed-ups over exact, empty where nothing was timed."""
     told = ""
-    for key, said in (("faster_than_exact", "Measured, times faster than exact"),
-                      ("faster_compiled", "With passes compiled by numba")):  # fmt: skip
+    for key, said in (
+        ("faster_than_exact", "Measured, times faster than exact"),
+        ("faster_compiled", "With passes compiled by numba"),
+    ):
         found = ", ".join(
             f"{name} {number(d[key]['any number, norm'])} (one threshold "
-            f"{number(d[key]['single, norm'])})" for name, d in by_name.items() if d.get(key)
+            f"{number(d[key]['single, norm'])})"
+            for name, d in by_name.items()
+            if d.get(key)
         )
         told += f" {said}: {found}." if found else ""
     return told
@@ -56,8 +61,10 @@ def _fitted_bounds(record: dict) -> Finding:
     """Return whether every fitted bound held, and how much smaller it is."""
     d = record["derived"]
     smaller = d["a_priori_over_fitted"]
-    gains = "; ".join(f"{name} {number(x['median'])} ({number(x['least'])} to {number(x['most'])})"
-                      for name, x in smaller.items())  # fmt: skip
+    gains = "; ".join(
+        f"{name} {number(x['median'])} ({number(x['least'])} to {number(x['most'])})"
+        for name, x in smaller.items()
+    )
     sound = d["sound"] == d["runs"]
     return Finding(
         graded(sound and all(x["least"] > 1.0 for x in smaller.values()), not sound),
@@ -94,12 +101,14 @@ def _real_heads(record: dict) -> Finding:
     d, s = record["derived"], record["settings"]
     counts = [by_length[n]["by_count"] for by_length in d["wins"].values() for n in by_length]
     told = "; ".join(
-        f"tol {tol}: " + ", ".join(
-            f"{x['by_count']['wins']} at n = {int(n):,}" + (
-                f" (at best {number(x['by_count']['best'])} times)" if x["by_count"]["wins"] else ""
-            ) for n, x in by_length.items()
-        ) for tol, by_length in d["wins"].items()
-    )  # fmt: skip
+        f"tol {tol}: "
+        + ", ".join(
+            f"{x['by_count']['wins']} at n = {int(n):,}"
+            + (f" (at best {number(x['by_count']['best'])} times)" if x["by_count"]["wins"] else "")
+            for n, x in by_length.items()
+        )
+        for tol, by_length in d["wins"].items()
+    )
     return Finding(
         graded(all(c["wins"] == c["heads"] for c in counts), all(c["wins"] == 0 for c in counts)),
         "On real heads a certified method costs less than exact, rows replicated to length n.",
@@ -115,14 +124,18 @@ def _what_limits(record: dict) -> Finding:
     tol, own = next(iter(d["limits"].items()))
     listed = ", ".join(
         f"degree {g}: {number(round(keys))} keys, reach {number(own['reach'][g])}, "
-        f"{number(100.0 * own['exact_share'][g])} %" for g, keys in d["keys_worth"].items()
+        f"{number(100.0 * own['exact_share'][g])} %"
+        for g, keys in d["keys_worth"].items()
     )
     longest = max(record["settings"]["lengths"])
     paid = [g for g, keys in d["keys_worth"].items() if keys < longest]
     reach = max(own["reach"].values())
     within = own["logit_bound"] <= reach
-    sharper = ("no sharper bound would do" if own["largest_logit"] > reach
-               else "a sharper bound would help")  # fmt: skip
+    sharper = (
+        "no sharper bound would do"
+        if own["largest_logit"] > reach
+        else "a sharper bound would help"
+    )
     return Finding(
         graded(within, not within),
         "The logits of real heads are within what a polynomial of low degree can take.",

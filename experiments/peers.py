@@ -50,9 +50,14 @@ def experiment(
         length = n or (4096 if quick else most)
         cases[name] = partial(_row, name, length, d, beta, tol, repeats)
     settings = {
-        "seed": SEED, "dtype": "float32", "family": "bounded", "repeats": repeats, "n": n,
-        "cases": CASES, "oracle": f"float64 NumPy softmax, {SAMPLED} rows: largest and random",
-    }  # fmt: skip
+        "seed": SEED,
+        "dtype": "float32",
+        "family": "bounded",
+        "repeats": repeats,
+        "n": n,
+        "cases": CASES,
+        "oracle": f"float64 NumPy softmax, {SAMPLED} rows: largest and random",
+    }
     return Experiment("peers", QUESTION, settings, cases, ratios)
 
 
@@ -74,10 +79,15 @@ def _row(name: str, n: int, d: int, beta: float, tol: float, repeats: int, rates
     for way, seconds in spread(calls, repeats).items():
         found[way] |= seconds
     return {
-        "case": name, "n": n, "d": d, "beta": beta, "tol": tol, "ways": found,
+        "case": name,
+        "n": n,
+        "d": d,
+        "beta": beta,
+        "tol": tol,
+        "ways": found,
         "chosen": f"{chosen.method.name} ({chosen.parameters})" if chosen else None,
         **null_errors(Q, K, V, scale, exact, rows),
-    }  # fmt: skip
+    }
 
 
 def peers(
@@ -101,9 +111,7 @@ def _pairs(x: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ones((len(x), 1), x.dtype), x, x[:, i] * x[:, j] * factor], axis=1)
 
 
-def materialised(
-    Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float
-) -> np.ndarray:
+def materialised(Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float) -> np.ndarray:
     """Return 1 + s + s^2/2 attention through feature maps of degree 2, BLOCK tokens at a time."""
     W = np.concatenate([V, np.ones((len(V), 1), V.dtype)], axis=1)
     root = Q.dtype.type(np.sqrt(scale))
@@ -119,9 +127,7 @@ def materialised(
     return output
 
 
-def linear_elu(
-    Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float
-) -> np.ndarray:
+def linear_elu(Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float) -> np.ndarray:
     """Return linear attention with the feature map elu + 1, in O((n + m) d d_v)."""
     root = Q.dtype.type(np.sqrt(scale))
     q, k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (Q * root, K * root))
@@ -139,18 +145,42 @@ def ratios(rows: list[dict]) -> dict:
     }
 
 
-HEADER = ("case", "n", "way", "median s", "least s", "most s", "times ours", "bound", "measured",
-          "Frobenius", "mean(V)", "mean(V) Frobenius")  # fmt: skip
+HEADER = (
+    "case",
+    "n",
+    "way",
+    "median s",
+    "least s",
+    "most s",
+    "times ours",
+    "bound",
+    "measured",
+    "Frobenius",
+    "mean(V)",
+    "mean(V) Frobenius",
+)
 
 
 def table_rows(record: dict) -> list[list]:
     """Return times and errors as a table under HEADER; only ours has a bound."""
     return [
-        [r["case"], r["n"], way, w["median"], w["least"], w["most"],
-         record["derived"][r["case"]][way], w["bound"], w["measured"], w["frobenius"],
-         r["mean_v"]["measured"], r["mean_v"]["frobenius"]]
-        for r in record["rows"] for way, w in r["ways"].items()
-    ]  # fmt: skip
+        [
+            r["case"],
+            r["n"],
+            way,
+            w["median"],
+            w["least"],
+            w["most"],
+            record["derived"][r["case"]][way],
+            w["bound"],
+            w["measured"],
+            w["frobenius"],
+            r["mean_v"]["measured"],
+            r["mean_v"]["frobenius"],
+        ]
+        for r in record["rows"]
+        for way, w in r["ways"].items()
+    ]
 
 
 def findings(record: dict) -> list[Finding]:
@@ -161,15 +191,18 @@ def findings(record: dict) -> list[Finding]:
         rival = "SDPA" if "SDPA" in over else "NumPy softmax"
         told = ", ".join(
             f"{way} ({number(over[way])} of the time, measured {number(ways[way]['measured'])})"
-            for way in over if over[way] < 1.0
+            for way in over
+            if over[way] < 1.0
         )
-        found.append(Finding(
-            graded(over[rival] >= 5.0, over[rival] <= 1.0),
-            f"At {row['case']}, n = {row['n']:,}, a certified answer takes at most 1/5 of the "
-            f"time of {rival}.",
-            f"{row['chosen']}: {rival} takes {number(over[rival])} times as long. Bound "
-            f"{number(ways['ours']['bound'])}, measured {number(ways['ours']['measured'])}; "
-            f"mean(V) alone measures {number(row['mean_v']['measured'])}. Faster and unproved: "
-            f"{told or 'none'}.",
-        ))  # fmt: skip
+        found.append(
+            Finding(
+                graded(over[rival] >= 5.0, over[rival] <= 1.0),
+                f"At {row['case']}, n = {row['n']:,}, a certified answer takes at most 1/5 of the "
+                f"time of {rival}.",
+                f"{row['chosen']}: {rival} takes {number(over[rival])} times as long. Bound "
+                f"{number(ways['ours']['bound'])}, measured {number(ways['ours']['measured'])}; "
+                f"mean(V) alone measures {number(row['mean_v']['measured'])}. Faster and unproved: "
+                f"{told or 'none'}.",
+            )
+        )
     return found

@@ -25,23 +25,40 @@ from experiments.writing import number, tolerance
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOAD_BEARING = (
-    "output-bound", "ratio-sharp", "additive-sharp", "logit-perturbation", "normaliser-jensen",
-    "rounding-sums", "rounding-storage", "rounding-polynomial", "support-split",
-    "fitted-majorant", "box-taylor",
-)  # fmt: skip
+    "output-bound",
+    "ratio-sharp",
+    "additive-sharp",
+    "logit-perturbation",
+    "normaliser-jensen",
+    "rounding-sums",
+    "rounding-storage",
+    "rounding-polynomial",
+    "support-split",
+    "fitted-majorant",
+    "box-taylor",
+)
 """The main claims behind the Terms of a certificate: what `quick` checks beside the false ones."""
 ORDER = (
-    "error_vs_bound", "crossover", "error_vs_threshold", "bench", "thresholds", "certificates",
-    "bridge", "verdict",
-)  # fmt: skip
+    "error_vs_bound",
+    "crossover",
+    "error_vs_threshold",
+    "bench",
+    "thresholds",
+    "certificates",
+    "bridge",
+    "verdict",
+)
 KEPT = (*ORDER, "peers", "crossover_lengths", "scaling", "cost_model", "gpu", "many_gpus")
 """What is shown from its committed record, where there is one."""
 
 
 def write(
-    out_dir: str | Path = "report", quick: bool = False, progress: Progress | None = None, *,
+    out_dir: str | Path = "report",
+    quick: bool = False,
+    progress: Progress | None = None,
+    *,
     experiments: tuple[Experiment, ...] | None = None,
-) -> dict:  # fmt: skip
+) -> dict:
     """Return the report after writing index.html and report.json into `out_dir`.
 
     Parameters
@@ -70,11 +87,16 @@ def write(
     sections = shown(records, committed)
     listed = {name: sections.get(name, record) for name, record in records.items()}
     report: dict[str, Any] = {
-        "quick": quick, "seconds": None, "records": records, "claims": checked,
-        "findings": [*_claims_finding(checked),
-                     *(finding for record in listed.values() for finding in findings(record))],
+        "quick": quick,
+        "seconds": None,
+        "records": records,
+        "claims": checked,
+        "findings": [
+            *_claims_finding(checked),
+            *(finding for record in listed.values() for finding in findings(record)),
+        ],
         "committed": committed,
-    }  # fmt: skip
+    }
     if progress is not None:
         progress("drawing the page")
     page = render(report, start)
@@ -101,15 +123,18 @@ def _claims_finding(checked: dict) -> list[dict]:
     records = checked["records"]
     good = [r for r in records if r["as_expected"]]
     refuted = [r for r in good if r["expected"] == "refuted"]
-    return [{
-        "verdict": "holds" if len(good) == len(records) else "does not hold",
-        "statement": "Every claim relied on is checked by machine, the false ones refuted."
-        if len(records) == checked["in_registry"]
-        else "The main claims behind certificates, and the false ones, are checked by machine.",
-        "evidence": f"{len(good)} of {len(records)} claims checked here ({checked['in_registry']} "
-                    f"in the registry) came out as stated, and so did the falsified twin of each; "
-                    f"{len(refuted)} published or plausible statements are false, shown below.",
-    }]  # fmt: skip
+    return [
+        {
+            "verdict": "holds" if len(good) == len(records) else "does not hold",
+            "statement": "Every claim relied on is checked by machine, the false ones refuted."
+            if len(records) == checked["in_registry"]
+            else "The main claims behind certificates, and the false ones, are checked by machine.",
+            "evidence": f"{len(good)} of {len(records)} claims checked here "
+            f"({checked['in_registry']} in the registry) came out as stated, "
+            f"and so did the falsified twin of each; "
+            f"{len(refuted)} published or plausible statements are false, shown below.",
+        }
+    ]
 
 
 def light(quick: bool) -> tuple[Experiment, ...]:
@@ -145,8 +170,7 @@ BRIDGED = ("subgaussian(1)", "heavy_tail")
 def _require_extra() -> None:
     for name in ("matplotlib", "jinja2"):
         if importlib.util.find_spec(name) is None:
-            msg = (f"the report needs {name}, which is not installed: "
-                   "pip install 'subquad[report]'.")
+            msg = f"the report needs {name}, which is not installed: pip install 'subquad[report]'."
             raise ModuleNotFoundError(msg)
 
 
@@ -181,12 +205,20 @@ def render(report: dict, start: float) -> str:
     environment.filters.update(number=number, tolerance=tolerance, prose=_prose)
     environment.tests["number"] = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        report=report, charts=drawn, plans=planned(bounds), meaning=_meaning,
-        real=verdicts(bounds, real=True), synthetic=verdicts(bounds, real=False),
-        slopes=slopes(records["crossover"]), module=_module, first=bounds,
-        claims=report["claims"]["records"], sections=sections, findings=findings,
+        report=report,
+        charts=drawn,
+        plans=planned(bounds),
+        meaning=_meaning,
+        real=verdicts(bounds, real=True),
+        synthetic=verdicts(bounds, real=False),
+        slopes=slopes(records["crossover"]),
+        module=_module,
+        first=bounds,
+        claims=report["claims"]["records"],
+        sections=sections,
+        findings=findings,
         anew=anew(records, sections),
-    )  # fmt: skip
+    )
 
 
 def _meaning(name: str) -> str:

@@ -34,18 +34,29 @@ STEEPEST = 1.05
 
 
 def experiment(
-    quick: bool = False, *, d: int = 32, tol: float = 1e-2, lengths: tuple[int, ...] | None = None,
+    quick: bool = False,
+    *,
+    d: int = 32,
+    tol: float = 1e-2,
+    lengths: tuple[int, ...] | None = None,
     repeats: int = 5,
-) -> Experiment:  # fmt: skip
+) -> Experiment:
     """Return the experiment: one row per family, all lengths in it."""
     octaves = range(12, 15) if quick else range(14, 21)
     lengths = lengths or tuple(2**k for k in octaves)
     cases = {name: partial(_row, name, d, tol, lengths, repeats) for name in FAMILIES}
     settings = {
-        "seed": SEED, "d": d, "dtype": "float32", "tol": tol, "beta": 0.5, "lengths": lengths,
-        "large rows and keys": LARGE, "repeats": repeats, "features by": features_by(),
+        "seed": SEED,
+        "d": d,
+        "dtype": "float32",
+        "tol": tol,
+        "beta": 0.5,
+        "lengths": lengths,
+        "large rows and keys": LARGE,
+        "repeats": repeats,
+        "features by": features_by(),
         "oracle": f"float64 NumPy softmax, {SAMPLED} rows: the largest and random ones",
-    }  # fmt: skip
+    }
     return Experiment("scaling", QUESTION, settings, cases, growth)
 
 
@@ -105,10 +116,19 @@ HEADER = ("family", "n", "seconds", "ns per token", "bound", "measured", "mean(V
 def table_rows(record: dict) -> list[list]:
     """Return one line per family and length under HEADER."""
     return [
-        [row["family"], p["n"], p["seconds"], 1e9 * p["seconds"] / p["n"], p["bound"],
-         p["measured"], p["mean_v"]["measured"], p["first_order"]["measured"]]
-        for row in record["rows"] for p in row["points"]
-    ]  # fmt: skip
+        [
+            row["family"],
+            p["n"],
+            p["seconds"],
+            1e9 * p["seconds"] / p["n"],
+            p["bound"],
+            p["measured"],
+            p["mean_v"]["measured"],
+            p["first_order"]["measured"],
+        ]
+        for row in record["rows"]
+        for p in row["points"]
+    ]
 
 
 def findings(record: dict) -> list[Finding]:
@@ -120,8 +140,10 @@ def findings(record: dict) -> list[Finding]:
         for name, fit in fits.items()
     )
     lengths = record["settings"]["lengths"]
-    return [Finding(
-        graded(bool(fits) and len(flat) == len(fits), not flat),
-        f"Our time grows as n, from {min(lengths):,} to {max(lengths):,} tokens.",
-        f"Slope of log time in log n, at most {STEEPEST} asked, with 95 % confidence: {told}.",
-    )]  # fmt: skip
+    return [
+        Finding(
+            graded(bool(fits) and len(flat) == len(fits), not flat),
+            f"Our time grows as n, from {min(lengths):,} to {max(lengths):,} tokens.",
+            f"Slope of log time in log n, at most {STEEPEST} asked, with 95 % confidence: {told}.",
+        )
+    ]

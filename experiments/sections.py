@@ -30,9 +30,10 @@ def agreement(fresh: dict, kept: dict) -> tuple[int, int]:
     def gains(record: dict) -> dict[tuple, float]:
         return {
             (_head(row["head"]), row["tol"], n, by): entry["gain"]
-            for row in record["rows"] for by in ("by_count", "by_rates")
+            for row in record["rows"]
+            for by in ("by_count", "by_rates")
             for n, entry in row[by].items()
-        }  # fmt: skip
+        }
 
     before = gains(kept)
     both = [(gain, before[key]) for key, gain in gains(fresh).items() if key in before]
@@ -59,14 +60,21 @@ def verdicts(record: dict, real: bool) -> list[dict]:
             continue
         own = next((m for m in row["methods"] if m["method"] == row["chosen"]), None)
         kind = "bad" if own is None else "plain" if row["chosen"] == "exact" else "good"
-        rows.append({
-            "name": row["instance"], "logit_bound": row["logit_bound"], "kind": kind,
-            "chosen": (row["chosen"] or "nothing certifies").partition(" by ")[0],
-            "parameters": own["parameters"] if own else "",
-            "bound": own and own["bound"], "measured": own and own["measured"],
-            "mean_v": row["mean_v"]["measured"], "first_order": row["first_order"]["measured"],
-            "trivial": row["trivial"], "change": _change(row["crossover"]),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": row["instance"],
+                "logit_bound": row["logit_bound"],
+                "kind": kind,
+                "chosen": (row["chosen"] or "nothing certifies").partition(" by ")[0],
+                "parameters": own["parameters"] if own else "",
+                "bound": own and own["bound"],
+                "measured": own and own["measured"],
+                "mean_v": row["mean_v"]["measured"],
+                "first_order": row["first_order"]["measured"],
+                "trivial": row["trivial"],
+                "change": _change(row["crossover"]),
+            }
+        )
     return rows
 
 
@@ -84,7 +92,16 @@ def _change(crossover_line: str | None) -> dict:
 def slopes(record: dict) -> list[list]:
     """Return the fitted exponents and the speed-ups of every way."""
     return [
-        [family, name, fit["slope"], fit.get("low"), fit.get("high"), fit["points"],
-         fit.get("faster_from"), fit.get("times_faster_than_exact")]
-        for family, ways in record["derived"].items() for name, fit in ways.items()
-    ]  # fmt: skip
+        [
+            family,
+            name,
+            fit["slope"],
+            fit.get("low"),
+            fit.get("high"),
+            fit["points"],
+            fit.get("faster_from"),
+            fit.get("times_faster_than_exact"),
+        ]
+        for family, ways in record["derived"].items()
+        for name, fit in ways.items()
+    ]

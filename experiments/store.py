@@ -46,9 +46,13 @@ class Experiment:
 
 
 def run(
-    experiment: Experiment, path: Path | None = None, *, fresh: bool = False,
-    rates: Rates | None = None, progress: Progress | None = None,
-) -> dict:  # fmt: skip
+    experiment: Experiment,
+    path: Path | None = None,
+    *,
+    fresh: bool = False,
+    rates: Rates | None = None,
+    progress: Progress | None = None,
+) -> dict:
     """Return the finished record; with a path, each row is on disk as soon as it is made.
 
     Rows found at `path` are kept, and their rates used again, unless `fresh`, or unless the
@@ -74,11 +78,18 @@ def run(
 
 def _begun(experiment: Experiment, path: Path | None, rates: Rates | None) -> dict:
     """Return what is at `path` if it is of this experiment as it stands, else a blank record."""
-    blank = plain({
-        "schema": SCHEMA, "experiment": experiment.name, "question": experiment.question,
-        "date": None, "complete": False, "settings": experiment.settings,
-        "versions": versions(), "machine": machine(),
-    })  # fmt: skip
+    blank = plain(
+        {
+            "schema": SCHEMA,
+            "experiment": experiment.name,
+            "question": experiment.question,
+            "date": None,
+            "complete": False,
+            "settings": experiment.settings,
+            "versions": versions(),
+            "machine": machine(),
+        }
+    )
     found = read_json(path) if path is not None and path.exists() else None
     if found is not None and all(found.get(k) == blank[k] for k in IDENTITY):
         return {**found, "question": blank["question"], "complete": False}
@@ -88,6 +99,7 @@ def _begun(experiment: Experiment, path: Path | None, rates: Rates | None) -> di
 
 def rates_from(numbers: dict) -> Rates:
     """Return the Rates that a record holds as plain numbers, None for an infinite one."""
+
     def value(x):
         if not isinstance(x, dict):
             return x

@@ -60,16 +60,18 @@ def _real_heads(record: dict) -> Finding:
     fast = [row for row in heads if row["chosen"] not in (None, "exact")]
     tol = tolerance(record["settings"]["plans shown at"])
     lengths = {
-        row["instance"]: found[1] for row in heads
+        row["instance"]: found[1]
+        for row in heads
         if (found := crossover_of(row["crossover"] or "")) is not None and not found[2]
-    }  # fmt: skip
+    }
     nearest = min(lengths, key=lambda name: lengths[name], default=None)
     ahead = (
         f"Were the bounds to stay, another method that fits in memory would be cheaper on "
         f"{len(lengths)} of them at some length, soonest on {nearest} from n = "
-        f"{lengths[nearest]:,}." if nearest else
-        "At no length does the planner see another method win that fits in memory."
-    )  # fmt: skip
+        f"{lengths[nearest]:,}."
+        if nearest
+        else "At no length does the planner see another method win that fits in memory."
+    )
     return Finding(
         graded(bool(heads) and len(fast) == len(heads), not fast),
         f"On real heads at tol {tol} a method other than exact is certified and cheapest.",
@@ -80,10 +82,12 @@ def _real_heads(record: dict) -> Finding:
 def _triviality(record: dict) -> Finding:
     rows = record["rows"]
     counts = {
-        real: (sum(r["trivial"] for r in rows if r["real"] == real),
-               sum(r["real"] == real for r in rows))
+        real: (
+            sum(r["trivial"] for r in rows if r["real"] == real),
+            sum(r["real"] == real for r in rows),
+        )
         for real in (False, True)
-    }  # fmt: skip
+    }
     trivial = sum(count for count, _ in counts.values())
     return Finding(
         graded(trivial == 0, trivial == len(rows)),
@@ -104,8 +108,9 @@ def _speed(record: dict, family: str) -> Finding:
     ways = record["derived"][family]
     ours = min(
         (name for name in ("polynomial", "support_basis") if name in ways),
-        key=lambda name: -ways[name].get("times_faster_than_exact", 0.0), default=None,
-    )  # fmt: skip
+        key=lambda name: -ways[name].get("times_faster_than_exact", 0.0),
+        default=None,
+    )
     statement = f"On `{family}` at tol {tolerance(record['settings']['tol'])} a certified "
     statement += "sub-quadratic method beats exact, and its time grows more slowly."
     if ours is None or "exact" not in ways:
@@ -119,11 +124,13 @@ def _speed(record: dict, family: str) -> Finding:
     return Finding(
         graded(gain > 1.0 and slower_growth, gain <= 1.0),
         statement,
-        " ".join([
-            f"{ours}: {number(gain)} times the speed of exact at n = {fit['at_n']:,}{since}.",
-            f"Exponent of n {_interval(fit)} against {_interval(exact)}, 95 % intervals.",
-            *refusals,
-        ]),
+        " ".join(
+            [
+                f"{ours}: {number(gain)} times the speed of exact at n = {fit['at_n']:,}{since}.",
+                f"Exponent of n {_interval(fit)} against {_interval(exact)}, 95 % intervals.",
+                *refusals,
+            ]
+        ),
     )
 
 
@@ -141,14 +148,17 @@ def _sweep(record: dict) -> Finding:
         f"{number(rows[-1]['rows_above'])} at T = {rows[-1]['threshold']:.3g}; the split (degree "
         f"{' to '.join(map(str, dict.fromkeys((degrees[0], degrees[-1]))))}) is faster than both "
         f"exact and no threshold at {useful} of {d['swept']} thresholds.",
-    )  # fmt: skip
+    )
 
 
 def _bench_speed(record: dict) -> Finding:
     over, ways = record["derived"]["over_ours_clean"], record["rows"][0]["ways"]
     ours, s = ways["ours, clean"], record["settings"]
-    peers = [f"{name} {number(over[name])} times that" for name in ("SDPA", "NumPy softmax")
-             if name in over]  # fmt: skip
+    peers = [
+        f"{name} {number(over[name])} times that"
+        for name in ("SDPA", "NumPy softmax")
+        if name in over
+    ]
     gain = over.get("SDPA", over["NumPy softmax"])
     against = "PyTorch's SDPA" if "SDPA" in over else "NumPy softmax (torch was not installed)"
     return Finding(
@@ -169,11 +179,15 @@ def _compiled(record: dict) -> str:
     share = record["derived"]["share_of_the_floor"][name]
     against = f"{number(over['SDPA'])} times that for SDPA, " if "SDPA" in over else ""
     seconds = record["rows"][0]["ways"][name]["seconds"]
-    told = (f" With its passes compiled by numba: {number(seconds)} s, {against}{number(share)} of "
-            "it what the matrix products alone would take")
+    told = (
+        f" With its passes compiled by numba: {number(seconds)} s, {against}{number(share)} of "
+        "it what the matrix products alone would take"
+    )
     beside = record["derived"]["share_of_planning_and_certificate"]
-    return (f"{told}. Planning and certificate are {number(beside['ours, clean'])} of the time, "
-            f"{number(beside[name])} compiled.")
+    return (
+        f"{told}. Planning and certificate are {number(beside['ours, clean'])} of the time, "
+        f"{number(beside[name])} compiled."
+    )
 
 
 def _bench_outliers(record: dict) -> Finding:
@@ -183,7 +197,9 @@ def _bench_outliers(record: dict) -> Finding:
     entry = [p for p in record["rows"][0]["planned"] if p["parameters"].startswith("by entry")]
     told = "".join(
         f" By entry, predicted and not run: {number(p['share_of_pairs'])} of all pairs exact, "
-        f"{number(p['predicted_seconds'])} s." for p in entry if "refused" not in p
+        f"{number(p['predicted_seconds'])} s."
+        for p in entry
+        if "refused" not in p
     )
     return Finding(
         graded(refuses and over <= 1.5, over > 10.0),

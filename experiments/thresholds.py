@@ -62,8 +62,9 @@ def ways() -> dict[str, subquad.SupportBasis | MultiThreshold]:
     single = {f"single, {c}": subquad.SupportBasis(criterion=c) for c in ("norm", "entry")}
     several = {
         f"{_most(most)}, {c}": MultiThreshold(criterion=c, buckets=most)
-        for c in ("norm", "entry") for most in BUCKETS
-    }  # fmt: skip
+        for c in ("norm", "entry")
+        for most in BUCKETS
+    }
     return {**single, **several}
 
 
@@ -72,9 +73,14 @@ def _most(most: int | None) -> str:
 
 
 def experiment(
-    quick: bool = False, *, n: int | None = None, d: int = 8, tol: float = TOL,
-    repeats: int | None = None, only: tuple[str, ...] | None = None,
-) -> Experiment:  # fmt: skip
+    quick: bool = False,
+    *,
+    n: int | None = None,
+    d: int = 8,
+    tol: float = TOL,
+    repeats: int | None = None,
+    only: tuple[str, ...] | None = None,
+) -> Experiment:
     """Return the experiment: one row per instance and way, one of times unless `repeats` is 0."""
     n = n or (8192 if quick else 32_768)
     repeats = (1 if quick else 7) if repeats is None else repeats
@@ -88,10 +94,16 @@ def experiment(
         if repeats > 0 and instance not in HEADS:
             timings[f"{instance}: times"] = partial(_times, shared, instance, tol, repeats)
     settings = {
-        "seed": SEED, "n": n, "d": d, "dtype": "float64 (real heads float32, n = 512)",
-        "tol": tol, "repeats": repeats, "only": only, "real heads counted at n": LONG,
+        "seed": SEED,
+        "n": n,
+        "d": d,
+        "dtype": "float64 (real heads float32, n = 512)",
+        "tol": tol,
+        "repeats": repeats,
+        "only": only,
+        "real heads counted at n": LONG,
         "oracle": f"float64 NumPy softmax, {ROWS_CHECKED} rows: half the largest, half random",
-    }  # fmt: skip
+    }
     return Experiment("thresholds", QUESTION, settings, cases | timings, verdict)
 
 
@@ -132,12 +144,15 @@ def _row(
         s.views[chosen.view], method, chosen.parameters, chosen.work.dtype, s.exact, s.rows
     )
     return {
-        **start, "parameters": str(chosen.parameters), "bound": float(bounds.max()),
-        "measured": float(errors.max()), "sound": bool(np.all(errors <= bounds)),
+        **start,
+        "parameters": str(chosen.parameters),
+        "bound": float(bounds.max()),
+        "measured": float(errors.max()),
+        "sound": bool(np.all(errors <= bounds)),
         "buckets": sum(bool(b.cells) for b in getattr(chosen.parameters, "buckets", ())),
         "gain_by_count": gain,
         "gain_long": cheapest([method], stats, LONG, tol)[1] if instance in HEADS else None,
-    }  # fmt: skip
+    }
 
 
 def _times(
@@ -159,11 +174,16 @@ def _times(
         calls |= {name: partial(plan.run, *data) for name, plan in compiled.items()}
         made |= compiled
     return {
-        "instance": instance, "way": None, "seconds": interleaved(calls, repeats),
-        "plans": {name: str(own.parameters) for name, plan in made.items()
-                  if (own := plan.heads[0].chosen) is not None},
+        "instance": instance,
+        "way": None,
+        "seconds": interleaved(calls, repeats),
+        "plans": {
+            name: str(own.parameters)
+            for name, plan in made.items()
+            if (own := plan.heads[0].chosen) is not None
+        },
         "rates_compiled": compiled_rates and compiled_rates.as_dict(),
-    }  # fmt: skip
+    }
 
 
 def _plans(shared: _Shared, tol: float, rates: subquad.Rates) -> dict[str, subquad.Plan]:
@@ -175,8 +195,9 @@ def _plans(shared: _Shared, tol: float, rates: subquad.Rates) -> dict[str, subqu
         name + kind: subquad.plan(
             *shared.data, tol=tol, scale=shared.scale, method=method, rates=own
         )
-        for kind, own in (("", rates), (WIDE, wide)) for name, method in methods.items()
-    }  # fmt: skip
+        for kind, own in (("", rates), (WIDE, wide))
+        for name, method in methods.items()
+    }
 
 
 def verdict(rows: list[dict]) -> dict:
@@ -204,9 +225,7 @@ def verdict(rows: list[dict]) -> dict:
     }
 
 
-def _faster(
-    seconds: dict[str, float] | None, kind: str, by: str = ""
-) -> dict[str, float] | None:
+def _faster(seconds: dict[str, float] | None, kind: str, by: str = "") -> dict[str, float] | None:
     """Return how many times longer exact takes than each of TIMED, of one kind of plans."""
     if seconds is None or TIMED[0] + kind + by not in seconds:
         return None
@@ -222,16 +241,35 @@ def _over(gains: dict[str, float], one: str, other: str) -> float | None:
     return gains[one] / gains[other] if one in gains and other in gains else None
 
 
-HEADER = ("instance", "way", "bound", "measured", "mean(V)", "first order", "exact/it, count",
-          "at 1M", "exact/it, time", "parameters")  # fmt: skip
+HEADER = (
+    "instance",
+    "way",
+    "bound",
+    "measured",
+    "mean(V)",
+    "first order",
+    "exact/it, count",
+    "at 1M",
+    "exact/it, time",
+    "parameters",
+)
 
 
 def table_rows(record: dict) -> list[list]:
     """Return one line per row under HEADER: errors in value_radius, then how many times cheaper."""
     faster = {name: d["faster_than_exact"] or {} for name, d in record["derived"].items()}
     return [
-        [r["instance"], r["way"], r["bound"], r["measured"],
-         r["mean_v"]["measured"], r["first_order"]["measured"], r["gain_by_count"], r["gain_long"],
-         faster.get(r["instance"], {}).get(r["way"]), r["parameters"]]
+        [
+            r["instance"],
+            r["way"],
+            r["bound"],
+            r["measured"],
+            r["mean_v"]["measured"],
+            r["first_order"]["measured"],
+            r["gain_by_count"],
+            r["gain_long"],
+            faster.get(r["instance"], {}).get(r["way"]),
+            r["parameters"],
+        ]
         for r in by_way(record["rows"])
-    ]  # fmt: skip
+    ]

@@ -87,9 +87,7 @@ def on_numpy(call: Callable[[], Answer]) -> Answer:
             os.environ[fast.VARIABLE] = before
 
 
-def numpy_softmax(
-    Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float
-) -> np.ndarray:
+def numpy_softmax(Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float) -> np.ndarray:
     """Return exact attention as one writes it in plain NumPy, 512 rows at a time, in Q's dtype."""
     output = np.empty((len(Q), V.shape[1]), Q.dtype)
     keys = np.ascontiguousarray(K.T) * Q.dtype.type(scale)
@@ -127,9 +125,7 @@ def torch_available() -> bool:
     return True
 
 
-def sdpa(
-    Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float
-) -> Callable[[], np.ndarray]:
+def sdpa(Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float) -> Callable[[], np.ndarray]:
     """Return a function that runs PyTorch's scaled_dot_product_attention on as many threads as we.
 
     The arrays are handed over (no copy) before the clock starts. Needs torch.

@@ -39,9 +39,12 @@ DEGREES = (2, 4, 6)
 
 
 def experiment(
-    quick: bool = False, *, heads: dict[str, Callable[[], instances.Instance]] | None = None,
-    tols: tuple[float, ...] = TOLS, lengths: tuple[int, ...] = LENGTHS,
-) -> Experiment:  # fmt: skip
+    quick: bool = False,
+    *,
+    heads: dict[str, Callable[[], instances.Instance]] | None = None,
+    tols: tuple[float, ...] = TOLS,
+    lengths: tuple[int, ...] = LENGTHS,
+) -> Experiment:
     """Return the experiment: one row per head and tolerance."""
     if heads is not None:
         chosen, which = heads, "as given"
@@ -53,11 +56,16 @@ def experiment(
         for tol in tols:
             cases[f"{name} at {tol:g}"] = partial(_row, name, shared, tol, lengths)
     settings = {
-        "seed": None, "dtype": "float32", "tols": tols, "lengths": lengths, "heads": len(chosen),
-        "which heads": which, "a win": f"{WIN:g} times cheaper than exact",
+        "seed": None,
+        "dtype": "float32",
+        "tols": tols,
+        "lengths": lengths,
+        "heads": len(chosen),
+        "which heads": which,
+        "a win": f"{WIN:g} times cheaper than exact",
         "lengthened by": "rows replicated: the same bounds and shares, n queries and n keys",
         "oracle": "float64 NumPy softmax, all rows, at the head's own length",
-    }  # fmt: skip
+    }
     return Experiment("verdict", QUESTION, settings, cases, tally, rates=TYPICAL)
 
 
@@ -112,14 +120,18 @@ def _row(
     by_rates = {n: _cheapest(stats, n, tol, rates) for n in lengths}
     best = by_count[lengths[-1]][0]
     return {
-        "head": name, "tol": tol, "n": stats[0].n, "d": stats[0].d,
+        "head": name,
+        "tol": tol,
+        "n": stats[0].n,
+        "d": stats[0].d,
         "logit_bound": min(s.logit_bound for s in stats),
         "largest_logit": min(map(_largest_logit, head.views)),
         "by_count": {str(n): _entry(*found, n) for n, found in by_count.items()},
         "by_rates": {str(n): _entry(*found, n) for n, found in by_rates.items()},
         "limits": _limits(min(stats, key=lambda s: s.logit_bound), tol),
-        "run": _run(head, best, tol), **head.null,
-    }  # fmt: skip
+        "run": _run(head, best, tol),
+        **head.null,
+    }
 
 
 def _cheapest(
@@ -132,9 +144,11 @@ def _cheapest(
 
 def _entry(best: Proposal, gain: float, n: int) -> dict:
     return {
-        "method": best.method.name, "parameters": str(best.parameters), "gain": gain,
+        "method": best.method.name,
+        "parameters": str(best.parameters),
+        "gain": gain,
         "exact_pairs": (best.work.pairs + best.work.wide_pairs) / float(n) ** 2,
-    }  # fmt: skip
+    }
 
 
 def _largest_logit(view: Head) -> float:
@@ -168,6 +182,10 @@ def _run(head: _Shared, best: Proposal, tol: float) -> dict:
     if not kept.any():
         return {**blank, "bound": None, "measured": None, "ratio": None, "sound": True}
     bound, measured = float(bounds[kept].max()), float(errors[kept].max())
-    return {**blank, "bound": bound, "measured": measured,
-            "ratio": bound / measured if measured > 0.0 else None,
-            "sound": bool(np.all(errors[kept] <= bounds[kept]))}  # fmt: skip
+    return {
+        **blank,
+        "bound": bound,
+        "measured": measured,
+        "ratio": bound / measured if measured > 0.0 else None,
+        "sound": bool(np.all(errors[kept] <= bounds[kept])),
+    }

@@ -44,8 +44,10 @@ def text_table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     ] or [False] * len(cells[0])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
-        "  ".join(c.rjust(w) if right else c.ljust(w)
-                  for c, w, right in zip(row, widths, numeric, strict=True)).rstrip()
+        "  ".join(
+            c.rjust(w) if right else c.ljust(w)
+            for c, w, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
         for row in cells
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)

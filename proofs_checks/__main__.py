@@ -29,11 +29,13 @@ def table(records: Sequence[Record], width: int = 80) -> Table:
         claim = record.claim
         source = claim.source.split(",")[0]
         made.add_row(
-            claim.id, source, claim.evidence,
+            claim.id,
+            source,
+            claim.evidence,
             _coloured(record.found.verdict, claim.expected),
             _coloured(record.twin_found.verdict, claim.twin.expected),
             f"{record.seconds:.2f}",
-        )  # fmt: skip
+        )
     return made
 
 
@@ -60,8 +62,12 @@ def show(records: Sequence[Record], console: Console) -> None:
 
 def run_with_progress(claims: Sequence[Claim], console: Console) -> list[Record]:
     """Return the Records; the claim being decided is shown on the console."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("claims", total=len(claims))
         started = 0

@@ -43,7 +43,7 @@ def in_order(claims: Mapping[str, Claim]) -> list[str]:
 
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
-            msg = f"claims in a circle: {' -> '.join((*path[path.index(name):], name))}"
+            msg = f"claims in a circle: {' -> '.join((*path[path.index(name) :], name))}"
             raise ValueError(msg)
         if name not in done:
             for below in claims[name].depends:
@@ -62,9 +62,10 @@ def select(*, source: str | None = None, id: str | None = None) -> list[Claim]:
     """Return the claims whose source, whose id, contains the text (upper or lower case)."""
     wanted = ((source or "").lower(), (id or "").lower())
     return [
-        claim for claim in CLAIMS.values()
+        claim
+        for claim in CLAIMS.values()
         if wanted[0] in claim.source.lower() and wanted[1] in claim.id
-    ]  # fmt: skip
+    ]
 
 
 def tree(id: str, claims: Mapping[str, Claim] = CLAIMS, depth: int = 0) -> str:
@@ -80,9 +81,7 @@ def roots(claims: Mapping[str, Claim] = CLAIMS) -> list[str]:
     return [name for name in claims if name not in used]
 
 
-def run(
-    claims: Iterable[Claim], progress: Callable[[Claim], None] | None = None
-) -> list[Record]:
+def run(claims: Iterable[Claim], progress: Callable[[Claim], None] | None = None) -> list[Record]:
     """Return the Records of the claims, in their order; `progress` is told each before it runs."""
     records = []
     for claim in claims:

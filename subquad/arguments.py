@@ -19,10 +19,15 @@ from subquad.engine import prepare
 LARGEST_SIZE = 2**53  # sizes enter the cost model and the bounds as float64
 DTYPES = ("float16", "float32", "float64")
 NOT_BUILT = {
-    "causal": "causal masks", "is_causal": "causal masks", "mask": "masks other than `key_mask`",
-    "attn_mask": "masks other than `key_mask`", "bias": "additive biases",
-    "attn_bias": "additive biases", "dropout_p": "dropout", "enable_gqa": "grouped heads",
-}  # fmt: skip
+    "causal": "causal masks",
+    "is_causal": "causal masks",
+    "mask": "masks other than `key_mask`",
+    "attn_mask": "masks other than `key_mask`",
+    "bias": "additive biases",
+    "attn_bias": "additive biases",
+    "dropout_p": "dropout",
+    "enable_gqa": "grouped heads",
+}
 
 
 def dtype_name(x: Array) -> str:
@@ -34,15 +39,18 @@ def check_arrays(Q: Array, K: Array, V: Array):
     """Return the namespace; TypeError unless one library and dtype that the engine runs on."""
     for name, x in (("Q", Q), ("K", K), ("V", V)):
         if type(x).__name__ == "MaskedArray":
-            msg = (f"`{name}` is a masked array, whose mask would be lost; "
-                   "drop keys with `key_mask`.")
+            msg = (
+                f"`{name}` is a masked array, whose mask would be lost; drop keys with `key_mask`."
+            )
             raise TypeError(msg)
         if not array_api_compat.is_array_api_obj(x):
             msg = f"`{name}` is a {type(x).__name__}; pass an array, numpy.asarray({name}) say."
             raise TypeError(msg)
         if not prepare.supported(x):
-            msg = (f"`{name}` is a {type(x).__module__}.{type(x).__name__}, which the engine does "
-                   "not run on yet; convert it to a NumPy array.")
+            msg = (
+                f"`{name}` is a {type(x).__module__}.{type(x).__name__}, which the engine does "
+                "not run on yet; convert it to a NumPy array."
+            )
             raise TypeError(msg)
     try:
         xp = array_api_compat.array_namespace(Q, K, V)
@@ -55,12 +63,16 @@ def check_arrays(Q: Array, K: Array, V: Array):
         if dtype_name(x) not in DTYPES:
             msg = f"`{name}` has dtype {x.dtype}; convert it to float16, float32 or float64."
             if array_api_compat.is_numpy_array(x) and not x.dtype.isnative:
-                msg = (f"`{name}` has dtype {x.dtype}, in the byte order of other machines; pass "
-                       f'{name}.astype({name}.dtype.newbyteorder("=")).')
+                msg = (
+                    f"`{name}` has dtype {x.dtype}, in the byte order of other machines; pass "
+                    f'{name}.astype({name}.dtype.newbyteorder("=")).'
+                )
             raise TypeError(msg)
     if not dtype_name(Q) == dtype_name(K) == dtype_name(V):
-        msg = (f"`Q`, `K`, `V` have dtypes {Q.dtype}, {K.dtype}, {V.dtype}; "
-               "they must share one: convert the others.")
+        msg = (
+            f"`Q`, `K`, `V` have dtypes {Q.dtype}, {K.dtype}, {V.dtype}; "
+            "they must share one: convert the others."
+        )
         raise TypeError(msg)
     return xp
 
@@ -72,12 +84,13 @@ def check_shapes(Q: Array, K: Array, V: Array) -> None:
             msg = f"`{name}` has {x.ndim} dimension(s); it needs at least two, (..., {form})."
             raise ValueError(msg)
     if K.shape[-1] != Q.shape[-1]:
-        msg = (f"`K` has {K.shape[-1]} columns but `Q` has {Q.shape[-1]}: "
-               "both need the head dimension d.")
+        msg = (
+            f"`K` has {K.shape[-1]} columns but `Q` has {Q.shape[-1]}: "
+            "both need the head dimension d."
+        )
         raise ValueError(msg)
     if V.shape[-2] != K.shape[-2]:
-        msg = (f"`V` has {V.shape[-2]} rows but `K` has {K.shape[-2]}: "
-               "each key needs one value.")
+        msg = f"`V` has {V.shape[-2]} rows but `K` has {K.shape[-2]}: each key needs one value."
         raise ValueError(msg)
     for size, text in (
         (Q.shape[-2], "`Q` has no rows (n = 0); pass at least one query."),
@@ -95,8 +108,10 @@ def check_finite(name: str, x: Array, xp, which: str = "") -> None:
         return
     nans = int(xp.sum(xp.astype(xp.isnan(x), xp.int64)))
     infs = int(xp.sum(xp.astype(xp.isinf(x), xp.int64)))
-    msg = (f"`{name}` has {nans} NaN and {infs} infinite entries of {x.size}{which}; "
-           "all must be finite.")
+    msg = (
+        f"`{name}` has {nans} NaN and {infs} infinite entries of {x.size}{which}; "
+        "all must be finite."
+    )
     raise ValueError(msg)
 
 
@@ -107,12 +122,16 @@ def check_key_mask(mask: Array, K: Array) -> None:
         msg = f"`key_mask` is {kind}; pass a boolean array (..., m), True where a key takes part."
         raise TypeError(msg)
     if namespace(mask) is not namespace(K):
-        msg = (f"`key_mask` is a {type(mask).__module__} array but `K` a {type(K).__module__} one; "
-               "pass both from one library.")
+        msg = (
+            f"`key_mask` is a {type(mask).__module__} array but `K` a {type(K).__module__} one; "
+            "pass both from one library."
+        )
         raise TypeError(msg)
     if mask.ndim < 1 or mask.shape[-1] != K.shape[-2]:
-        msg = (f"`key_mask` has shape {tuple(mask.shape)}; its last dimension must be "
-               f"m = {K.shape[-2]}.")
+        msg = (
+            f"`key_mask` has shape {tuple(mask.shape)}; its last dimension must be "
+            f"m = {K.shape[-2]}."
+        )
         raise ValueError(msg)
     kept = np.asarray(array_api_compat.to_device(mask.any(axis=-1), "cpu"))
     if not kept.all():
@@ -122,9 +141,7 @@ def check_key_mask(mask: Array, K: Array) -> None:
         raise ValueError(msg)
 
 
-def broadcast_lead(
-    Q: Array, K: Array, V: Array, key_mask: Array | None = None
-) -> tuple[int, ...]:
+def broadcast_lead(Q: Array, K: Array, V: Array, key_mask: Array | None = None) -> tuple[int, ...]:
     """Return the leading dimensions of all; ValueError where they do not broadcast or hold none.
 
     And where `key_mask` has more than those of Q, K and V: one by query, (n, m), would pass for n
@@ -145,9 +162,11 @@ def broadcast_lead(
         raise ValueError(msg)
     if key_mask is not None and joined != (heads := np.broadcast_shapes(*leads[:-1])):
         other = f" or leading dimensions that broadcast to {heads}" if heads else ""
-        msg = (f"`key_mask` has shape {tuple(key_mask.shape)}, which makes heads that `Q`, `K`, "
-               f"`V` have not; it needs ({key_mask.shape[-1]},){other}: a mask by query is not "
-               "supported.")
+        msg = (
+            f"`key_mask` has shape {tuple(key_mask.shape)}, which makes heads that `Q`, `K`, "
+            f"`V` have not; it needs ({key_mask.shape[-1]},){other}: a mask by query is not "
+            "supported."
+        )
         raise ValueError(msg)
     return joined
 
@@ -167,8 +186,10 @@ def check_tol(tol) -> float:
     """Return tol as a float; ValueError unless 0 < tol <= 2."""
     value = check_real("tol", tol)
     if not 0.0 < value <= 2.0:
-        msg = (f"`tol` is {value:g}; it must be in (0, 2], in units of value_radius "
-               "(half the range of a column of V): no two outputs differ by more than 2.")
+        msg = (
+            f"`tol` is {value:g}; it must be in (0, 2], in units of value_radius "
+            "(half the range of a column of V): no two outputs differ by more than 2."
+        )
         raise ValueError(msg)
     return value
 
@@ -241,8 +262,10 @@ def refuse_options(options: dict, allowed: tuple[str, ...]) -> None:
     """Raise TypeError for keyword arguments that nobody takes, saying which there are."""
     for name in options:
         if name in NOT_BUILT:
-            msg = (f"`{name}` is not supported: {NOT_BUILT[name]} are not built yet, and leaving "
-                   "them out silently would make the certificate false.")
+            msg = (
+                f"`{name}` is not supported: {NOT_BUILT[name]} are not built yet, and leaving "
+                "them out silently would make the certificate false."
+            )
             raise TypeError(msg)
         near = difflib.get_close_matches(name, allowed, 1)
         hint = f"did you mean `{near[0]}`?" if near else f"the options are {', '.join(allowed)}."

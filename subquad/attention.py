@@ -38,11 +38,22 @@ OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed",
 
 @at_home
 def attention(
-    Q: Array, K: Array, V: Array, /, *, tol: float, scale: float | None = None,
-    key_mask: Array | None = None, method: str | Method = "auto", delta: float = 0.0,
-    allow_exact: bool = True, seed: int | None = None, devices: Sequence[int | str] | Any = None,
-    rates: Rates | None = None, **options,
-) -> Result:  # fmt: skip
+    Q: Array,
+    K: Array,
+    V: Array,
+    /,
+    *,
+    tol: float,
+    scale: float | None = None,
+    key_mask: Array | None = None,
+    method: str | Method = "auto",
+    delta: float = 0.0,
+    allow_exact: bool = True,
+    seed: int | None = None,
+    devices: Sequence[int | str] | Any = None,
+    rates: Rates | None = None,
+    **options,
+) -> Result:
     """Return softmax(scale Q K^T) V within tol, a certificate of its error, and the plan.
 
     For every row i and column c, |output - exact| <= tol * value_radius[c], where value_radius is
@@ -96,9 +107,16 @@ def attention(
     fleet = fleet_of(devices)
     problem = problem_on(fleet, Q, K, V, scale=scale, key_mask=key_mask)
     heads, made = _plan(
-        problem, tol, method, delta=delta, allow_exact=allow_exact, seed=seed, fleet=fleet,
-        rates=rates, scale=scale,
-    )  # fmt: skip
+        problem,
+        tol,
+        method,
+        delta=delta,
+        allow_exact=allow_exact,
+        seed=seed,
+        fleet=fleet,
+        rates=rates,
+        scale=scale,
+    )
     for index, head in enumerate(made.heads):
         require(head, made.method, place(index, made.lead))
     result = execute(problem, heads, made)
@@ -110,13 +128,28 @@ def attention(
 
 @at_home
 def plan(
-    Q: Array | None = None, K: Array | None = None, V: Array | None = None, /, *, tol: float,
-    n: int | None = None, m: int | None = None, d: int | None = None, d_v: int | None = None,
-    logit_bound: float | None = None, dtype: str = "float32", scale: float | None = None,
-    key_mask: Array | None = None, method: str | Method = "auto", delta: float = 0.0,
-    allow_exact: bool = True, seed: int | None = None, devices: Sequence[int | str] | Any = None,
-    rates: Rates | None = None, **options,
-) -> Plan:  # fmt: skip
+    Q: Array | None = None,
+    K: Array | None = None,
+    V: Array | None = None,
+    /,
+    *,
+    tol: float,
+    n: int | None = None,
+    m: int | None = None,
+    d: int | None = None,
+    d_v: int | None = None,
+    logit_bound: float | None = None,
+    dtype: str = "float32",
+    scale: float | None = None,
+    key_mask: Array | None = None,
+    method: str | Method = "auto",
+    delta: float = 0.0,
+    allow_exact: bool = True,
+    seed: int | None = None,
+    devices: Sequence[int | str] | Any = None,
+    rates: Rates | None = None,
+    **options,
+) -> Plan:
     """Return the Plan that `attention` would follow; from data, or from sizes and a logit bound.
 
     Parameters
@@ -138,21 +171,30 @@ def plan(
     """
     refuse_options(options, (*OPTIONS, "n", "m", "d", "d_v", "logit_bound", "dtype"))
     fleet = fleet_of(devices)
-    choice = {"delta": delta, "allow_exact": allow_exact, "seed": seed, "fleet": fleet,
-              "rates": rates, "scale": scale}  # fmt: skip
+    choice = {
+        "delta": delta,
+        "allow_exact": allow_exact,
+        "seed": seed,
+        "fleet": fleet,
+        "rates": rates,
+        "scale": scale,
+    }
     given = [x is not None for x in (Q, K, V)]
     sizes = {"n": n, "d": d, "logit_bound": logit_bound}
     if any(given):
         extra = [k for k, v in {**sizes, "m": m, "d_v": d_v}.items() if v is not None]
         if not all(given) or extra:
-            msg = (f"plan() got {sum(given)} of `Q`, `K`, `V` and {extra or 'no sizes'}: give all "
-                   "three arrays and no sizes, or no array and n, d, logit_bound.")
+            msg = (
+                f"plan() got {sum(given)} of `Q`, `K`, `V` and {extra or 'no sizes'}: give all "
+                "three arrays and no sizes, or no array and n, d, logit_bound."
+            )
             raise TypeError(msg)
         problem = problem_on(fleet, Q, K, V, scale=scale, key_mask=key_mask)
         return _plan(problem, tol, method, **choice)[1]
     if scale is not None or key_mask is not None:
-        msg = ("plan() without data takes no `scale` or `key_mask`: "
-               "`logit_bound` includes the scale.")
+        msg = (
+            "plan() without data takes no `scale` or `key_mask`: `logit_bound` includes the scale."
+        )
         raise TypeError(msg)
     missing = [k for k, v in sizes.items() if v is None]
     if missing:
@@ -163,9 +205,13 @@ def plan(
         msg = f"`logit_bound` is {bound:g}; it must be finite and not negative."
         raise ValueError(msg)
     stats = stats_without_data(
-        check_size("n", n), check_size("m", n if m is None else m), check_size("d", d),
-        check_size("d_v", d if d_v is None else d_v), bound, check_dtype(dtype),
-    )  # fmt: skip
+        check_size("n", n),
+        check_size("m", n if m is None else m),
+        check_size("d", d),
+        check_size("d_v", d if d_v is None else d_v),
+        bound,
+        check_dtype(dtype),
+    )
     return _planned([(stats,)], (), tol, method, **choice)
 
 
@@ -197,14 +243,13 @@ def _plan(problem: Problem, tol, method, *, rates, **choice) -> tuple[list[Head]
     made = _planned(views, problem.lead, tol, method, rates=rates, **choice)
     frames = tuple(
         view_of(head, own.chosen).frame
-        for head, own in zip(heads, made.heads, strict=True) if own.chosen is not None
-    )  # fmt: skip
+        for head, own in zip(heads, made.heads, strict=True)
+        if own.chosen is not None
+    )
     return heads, replace(made, frames=frames if len(frames) == len(heads) else ())
 
 
-def _planned(
-    heads, lead, tol, method, *, delta, allow_exact, seed, fleet, rates, scale
-) -> Plan:
+def _planned(heads, lead, tol, method, *, delta, allow_exact, seed, fleet, rates, scale) -> Plan:
     tol = check_tol(tol)
     check_delta(delta)  # nobody asks for it, nor for the seed: no method is randomised yet
     check_seed(seed)
@@ -231,9 +276,7 @@ def _methods(method, allow_exact) -> tuple[str, tuple[Method, ...]]:
         raise TypeError(msg)
     if isinstance(method, str):
         if method == "auto":
-            return method, tuple(
-                m for m in METHODS.values() if allow_exact or m.name != "exact"
-            )
+            return method, tuple(m for m in METHODS.values() if allow_exact or m.name != "exact")
         if method not in METHODS:
             msg = f"`method` is {method!r}; the methods are auto, {', '.join(METHODS)}."
             raise ValueError(msg)
@@ -253,8 +296,10 @@ def _as_method(method: Any) -> Method:
         raise TypeError(msg)
     missing = [f"`{member}`" for member in MEMBERS if not hasattr(method, member)]
     if missing:
-        msg = (f"`method` is a {type(method).__name__} without {', '.join(missing)}; pass a name "
-               f"or an object that has {', '.join(MEMBERS[:-1])} and {MEMBERS[-1]}.")
+        msg = (
+            f"`method` is a {type(method).__name__} without {', '.join(missing)}; pass a name "
+            f"or an object that has {', '.join(MEMBERS[:-1])} and {MEMBERS[-1]}."
+        )
         raise TypeError(msg)
     return method
 
@@ -264,7 +309,9 @@ def _on_shards(methods: tuple[Method, ...], name: str) -> tuple[Method, ...]:
     able = tuple(method for method in methods if runs_on_shards(method))
     if not able:
         names = [m.name for m in METHODS.values() if runs_on_shards(m)]
-        msg = (f"`method` is {name!r}, which does not run on several devices; the methods that do "
-               f"are {', '.join(names)}. Pass one of them, or `devices=None`.")
+        msg = (
+            f"`method` is {name!r}, which does not run on several devices; the methods that do "
+            f"are {', '.join(names)}. Pass one of them, or `devices=None`."
+        )
         raise ValueError(msg)
     return able

@@ -24,6 +24,7 @@ ENTRIES_MAX = 2**24
 LOGIT_MAX = 2.0**1022
 """Largest |logit|: float64 holds the difference of any two."""
 
+
 @dataclass(frozen=True)
 class Bridge:
     """What `softmax_as_polynomials` found.
@@ -98,9 +99,8 @@ def softmax_as_polynomials(
         tuple(sum_of(measure, rows, columns, g) for g in range(degree + 1)),
         tuple(power_of(measure, p, shifted) for p in POWERS for shifted in (False, True)),
         measure.of("uniform, mean(V)", 0, np.ones_like(measure.logits)),
-        np.array([[abs(measure.logits[np.ix_(a, b)]).max() for b in columns]
-                  for a in rows]),
-    )  # fmt: skip
+        np.array([[abs(measure.logits[np.ix_(a, b)]).max() for b in columns] for a in rows]),
+    )
 
 
 def _centred(
@@ -113,8 +113,10 @@ def _centred(
         columns = k - np.ldexp(np.ldexp(k, -25).mean(axis=0), 25)
         logits = rows @ columns.T
     if not np.abs(logits).max() <= LOGIT_MAX:
-        msg = (f"`Q` and `K` have entries up to {np.abs(q).max():.3g} and {np.abs(k).max():.3g}: "
-               f"at `scale` {scale:.3g} a logit exceeds {LOGIT_MAX:.3g}, the most that is taken; "
-               "scale them down.")
+        msg = (
+            f"`Q` and `K` have entries up to {np.abs(q).max():.3g} and {np.abs(k).max():.3g}: "
+            f"at `scale` {scale:.3g} a logit exceeds {LOGIT_MAX:.3g}, the most that is taken; "
+            "scale them down."
+        )
         raise ValueError(msg)
     return rows, columns, logits

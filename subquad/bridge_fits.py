@@ -65,12 +65,15 @@ class Measure:
         change = own - self.true
         moved = np.abs(change @ self._values)
         return Approximation(
-            name, terms,
+            name,
+            terms,
             {p: _norm(change, p) / _norm(self.true, p) for p in ("1", "2", "inf")},
-            {p: _norm(moved, p) / (1.0 if p == "inf" else moved.size ** (1.0 / int(p)))
-             for p in ("1", "2", "inf")},
+            {
+                p: _norm(moved, p) / (1.0 if p == "inf" else moved.size ** (1.0 / int(p)))
+                for p in ("1", "2", "inf")
+            },
             int(lost.sum()),
-        )  # fmt: skip
+        )
 
 
 def _norm(x: np.ndarray, p: str) -> float:

@@ -60,9 +60,7 @@ class Certificate:
             "bound": self.bound,
             "unit": "value_radius",
             "holds": self.holds,
-            "terms": [
-                {"name": t.name, "claim": t.claim, "worst": t.worst()} for t in self.terms
-            ],
+            "terms": [{"name": t.name, "claim": t.claim, "worst": t.worst()} for t in self.terms],
             "assumptions": list(self.assumptions),
         }
         return json.dumps(record, indent=2)

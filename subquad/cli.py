@@ -51,10 +51,13 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option(
-        "--version", callback=_print_version, is_eager=True, help="Print the version."
-    )] = False,
-) -> None:  # fmt: skip
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Attention with a tolerance: the output, a proof of its error, the plan that explains it."""
 
 
@@ -79,20 +82,30 @@ def attend(
         files.check_writable("--out", out_file)
     with _busy("planning and running"):
         result = subquad.attention(
-            arrays["Q"], arrays["K"], arrays["V"], tol=tol, method=method,
-            scale=arrays.get("scale"), key_mask=arrays.get("key_mask"),
-        )  # fmt: skip
+            arrays["Q"],
+            arrays["K"],
+            arrays["V"],
+            tol=tol,
+            method=method,
+            scale=arrays.get("scale"),
+            key_mask=arrays.get("key_mask"),
+        )
     out.print(str(result.plan), markup=False)
     out.print()
     out.print(str(result.certificate), markup=False)
     if check:
-        out.print(f"measured {files.measured(arrays, result.output):.3e} of value_radius, "
-                  "against exact attention in float64")
+        out.print(
+            f"measured {files.measured(arrays, result.output):.3e} of value_radius, "
+            "against exact attention in float64"
+        )
     if out_file is not None:
         np.savez(
-            out_file, output=result.output, row_bounds=result.certificate.row_bounds,
-            certificate=result.certificate.to_json(), plan=str(result.plan),
-        )  # fmt: skip
+            out_file,
+            output=result.output,
+            row_bounds=result.certificate.row_bounds,
+            certificate=result.certificate.to_json(),
+            plan=str(result.plan),
+        )
         out.print(f"wrote {out_file}", markup=False)
 
 
@@ -115,10 +128,20 @@ def plan(
     arrays = {} if file is None else files.load(file)
     with _busy("planning"):
         made = subquad.plan(
-            arrays.get("Q"), arrays.get("K"), arrays.get("V"), tol=tol, method=method,
-            n=n, m=m, d=d, d_v=d_v, logit_bound=logit_bound, dtype=dtype or "float32",
-            scale=arrays.get("scale"), key_mask=arrays.get("key_mask"),
-        )  # fmt: skip
+            arrays.get("Q"),
+            arrays.get("K"),
+            arrays.get("V"),
+            tol=tol,
+            method=method,
+            n=n,
+            m=m,
+            d=d,
+            d_v=d_v,
+            logit_bound=logit_bound,
+            dtype=dtype or "float32",
+            scale=arrays.get("scale"),
+            key_mask=arrays.get("key_mask"),
+        )
         text = str(made)
     out.print(text, markup=False)
     if any(head.chosen is None for head in made.heads):
@@ -133,9 +156,11 @@ def stats(file: File) -> None:
         msg = "the file has a `key_mask`, which the statistics do not take; drop those keys first."
         raise ValueError(msg)
     with _busy("resampling"):
-        text = str(subquad.entry_statistics(
-            arrays["Q"], arrays["K"], arrays["V"], scale=arrays.get("scale")
-        ))  # fmt: skip
+        text = str(
+            subquad.entry_statistics(
+                arrays["Q"], arrays["K"], arrays["V"], scale=arrays.get("scale")
+            )
+        )
     out.print(text, markup=False)
 
 
@@ -155,9 +180,9 @@ def report(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("report", total=None)
-        page.write(out_dir, quick=quick, progress=lambda text: progress.update(
-            task, description=text
-        ))  # fmt: skip
+        page.write(
+            out_dir, quick=quick, progress=lambda text: progress.update(task, description=text)
+        )
     out.print(f"wrote {out_dir / 'index.html'} and {out_dir / 'report.json'}", markup=False)
 
 

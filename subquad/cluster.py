@@ -101,8 +101,11 @@ def attention(
         ranks = _started(client, addresses, (Q, K, V), float(patience), options)
         certificates, plans = zip(*_records(client, ranks), strict=True)
     outputs = [client.submit(operator.itemgetter(0), rank, pure=False) for rank in ranks]
-    output = (np.concatenate(client.gather(outputs), axis=-2) if on_host
-              else _as_dask(client, outputs, Q.dtype))  # fmt: skip
+    output = (
+        np.concatenate(client.gather(outputs), axis=-2)
+        if on_host
+        else _as_dask(client, outputs, Q.dtype)
+    )
     return Result(output, _together(certificates), plans[0])
 
 
@@ -129,16 +132,22 @@ def _as_dask(client: Any, outputs: list[Any], dtype: Any) -> Any:
     import dask.array
 
     shapes = client.gather([client.submit(np.shape, x, pure=False) for x in outputs])
-    return dask.array.concatenate([
-        dask.array.from_delayed(dask.delayed(future), shape, dtype)
-        for future, shape in zip(outputs, shapes, strict=True)
-    ], axis=-2)  # fmt: skip
+    return dask.array.concatenate(
+        [
+            dask.array.from_delayed(dask.delayed(future), shape, dtype)
+            for future, shape in zip(outputs, shapes, strict=True)
+        ],
+        axis=-2,
+    )
 
 
 def _started(
-    client: Any, addresses: list[str], arrays: Sequence[Any], patience: float,
+    client: Any,
+    addresses: list[str],
+    arrays: Sequence[Any],
+    patience: float,
     options: dict[str, Any],
-) -> list[Any]:  # fmt: skip
+) -> list[Any]:
     """Return the futures of (output, Record) of each rank, ended, each on its worker."""
     import distributed
 

@@ -13,12 +13,20 @@ from subquad.engine.threads import thread_count
 from subquad.planner import memory_bytes
 
 PACKAGES = {
-    "numpy": "core", "scipy": "core", "sympy": "core", "python-flint": "core",
-    "array-api-compat": "core", "threadpoolctl": "core", "matplotlib": "report",
-    "jinja2": "report", "numba": "compiled passes", "dask": "many machines",
-    "distributed": "many machines", "tokenizers": "capture of real heads",
+    "numpy": "core",
+    "scipy": "core",
+    "sympy": "core",
+    "python-flint": "core",
+    "array-api-compat": "core",
+    "threadpoolctl": "core",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "numba": "compiled passes",
+    "dask": "many machines",
+    "distributed": "many machines",
+    "tokenizers": "capture of real heads",
     "torch": "SDPA beside ours in benchmarks",
-}  # fmt: skip
+}
 """What each package is for; CuPy, which has a name for every CUDA, is not among them."""
 
 
@@ -33,8 +41,10 @@ def packages() -> Table:
 
 def machine() -> str:
     """Return the line on threads, memory and Python."""
-    return (f"threads {thread_count()} (SUBQUAD_NUM_THREADS), memory "
-            f"{memory_bytes() / 2**30:.1f} GiB, python {sys.version.split()[0]}")
+    return (
+        f"threads {thread_count()} (SUBQUAD_NUM_THREADS), memory "
+        f"{memory_bytes() / 2**30:.1f} GiB, python {sys.version.split()[0]}"
+    )
 
 
 def speeds(rates: Rates) -> Table:

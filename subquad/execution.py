@@ -82,15 +82,19 @@ class Plan:
                 own.chosen, terms=own.chosen.method.certify(stats, own.chosen.parameters)
             )
             if stats.m != own.stats.m:
-                msg = (f"the plan is for {own.stats.m} keys, the data have {stats.m}"
-                       f"{place(index, self.lead)}: plan again.")
+                msg = (
+                    f"the plan is for {own.stats.m} keys, the data have {stats.m}"
+                    f"{place(index, self.lead)}: plan again."
+                )
                 raise ValueError(msg)
             if not offer.bound <= self.tol:
                 reached = f"only {offer.bound:.3e}" if offer.bound < np.inf else "nothing"
-                msg = (f"the plan's {own.chosen.method.name} ({own.chosen.parameters}) proves "
-                       f"{reached} on these data{place(index, self.lead)}, tol is {self.tol:g} "
-                       f"(logit bound {stats.logit_bound:.6g}, of the plan's data "
-                       f"{own.stats.logit_bound:.6g}): plan again.")
+                msg = (
+                    f"the plan's {own.chosen.method.name} ({own.chosen.parameters}) proves "
+                    f"{reached} on these data{place(index, self.lead)}, tol is {self.tol:g} "
+                    f"(logit bound {stats.logit_bound:.6g}, of the plan's data "
+                    f"{own.stats.logit_bound:.6g}): plan again."
+                )
                 raise ToleranceError(msg)
         return execute(problem, heads, self)
 
@@ -127,13 +131,14 @@ def execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
     xp, lead = problem.xp, problem.lead
     output, terms = run_heads(heads, [own.chosen for own in made.heads if own.chosen], made.tol)
     joined = tuple(
-        dataclasses.replace(t, value=xp.reshape(t.value, (*lead, t.value.shape[-1])))
-        for t in terms
+        dataclasses.replace(t, value=xp.reshape(t.value, (*lead, t.value.shape[-1]))) for t in terms
     )
     certificate = _certificate(joined, total(joined, joined[0].value), made)
     if not bool(xp.all(certificate.row_bounds <= made.tol)):
-        msg = (f"the run proves only {certificate.bound:.3e}, tol is {made.tol:g}: the plan's "
-               "bound was smaller, which should not happen; nothing is returned.")
+        msg = (
+            f"the run proves only {certificate.bound:.3e}, tol is {made.tol:g}: the plan's "
+            "bound was smaller, which should not happen; nothing is returned."
+        )
         raise ToleranceError(msg)
     return Result(xp.reshape(output, (*lead, *output.shape[-2:])), certificate, made)
 
@@ -173,10 +178,14 @@ def _choice(head: HeadPlan) -> str:
 
 def _rates_line(rates: Rates) -> str:
     f, g = rates.float32, rates.float64
-    fused = [f"{name} {speed.polynomial_flops:.1e}" for name in OPERANDS
-             if (speed := getattr(rates, name)) is not None]  # fmt: skip
+    fused = [
+        f"{name} {speed.polynomial_flops:.1e}"
+        for name in OPERANDS
+        if (speed := getattr(rates, name)) is not None
+    ]
     more = f"; fused passes {', '.join(fused)} flop/s" if fused else ""
-    return (f"rates (float32 / float64): exact {f.exact_flops:.1e} / {g.exact_flops:.1e} flop/s, "
-            f"{f.pairs:.1e} / {g.pairs:.1e} pairs/s; polynomial {f.polynomial_flops:.1e} / "
-            f"{g.polynomial_flops:.1e} flop/s, {f.features:.1e} / {g.features:.1e} features/s"
-            + more)
+    return (
+        f"rates (float32 / float64): exact {f.exact_flops:.1e} / {g.exact_flops:.1e} flop/s, "
+        f"{f.pairs:.1e} / {g.pairs:.1e} pairs/s; polynomial {f.polynomial_flops:.1e} / "
+        f"{g.polynomial_flops:.1e} flop/s, {f.features:.1e} / {g.features:.1e} features/s" + more
+    )

@@ -36,8 +36,10 @@ def load(file: Path) -> dict:
         raise ValueError(msg)
     if "scale" in arrays:
         arrays["scale"] = arguments.check_real("scale", arrays["scale"][()])
-    return {k: v.astype(np.float32) if getattr(v, "dtype", None) == np.float16 else v
-            for k, v in arrays.items()}  # fmt: skip
+    return {
+        k: v.astype(np.float32) if getattr(v, "dtype", None) == np.float16 else v
+        for k, v in arrays.items()
+    }
 
 
 def _read(file: Path) -> tuple[list[str], dict]:

@@ -82,9 +82,15 @@ class Frame:
     def restore(self, x: Array, dtype: str, divisor: Array | None = None) -> Array:
         """Return mid-range + radius * x (over `divisor`, row by row) in `dtype`, (n, d_v)."""
         return prepare.restored_values(
-            x, self.value_pre, self.value_mid, self.value_radius,
-            self.value_low, self.value_high, dtype, divisor,
-        )  # fmt: skip
+            x,
+            self.value_pre,
+            self.value_mid,
+            self.value_radius,
+            self.value_low,
+            self.value_high,
+            dtype,
+            divisor,
+        )
 
     def value_ratio(self, dtype: str) -> float:
         """Return max over columns of (max|V_c| + smallest normal) / radius_c; 0 if all constant."""
@@ -94,9 +100,12 @@ class Frame:
 
 
 def make_frames(
-    queries: Measured, keys: Measured, units: tuple[np.ndarray, ...], rows: tuple[Array, Array],
+    queries: Measured,
+    keys: Measured,
+    units: tuple[np.ndarray, ...],
+    rows: tuple[Array, Array],
     scale: float,
-) -> tuple[tuple[Frame, Measures], ...]:  # fmt: skip
+) -> tuple[tuple[Frame, Measures], ...]:
     """Return the Frames of one head, with its row magnitudes in each.
 
     The first is about the smallest balls around the bulk of the rows; where a few rows lie far
@@ -113,9 +122,13 @@ def make_frames(
 
 
 def _frame(
-    query: Rows, full: Rows, key: Rows, rows: tuple[Array, Array],
-    units: tuple[np.ndarray, ...], scale: float,
-) -> tuple[Frame, Measures]:  # fmt: skip
+    query: Rows,
+    full: Rows,
+    key: Rows,
+    rows: tuple[Array, Array],
+    units: tuple[np.ndarray, ...],
+    scale: float,
+) -> tuple[Frame, Measures]:
     """Return the balanced Frame of one choice of centres, and the magnitudes in it."""
     gain, exponent = math.frexp(scale)
     exponent -= math.frexp(key.side.pre)[1] + math.frexp(query.side.pre)[1] - 2  # / (pre_q pre_k)
@@ -132,10 +145,13 @@ def _frame(
     # One query alone is its own centre: balanced about it, the keys would vanish beside |q|.
     lean = balancing_exponent(full.largest * query_post, key.largest * key_post)
     frame = Frame(
-        replace(query.side, post=query_post), replace(full.side, post=ldexp(query_post, lean)),
-        lean, replace(key.side, post=key_post),
-        query.side.centre * query_post * key_post if tilted else None, *units,
-    )  # fmt: skip
+        replace(query.side, post=query_post),
+        replace(full.side, post=ldexp(query_post, lean)),
+        lean,
+        replace(key.side, post=key_post),
+        query.side.centre * query_post * key_post if tilted else None,
+        *units,
+    )
     return frame, _measures(frame, query, full, key, rows)
 
 
@@ -146,10 +162,14 @@ def _measures(
     (Q, K), q_out, k_out = rows, frame.query.post * (1.0 + 2.0**-50), frame.key.post
     largest = query.largest * q_out, key.largest * k_out
     return Measures(
-        query, full, key, (q_out, k_out), _offset(frame, key, K),
+        query,
+        full,
+        key,
+        (q_out, k_out),
+        _offset(frame, key, K),
         (Once(lambda: entries_of(Q, query, q_out)), Once(lambda: entries_of(K, key, k_out))),
         Once(lambda: measure_rotation(Q, K, frame.query.affine, frame.key.affine, *largest)),
-    )  # fmt: skip
+    )
 
 
 def _offset(frame: Frame, key: Rows, K: Array) -> Once[float]:

@@ -58,8 +58,11 @@ class Measures:
     def largest(self) -> tuple[float, float, float]:
         """The largest of query_norms, key_norms and full_query_norms."""
         of_query, of_key = self.units
-        return (self.query.largest * of_query, self.key.largest * of_key,
-                self.full.largest * of_query)  # fmt: skip
+        return (
+            self.query.largest * of_query,
+            self.key.largest * of_key,
+            self.full.largest * of_query,
+        )
 
     @property
     def query_entries(self) -> np.ndarray:

@@ -49,9 +49,7 @@ def groups(xs: Sequence[Array]) -> list[Sequence[Array]]:
     return [xs[i : i + each] for i in range(0, len(xs), each)]
 
 
-def _measured(
-    xs: Sequence[Array], with_zero: bool, unit: float | None = None
-) -> list[Measured]:
+def _measured(xs: Sequence[Array], with_zero: bool, unit: float | None = None) -> list[Measured]:
     """Return `measure` of one group; units are found on the samples where there is none."""
     n = xs[0].shape[0]
     samples = prepare.stacked_rows(xs, slice(None, None, -(-n // SAMPLE)))
@@ -146,9 +144,7 @@ def _joined(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[Any, ...]:
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
-def _rows(
-    xs: Sequence[Array], units: np.ndarray, centres: np.ndarray, queries: bool
-) -> list[Rows]:
+def _rows(xs: Sequence[Array], units: np.ndarray, centres: np.ndarray, queries: bool) -> list[Rows]:
     """Return the rows of each about its centre; of queries, the furthest as well."""
     found = prepare.surveys(xs, units.tolist(), list(centres))
     far: list[np.ndarray | None] = [None] * len(xs)

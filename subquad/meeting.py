@@ -28,9 +28,15 @@ class AbandonedError(RuntimeError):
 
 
 def member(
-    meeting: Any, rank: int, ranks: int, Q: np.ndarray, K: np.ndarray, V: np.ndarray,
-    patience: float, options: dict[str, Any],
-) -> tuple[np.ndarray | None, Record]:  # fmt: skip
+    meeting: Any,
+    rank: int,
+    ranks: int,
+    Q: np.ndarray,
+    K: np.ndarray,
+    V: np.ndarray,
+    patience: float,
+    options: dict[str, Any],
+) -> tuple[np.ndarray | None, Record]:
     """Return the output of a rank's queries and its Record, on its worker.
 
     What it raises is an answer as well: a task that fails would fill the worker's log.
@@ -75,8 +81,9 @@ class Meeting:
                 await asyncio.wait_for(complete.wait(), self._patience)
             except TimeoutError:
                 late = sorted(set(range(self._ranks)) - set(parts))
-                await self.leave(f"workers {late} of {self._ranks} did not come within "
-                                 f"{self._patience:g} s.")  # fmt: skip
+                await self.leave(
+                    f"workers {late} of {self._ranks} did not come within {self._patience:g} s."
+                )
         if len(parts) < self._ranks:
             raise AbandonedError(self._left)
         return [parts[rank] for rank in range(self._ranks)]

@@ -132,12 +132,14 @@ class Partial:
         seen = self.log_shift != EMPTY_SHIFT
         lost = xp.where(seen, 2.0**-1020, 0.0)  # products that underflow
         return replace(
-            self, numerator=numerator, normaliser=normaliser,
+            self,
+            numerator=numerator,
+            normaliser=normaliser,
             log_shift=self.log_shift + xp.where(seen, xp.astype(steps, xp.int64), 0),
             error=self.error * factor * OUTWARD + xp.where(self.error > 0.0, 2.0**-1020, 0.0),
             rounding=(self.rounding * factor + U64 * largest) * OUTWARD + lost,
             perturbation=xp.where(seen, self.perturbation + slack, self.perturbation),
-        )  # fmt: skip
+        )
 
     def in_units(self, shift: Array) -> Partial:
         """Return the same sums in larger units, 2**shift; underflow is booked in `rounding`."""

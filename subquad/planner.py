@@ -115,9 +115,14 @@ class HeadPlan:
 
 
 def choose(
-    views: tuple[Stats, ...], tol: float, methods: tuple[Method, ...], rates: Rates, *,
-    fallback: bool = True, together: int = 1,
-) -> HeadPlan:  # fmt: skip
+    views: tuple[Stats, ...],
+    tol: float,
+    methods: tuple[Method, ...],
+    rates: Rates,
+    *,
+    fallback: bool = True,
+    together: int = 1,
+) -> HeadPlan:
     """Return the HeadPlan: every offer of `methods`, the cheapest certified one chosen.
 
     Without `fallback`, an offer that may send rows to the exact method becomes a Refusal. Methods
@@ -185,10 +190,12 @@ def offers(
 
     limit = {"budget": budget} if budget < math.inf and _takes_budget(type(method)) else {}
     by_view = [
-        [replace(o, view=view) if isinstance(o, Proposal) else o
-         for o in method.fit(stats, tol, rates, **limit)]
+        [
+            replace(o, view=view) if isinstance(o, Proposal) else o
+            for o in method.fit(stats, tol, rates, **limit)
+        ]
         for view, stats in enumerate(views)
-    ]  # fmt: skip
+    ]
     return [min(variant, key=rank) for variant in zip(*by_view, strict=True)]
 
 
@@ -213,8 +220,7 @@ def memory_bytes() -> float:
 def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
     """Return why nothing certifies: the best bound, by which method, what would have to change."""
     offers = [
-        (o.bound if isinstance(o, Proposal) else o.best_bound, o.method.name)
-        for o in head.options
+        (o.bound if isinstance(o, Proposal) else o.best_bound, o.method.name) for o in head.options
     ]
     known = [(bound, name) for bound, name in offers if bound is not None and bound < math.inf]
     text = f"no allowed method proves tol={head.tol:g}{where} (asked for method={asked!r}). "
@@ -230,8 +236,7 @@ def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
 
 def _remedies(head: HeadPlan) -> Iterator[str]:
     """Yield what would help where `exact` was not asked."""
-    barred = [o.method.name for o in head.options
-              if isinstance(o, Refusal) and o.reason == BARRED]  # fmt: skip
+    barred = [o.method.name for o in head.options if isinstance(o, Refusal) and o.reason == BARRED]
     if barred:
         names = ", ".join(dict.fromkeys(barred))
         yield f'allow_exact=True allows {names}, and with method="auto" the exact method'
@@ -276,10 +281,16 @@ def table(head: HeadPlan) -> list[str]:
             verdict = _why(option, head.rates)
         elif head.chosen is not None:
             verdict = f"{sure}, {seconds / head.seconds(head.chosen):.2g} times the cost"
-        rows.append((
-            option.method.name, str(option.parameters), f"{option.bound:.1e}",
-            f"{option.work.flops:.1e}", f"{seconds:.2g}", verdict,
-        ))  # fmt: skip
+        rows.append(
+            (
+                option.method.name,
+                str(option.parameters),
+                f"{option.bound:.1e}",
+                f"{option.work.flops:.1e}",
+                f"{seconds:.2g}",
+                verdict,
+            )
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

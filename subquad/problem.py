@@ -102,9 +102,14 @@ class Head:
         queries, keys, _ = self.sides
         sample = HeadSample(queries().sample, keys().sample, self.frame, self.rows)
         stats = stats_of(
-            self.frame, self.rows, self.dtype, self.Q.shape[1], self.V.shape[1], sample,
+            self.frame,
+            self.rows,
+            self.dtype,
+            self.Q.shape[1],
+            self.V.shape[1],
+            sample,
             prepare.operands(self.Q),
-        )  # fmt: skip
+        )
         return replace(stats, shells=KeyShells(self.K, self.frame, self.rows))
 
 
@@ -220,6 +225,6 @@ class Problem:
 def _pick(x: Array, index: tuple[int, ...], inner: int) -> tuple[Array, tuple[int, ...]]:
     """Return x at the broadcast leading index, its last `inner` dimensions whole, and its own."""
     lead = x.shape[: x.ndim - inner]
-    index = index[len(index) - len(lead):]
+    index = index[len(index) - len(lead) :]
     own = tuple(0 if size == 1 else i for i, size in zip(index, lead, strict=True))
     return x[own], own

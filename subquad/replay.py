@@ -57,8 +57,11 @@ class Ready:
     def able(self) -> bool:
         """Whether the fused passes may run, heads of one size, in units that float32 has."""
         sizes = {(own.stats.n, own.stats.m, own.stats.d, own.stats.d_v) for own in self.heads}
-        return (len(self.frames) == len(self.heads) and len(sizes) == 1
-                and all(map(_replayable, self.heads, self.frames)))  # fmt: skip
+        return (
+            len(self.frames) == len(self.heads)
+            and len(sizes) == 1
+            and all(map(_replayable, self.heads, self.frames))
+        )
 
     @cached_property
     def _launches(self) -> dict[int, list[tuple[slice, Any]]]:
@@ -87,8 +90,9 @@ class Ready:
         units, coefficients, stats = [], [], self.heads[0].stats
         for i in run:
             p = self.heads[i].parameters
-            units.append(gpu_replay.Units(*_sides(self.heads[i], self.frames[i]),
-                                          self.frames[i].query_tilt))  # fmt: skip
+            units.append(
+                gpu_replay.Units(*_sides(self.heads[i], self.frames[i]), self.frames[i].query_tilt)
+            )
             coefficients.append(_coefficients(p.degree, p.logit_bound))
         shape = stats.n, stats.m, stats.d, stats.d_v
         operands = self.heads[run[0]].parameters.dtype
@@ -100,10 +104,14 @@ class Ready:
     def reach(self) -> np.ndarray:
         """By how much the norm of a key moves the logarithm of its weight at most, (heads,)."""
         found = [
-            0.0 if frame.query_tilt is None else float(np.linalg.norm(frame.query_tilt))
-            / frame.key.post * 2.0 ** _balance(head.stats) * UNIT
+            0.0
+            if frame.query_tilt is None
+            else float(np.linalg.norm(frame.query_tilt))
+            / frame.key.post
+            * 2.0 ** _balance(head.stats)
+            * UNIT
             for head, frame in zip(self.heads, self.frames, strict=True)
-        ]  # fmt: skip
+        ]
         return np.array(found)
 
     @cached_property
@@ -126,9 +134,11 @@ def replay(
         return None
     from subquad.engine import gpu_replay  # brings CuPy
 
-    if not (gpu_replay.replayable(*arrays)
-            and tuple(x.shape for x in arrays) == ready.shapes[:3]
-            and (launches := ready.launches())):  # fmt: skip
+    if not (
+        gpu_replay.replayable(*arrays)
+        and tuple(x.shape for x in arrays) == ready.shapes[:3]
+        and (launches := ready.launches())
+    ):
         return None
     output, proofs = gpu_replay.empty(ready.shapes[3], "float32"), ready.proofs
     pending: list[Any] = []
@@ -177,8 +187,11 @@ def _sides(head: HeadPlan, frame: Frame) -> tuple[Any, Any]:
 def _replayable(head: HeadPlan, frame: Frame) -> bool:
     """Return whether the fused passes may run, and float32 has the units of the plan."""
     chosen = head.chosen
-    if (chosen is None or not isinstance(chosen.method, Polynomial)
-            or chosen.parameters.dtype not in OPERANDS):  # fmt: skip
+    if (
+        chosen is None
+        or not isinstance(chosen.method, Polynomial)
+        or chosen.parameters.dtype not in OPERANDS
+    ):
         return False
     sides = _sides(head, frame)
     near = all(1.0 / FAR <= x <= FAR for pre, _, post in sides for x in (pre, post))

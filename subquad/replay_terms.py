@@ -116,8 +116,13 @@ def _terms(head: HeadPlan, offset: float, ratio: float) -> tuple[Term, ...]:
     """Return the Terms of a head whose keys and values are so, and no logit outside."""
     chosen, nothing = head.chosen, OrderStatistics.constant(1, 0.0)
     assert chosen is not None
-    stats = replace(head.stats, query_norms=nothing, key_norms=nothing,
-                    find_offset=Once.known_to_be(offset), value_ratio=ratio)  # fmt: skip
+    stats = replace(
+        head.stats,
+        query_norms=nothing,
+        key_norms=nothing,
+        find_offset=Once.known_to_be(offset),
+        value_ratio=ratio,
+    )
     conversion = Term("conversion", "rounding-storage", conversion_error(ratio))
     return (*chosen.method.certify(stats, chosen.parameters), conversion)
 

@@ -50,9 +50,7 @@ class HeadSample:
     their size; the largest query is added.
     """
 
-    def __init__(
-        self, queries: np.ndarray, keys: np.ndarray, frame: Frame, rows: Measures
-    ) -> None:
+    def __init__(self, queries: np.ndarray, keys: np.ndarray, frame: Frame, rows: Measures) -> None:
         self._largest = rows.largest[0]
         assert rows.query.furthest is not None
         self._parts = rows.query.furthest, queries
@@ -101,8 +99,8 @@ class HeadSample:
         sums, moments = _power_sums(q[order[ranks]], k[small], (w / w.sum())[small])
         norms[0] = self._largest  # rounded up: what is chosen by it must take every row
         return RowSample(
-            norms[order[ranks]], np.diff(np.append(0, ends)) / order.size, sums, moments,
-        )  # fmt: skip
+            norms[order[ranks]], np.diff(np.append(0, ends)) / order.size, sums, moments
+        )
 
 
 def _strided(x: np.ndarray, most: int) -> np.ndarray:

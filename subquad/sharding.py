@@ -42,8 +42,10 @@ class ShardedProblem(Problem):
     def __init__(self, fleet: Fleet, Q, K, V, *, scale=None, key_mask=None) -> None:
         self.fleet = fleet
         if key_mask is not None and len(fleet.local) < fleet.ranks:
-            msg = ("`key_mask` is given, but the keys are divided over processes: drop the keys "
-                   "that take no part from each process's own instead.")
+            msg = (
+                "`key_mask` is given, but the keys are divided over processes: drop the keys "
+                "that take no part from each process's own instead."
+            )
             raise ValueError(msg)
         super().__init__(Q, K, V, scale=scale, key_mask=key_mask)
 
@@ -61,8 +63,10 @@ class ShardedProblem(Problem):
     def _parts(self, index: tuple[int, ...]) -> tuple[tuple[Array, ...], tuple[Key, ...]]:
         Q, K, V = map(self.fleet.place, super()._parts(index)[0])
         if not np.array_equal(K.starts, V.starts):
-            msg = (f"`V` has {np.diff(V.starts)} rows in the processes, `K` {np.diff(K.starts)}: "
-                   "each key needs one value.")
+            msg = (
+                f"`V` has {np.diff(V.starts)} rows in the processes, `K` {np.diff(K.starts)}: "
+                "each key needs one value."
+            )
             raise ValueError(msg)
         return (Q, K, V), (("Q", *index), ("K", *index), ("V", *index))
 
@@ -100,8 +104,9 @@ def merge_over(fleet: Fleet, partials: Sequence[Partial]) -> list[Partial]:
     """
     if fleet.ranks == 1:
         return list(partials)
-    shifts = fleet.map(lambda s: namespace(s).max(s, axis=0),
-                       fleet.stack([p.log_shift for p in partials]))  # fmt: skip
+    shifts = fleet.map(
+        lambda s: namespace(s).max(s, axis=0), fleet.stack([p.log_shift for p in partials])
+    )
     packed = fleet.stack(fleet.map(lambda p, s: _packed(p.in_units(s)), partials, shifts))
     return fleet.map(lambda stack, shift: _added(fleet, stack, shift), packed, shifts)
 
@@ -124,6 +129,11 @@ def _added(fleet: Fleet, stack: Array, shift: Array) -> Partial:
     absolute = xp.sum(xp.max(xp.abs(stack[..., :-4]), axis=-1), axis=0)
     lost = U64 * OUTWARD * (size + 2.0 * U64 * stack.shape[0] ** 2 * absolute)
     return Partial(
-        numerator, normaliser, shift, error=total[:, -4] * OUTWARD, ratio=largest[:, -2],
-        rounding=total[:, -3] * OUTWARD + lost, perturbation=largest[:, -1],
-    )  # fmt: skip
+        numerator,
+        normaliser,
+        shift,
+        error=total[:, -4] * OUTWARD,
+        ratio=largest[:, -2],
+        rounding=total[:, -3] * OUTWARD + lost,
+        perturbation=largest[:, -1],
+    )

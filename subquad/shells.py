@@ -117,6 +117,8 @@ def _measured(K: Array, frame: Frame, norms: np.ndarray, low: float, high: float
     away = float(np.linalg.norm(centre - side.centre)) * (1.0 + (centre.size + 8) * 2.0**-53)
     own, radius = Side(side.pre, centre, side.post), float(about.max())
     return Shell(
-        own, radius * side.post * OUTWARD, (away + 2.0**-500) * side.post * OUTWARD,
+        own,
+        radius * side.post * OUTWARD,
+        (away + 2.0**-500) * side.post * OUTWARD,
         mean_offset(keys, own, frame.key_weights(keys)[0], radius),
-    )  # fmt: skip
+    )

@@ -100,21 +100,25 @@ class Stats:
         """Return the Stats of n queries and n * m / n keys of the same distribution and bounds."""
         m = max(1, round(self.m * (n / self.n)))
         return replace(
-            self, n=n, m=m,
-            query_norms=self.query_norms.scaled_to(n), key_norms=self.key_norms.scaled_to(m),
+            self,
+            n=n,
+            m=m,
+            query_norms=self.query_norms.scaled_to(n),
+            key_norms=self.key_norms.scaled_to(m),
             query_entries=self.query_entries.scaled_to(n),
             key_entries=self.key_entries.scaled_to(m),
-        )  # fmt: skip
+        )
 
     def known_only(self) -> Stats:
         """Return the Stats without what nobody has asked for yet: nothing more is measured."""
         turned = self.find_rotation is not None and self.find_rotation.known
         cut = self.shells is not None and self.shells.known
         return replace(
-            self, find_offset=self.find_offset if self.find_offset.known else NO_OFFSET,
+            self,
+            find_offset=self.find_offset if self.find_offset.known else NO_OFFSET,
             find_rotation=self.find_rotation if turned else None,
             shells=self.shells if cut else None,
-        )  # fmt: skip
+        )
 
     def settle(self) -> None:
         """Let go of the arrays: what nobody asked for is not known any more."""
@@ -128,14 +132,24 @@ class Stats:
 
 
 def stats_of(
-    frame: Frame, rows: Measures, dtype: str, d: int, d_v: int, sample: HeadSample,
+    frame: Frame,
+    rows: Measures,
+    dtype: str,
+    d: int,
+    d_v: int,
+    sample: HeadSample,
     operands: tuple[str, ...] = (),
-) -> Stats:  # fmt: skip
+) -> Stats:
     """Return the Stats of one head from its Frame, row magnitudes and what its device has."""
     n, m = rows.query.norms.size, rows.key.norms.size
     return Stats(
-        n=n, m=m, d=d, d_v=d_v, dtype=dtype,
-        query_norms=rows.query.order(rows.units[0]), key_norms=rows.key.order(rows.units[1]),
+        n=n,
+        m=m,
+        d=d,
+        d_v=d_v,
+        dtype=dtype,
+        query_norms=rows.query.order(rows.units[0]),
+        key_norms=rows.key.order(rows.units[1]),
         query_entries=OrderStatistics.later(n, rows.find_entries[0]),
         key_entries=OrderStatistics.later(m, rows.find_entries[1]),
         full_query_norm=rows.largest[2],
@@ -145,13 +159,12 @@ def stats_of(
         query_unit=frame.query.pre * frame.query.post,
         key_unit=frame.key.pre * frame.key.post,
         operands=operands if fusable(d, d_v, DEGREES[0]) else (),
-        sample=sample, find_rotation=rows.find_rotation,
-    )  # fmt: skip
+        sample=sample,
+        find_rotation=rows.find_rotation,
+    )
 
 
-def stats_without_data(
-    n: int, m: int, d: int, d_v: int, logit_bound: float, dtype: str
-) -> Stats:
+def stats_without_data(n: int, m: int, d: int, d_v: int, logit_bound: float, dtype: str) -> Stats:
     """Return the Stats of a head of which only the sizes and the logit bound are known.
 
     Values are taken as centred (max|V| = value_radius) and the keys as centred at any point.
@@ -159,8 +172,18 @@ def stats_without_data(
     root = math.sqrt(logit_bound) * (1.0 + 2.0**-52)
     queries, keys = OrderStatistics.constant(n, root), OrderStatistics.constant(m, root)
     return Stats(
-        n=n, m=m, d=d, d_v=d_v, dtype=dtype,
-        query_norms=queries, key_norms=keys, query_entries=queries, key_entries=keys,
-        full_query_norm=root, find_offset=NO_OFFSET, tilted=False, value_ratio=1.0,
+        n=n,
+        m=m,
+        d=d,
+        d_v=d_v,
+        dtype=dtype,
+        query_norms=queries,
+        key_norms=keys,
+        query_entries=queries,
+        key_entries=keys,
+        full_query_norm=root,
+        find_offset=NO_OFFSET,
+        tilted=False,
+        value_ratio=1.0,
         magnitudes_known=False,
-    )  # fmt: skip
+    )

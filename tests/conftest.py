@@ -26,8 +26,10 @@ def rates():
 @pytest.fixture
 def fast(rates):
     """Rates of a machine whose fused passes cost next to nothing, bfloat16 the least."""
-    quick = {name: replace(rates.float32, polynomial_flops=speed, features=float("inf"))
-             for name, speed in zip(OPERANDS, (3e14, 1e14), strict=True)}  # fmt: skip
+    quick = {
+        name: replace(rates.float32, polynomial_flops=speed, features=float("inf"))
+        for name, speed in zip(OPERANDS, (3e14, 1e14), strict=True)
+    }
     return replace(rates, **quick)
 
 

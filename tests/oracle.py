@@ -44,10 +44,14 @@ def attention_mp(Q, K, V, scale, digits=60):
             top = max(logits)
             w = [mpmath.exp(x - top) for x in logits]
             z = mpmath.fsum(w)
-            out.append([
-                mpmath.fdot(w, [x[c] - mid[c] for x in v]) / z / radius[c] if radius[c] else z * 0
-                for c in columns
-            ])  # fmt: skip
+            out.append(
+                [
+                    mpmath.fdot(w, [x[c] - mid[c] for x in v]) / z / radius[c]
+                    if radius[c]
+                    else z * 0
+                    for c in columns
+                ]
+            )
         return out
 
 

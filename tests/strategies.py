@@ -10,12 +10,25 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-ROWS = ("normal", "sphere", "aligned", "outliers", "one_huge", "duplicated", "constant_column",
-        "student", "zero", "equal")  # fmt: skip
+ROWS = (
+    "normal",
+    "sphere",
+    "aligned",
+    "outliers",
+    "one_huge",
+    "duplicated",
+    "constant_column",
+    "student",
+    "zero",
+    "equal",
+)
 VALUES = ("normal", "signs", "one_spike", "constant", "constant_column")
 LEADS = (((), (), ()),) * 5 + (
-    ((2,), (2,), (2,)), ((2, 1), (1, 3), (3,)), ((), (2,), ()), ((2,), (), (1,)),
-)  # fmt: skip
+    ((2,), (2,), (2,)),
+    ((2, 1), (1, 3), (3,)),
+    ((), (2,), ()),
+    ((2,), (), (1,)),
+)
 ALL_LEADS = tuple(range(len(LEADS)))
 LAYOUTS = ("C", "F", "strided", "reversed", "read-only", "broadcast")
 DTYPES = ("float16", "float32", "float64")
@@ -75,8 +88,10 @@ class Recipe:
         K = _rows(rng, (*leads[1], self.m, d), self.k_rows, axis) + self.k_offset * _signs(rng, d)
         V = _values(rng, (*leads[2], self.m, self.d_v), self.values)
         V = V + self.v_offset * _signs(rng, self.d_v)
-        reach = np.linalg.norm(Q, axis=-1).max() * np.linalg.norm(
-            K - K.mean(axis=-2, keepdims=True), axis=-1).max()
+        reach = (
+            np.linalg.norm(Q, axis=-1).max()
+            * np.linalg.norm(K - K.mean(axis=-2, keepdims=True), axis=-1).max()
+        )
         scale = self.logit / max(reach, 1e-3)
         if self.default_scale:
             Q, scale = Q * (scale * np.sqrt(d)), None
@@ -193,11 +208,18 @@ def recipes(draw, dtypes=DTYPES, leads=ALL_LEADS) -> Recipe:
         d_v=draw(st.sampled_from((2, 1, 4, 9))),
         lead=draw(st.sampled_from(leads)),
         dtype=dtype,
-        q_rows=draw(st.sampled_from(ROWS)), k_rows=draw(st.sampled_from(ROWS)),
+        q_rows=draw(st.sampled_from(ROWS)),
+        k_rows=draw(st.sampled_from(ROWS)),
         values=draw(st.sampled_from(VALUES)),
-        q_offset=draw(_offset()), k_offset=draw(_offset()), v_offset=draw(_offset()),
-        q_power=draw(power), k_power=draw(power), v_power=draw(power),
+        q_offset=draw(_offset()),
+        k_offset=draw(_offset()),
+        v_offset=draw(_offset()),
+        q_power=draw(power),
+        k_power=draw(power),
+        v_power=draw(power),
         logit=10.0 ** draw(st.floats(-4.0, 1.5)),
-        default_scale=draw(st.booleans()), mask=draw(st.sampled_from((False, False, True))),
-        layout=draw(st.sampled_from(LAYOUTS)), strictness=draw(st.floats(0.0, 1.0)),
-    )  # fmt: skip
+        default_scale=draw(st.booleans()),
+        mask=draw(st.sampled_from((False, False, True))),
+        layout=draw(st.sampled_from(LAYOUTS)),
+        strictness=draw(st.floats(0.0, 1.0)),
+    )

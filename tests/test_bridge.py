@@ -128,9 +128,17 @@ def at_powers(of_q, of_k, of_v, **options):
     )
 
 
-@pytest.mark.parametrize("powers", [
-    (600, -600, 0), (-600, 600, 0), (1000, -1000, 0), (-1000, 1000, 0), (0, 0, 1020), (0, 0, -1000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "powers",
+    [
+        (600, -600, 0),
+        (-600, 600, 0),
+        (1000, -1000, 0),
+        (-1000, 1000, 0),
+        (0, 0, 1020),
+        (0, 0, -1000),
+    ],
+)
 def test_the_size_of_the_entries_changes_nothing_but_through_the_logits(powers):
     """Equal logits, equal answers, whatever squares of the entries over- or underflow."""
     found, plain = at_powers(*powers), at_powers(0, 0, 0)
@@ -184,16 +192,20 @@ def test_the_fit_is_the_least_squares_of_the_normalised_weights(apart):
     assert found.weights["2"] == pytest.approx(error, rel=1e-6)
 
 
-@pytest.mark.parametrize(("powers", "scale"), [
-    ((665, 498), None), ((400, 400), 2.0**300), ((0, 1021), 1.0), ((1020, 0), 8.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("powers", "scale"),
+    [((665, 498), None), ((400, 400), 2.0**300), ((0, 1021), 1.0), ((1020, 0), 8.0)],
+)
 def test_logits_beyond_float64_are_refused(powers, scale):
     Q, K, _ = head()
     largest = [np.abs(np.ldexp(x, power)).max() for x, power in zip((Q, K), powers, strict=True)]
-    with pytest.raises(ValueError, match=re.escape(
-        f"`Q` and `K` have entries up to {largest[0]:.3g} and {largest[1]:.3g}: "
-        f"at `scale` {scale or 5**-0.5:.3g} a logit exceeds 4.49e+307, the most that is taken"
-    )):  # fmt: skip
+    with pytest.raises(
+        ValueError,
+        match=re.escape(
+            f"`Q` and `K` have entries up to {largest[0]:.3g} and {largest[1]:.3g}: "
+            f"at `scale` {scale or 5**-0.5:.3g} a logit exceeds 4.49e+307, the most that is taken"
+        ),
+    ):
         at_powers(*powers, 0, scale=scale)
 
 

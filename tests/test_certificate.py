@@ -35,10 +35,21 @@ def test_bound_is_recomputed_from_its_terms(method, rates):
 
 def a_priori(**sizes):
     """Return the Terms of a fixed polynomial, by name."""
-    stats = subquad.plan(
-        **{"n": 1000, "d": 6, "logit_bound": 1.0, "dtype": "float32", "tol": 1.0,
-           "rates": subquad.TYPICAL} | sizes
-    ).heads[0].stats  # fmt: skip
+    stats = (
+        subquad.plan(
+            **{
+                "n": 1000,
+                "d": 6,
+                "logit_bound": 1.0,
+                "dtype": "float32",
+                "tol": 1.0,
+                "rates": subquad.TYPICAL,
+            }
+            | sizes
+        )
+        .heads[0]
+        .stats
+    )
     bound = methods.method.widened(stats.logit_bound, "float32")
     p = polynomial_module.parameters_for(4, bound, "float32", 6)
     return {t.name: t.value for t in subquad.METHODS["polynomial"].certify(stats, p)}
@@ -67,10 +78,13 @@ def test_degree_outside_its_interval_is_infinite(rates):
 def test_an_offset_of_V_moves_storage_alone(method, rates):
     here, there = (
         subquad.attention(
-            *(x.astype(np.float32) for x in heads(offset=offset)), tol=0.2, method=method,
-            rates=rates)
+            *(x.astype(np.float32) for x in heads(offset=offset)),
+            tol=0.2,
+            method=method,
+            rates=rates,
+        )
         for offset in (0.0, 1e4)
-    )  # fmt: skip
+    )
     before, after = ({t.name: t.worst() for t in r.certificate.terms} for r in (here, there))
     assert after["storage"] > 1e3 * before["storage"]
     if here.plan.heads[0].chosen.parameters == there.plan.heads[0].chosen.parameters:
@@ -125,8 +139,9 @@ def test_a_refusal_of_exact_names_its_largest_term(change, words, rates):
 
 
 def test_a_refusal_of_exact_for_its_many_keys(rates):
-    made = subquad.plan(n=9, m=2**50, d=4, logit_bound=1e-3, dtype="float64", tol=1e-9,
-                        method="exact", rates=rates)  # fmt: skip
+    made = subquad.plan(
+        n=9, m=2**50, d=4, logit_bound=1e-3, dtype="float64", tol=1e-9, method="exact", rates=rates
+    )
     (refusal,) = made.heads[0].options
     assert refusal.reason == "rounding in float64 of sums over 1,125,899,906,842,624 keys"
 
@@ -135,9 +150,12 @@ def test_what_holds_arrays_is_compared_by_identity(rates):
     """No `==` that raises or has to choose an entry, and all of it can be a key of a dict."""
     first, again = (subquad.attention(*heads(), tol=1e-2, rates=rates) for _ in range(2))
     for find in (
-        lambda r: r, lambda r: r.certificate, lambda r: r.certificate.terms[0],
-        lambda r: r.plan, lambda r: r.plan.heads[0],
-    ):  # fmt: skip
+        lambda r: r,
+        lambda r: r.certificate,
+        lambda r: r.certificate.terms[0],
+        lambda r: r.plan,
+        lambda r: r.plan.heads[0],
+    ):
         one, other = find(first), find(again)
         assert one == one and one != other
         assert len({one, other, one}) == 2

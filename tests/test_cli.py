@@ -45,9 +45,11 @@ def head(tmp_path):
     return written
 
 
-@pytest.mark.parametrize("others", [
-    {}, {"scale": 0.7}, {"key_mask": np.arange(33) % 4 != 1},
-], ids=["plain", "scale", "key_mask"])  # fmt: skip
+@pytest.mark.parametrize(
+    "others",
+    [{}, {"scale": 0.7}, {"key_mask": np.arange(33) % 4 != 1}],
+    ids=["plain", "scale", "key_mask"],
+)
 def test_attend_checks_and_writes(call, head, tmp_path, others):
     given = arrays(**others)
     code, out, _ = call("attend", head(**given), "--tol", 1e-3, "--check", "--out", tmp_path / "o")
@@ -112,14 +114,17 @@ def test_doctor_names_every_package_and_rate(call):
     assert float(re.search(r"exact_flops +(\S+)", out)[1]) > 1e6
 
 
-@pytest.mark.parametrize(("others", "words"), [
-    ({"Q": None}, "no array Q"),
-    ({"Q": None, "V": None}, "no array Q, V"),
-    ({"attn_mask": np.ones(3)}, "`attn_mask` is not supported"),
-    ({"scale": -1.0}, "`scale`"),
-    ({"K": np.full((33, 5), np.nan, np.float32)}, "`K`"),
-    ({"V": np.ones((32, 2), np.float32)}, "`V`"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ({"Q": None}, "no array Q"),
+        ({"Q": None, "V": None}, "no array Q, V"),
+        ({"attn_mask": np.ones(3)}, "`attn_mask` is not supported"),
+        ({"scale": -1.0}, "`scale`"),
+        ({"K": np.full((33, 5), np.nan, np.float32)}, "`K`"),
+        ({"V": np.ones((32, 2), np.float32)}, "`V`"),
+    ],
+)
 def test_what_is_wrong_with_a_file_is_said(call, head, others, words):
     given = {name: x for name, x in arrays(**others).items() if x is not None}
     code, out, errors = call("attend", head(**given), "--tol", 0.1)
@@ -199,11 +204,14 @@ def test_claims_that_could_not_be_written_are_not_run(call, tmp_path):
     assert not (tmp_path / "x.json").exists()
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (("--source", "nosuch"), "no claim has source 'nosuch'\n"),
-    (("--id", "nosuch"), "no claim has id 'nosuch'\n"),
-    (("--id", "a", "--source", "nosuch"), "no claim has id 'a' and source 'nosuch'\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--source", "nosuch"), "no claim has source 'nosuch'\n"),
+        (("--id", "nosuch"), "no claim has id 'nosuch'\n"),
+        (("--id", "a", "--source", "nosuch"), "no claim has id 'a' and source 'nosuch'\n"),
+    ],
+)
 def test_claims_that_there_are_not(call, tmp_path, words, said):
     code, _, errors = call("claims", *words, "--json", tmp_path / "x.json")
     assert code == 2 and errors == said
@@ -227,8 +235,10 @@ def test_a_report_that_could_not_be_written_is_not_made(call, tmp_path, monkeypa
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder where none may write")
 def test_a_folder_where_none_may_write(call, head, monkeypatch):
     monkeypatch.setattr(page, "write", lambda *args, **options: None)
-    for words in (("attend", head(**arrays()), "--tol", 0.1, "--out", "/proc/o.npz"),
-                  ("claims", "--id", "ratio-sharp", "--json", "/proc/x.json")):  # fmt: skip
+    for words in (
+        ("attend", head(**arrays()), "--tol", 0.1, "--out", "/proc/o.npz"),
+        ("claims", "--id", "ratio-sharp", "--json", "/proc/x.json"),
+    ):
         code, out, errors = call(*words)
         assert code == 2 and not out
         assert f"{words[-2]}` is {words[-1]}, which cannot be written: " in errors

@@ -12,8 +12,18 @@ import pytest
 import subquad
 
 ROOT = Path(subquad.__file__).parent
-HEAVY = ("cupy", "torch", "matplotlib", "sympy", "numba", "jinja2", "tokenizers", "scipy.stats",
-         "dask", "distributed")  # fmt: skip
+HEAVY = (
+    "cupy",
+    "torch",
+    "matplotlib",
+    "sympy",
+    "numba",
+    "jinja2",
+    "tokenizers",
+    "scipy.stats",
+    "dask",
+    "distributed",
+)
 
 
 def floors() -> dict[str, int]:
@@ -99,8 +109,11 @@ def test_no_circles_between_rooms():
     for path in ROOT.rglob("*.py"):
         own = room(path, ROOT)
         if own != "__init__":
-            found = {m.split(".")[1] for m, _ in imports(ast.parse(path.read_text()))
-                     if m.startswith("subquad.")}  # fmt: skip
+            found = {
+                m.split(".")[1]
+                for m, _ in imports(ast.parse(path.read_text()))
+                if m.startswith("subquad.")
+            }
             uses.setdefault(own, set()).update(found - {own})
     while uses:
         free = [name for name, below in uses.items() if not below & uses.keys()]
@@ -143,8 +156,10 @@ def test_import_is_light():
     code = "import sys, subquad; print(*[m for m in sys.argv[1:] if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *HEAVY],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.split() == []
 
 

@@ -64,21 +64,24 @@ def test_the_stand_in_is_the_passes_but_for_its_rounding(used, operands, degree)
     Q, K = (rng.standard_normal((50, 16)) / 4 for _ in range(2))
     W = np.hstack([rng.uniform(-0.3, 0.3, (50, 3)), rng.uniform(0.3, 1, (50, 1))])
     c, centre = [1.1, 0.9, 0.7, 0.3][: degree + 1], np.zeros(16)
-    state = accumulate(*(x.astype(np.float32) for x in (K, W)), degree, key_centre=centre,
-                       operands=operands)  # fmt: skip
+    state = accumulate(
+        *(x.astype(np.float32) for x in (K, W)), degree, key_centre=centre, operands=operands
+    )
     found = contract(Q.astype(np.float32), state, c)
     exact = accumulate(K, W, degree, key_centre=centre)
     close = {"bfloat16": 5e-2, "bfloat16x3": 5e-4}[operands]
-    for x, y in zip((*state.moments, *found), (*exact.moments, *contract(Q, exact, c)),
-                    strict=True):  # fmt: skip
+    for x, y in zip(
+        (*state.moments, *found), (*exact.moments, *contract(Q, exact, c)), strict=True
+    ):
         np.testing.assert_allclose(x, y, rtol=0, atol=close * abs(y).max())
     assert np.all(state.norm_moments >= exact.norm_moments)
     assert used == [(operands, degree)]
 
 
 @pytest.mark.parametrize("d", [16, 64])
-@pytest.mark.parametrize(("tol", "dtype"), [(3e-2, "bfloat16"), (1e-2, "bfloat16x3"),
-                                            (1e-5, "float64")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tol", "dtype"), [(3e-2, "bfloat16"), (1e-2, "bfloat16x3"), (1e-5, "float64")]
+)
 def test_the_tolerance_decides_the_operands(used, fast, d, tol, dtype):
     Q, K, V = drawn(d)
     result = subquad.attention(Q, K, V, tol=tol, rates=fast)
@@ -144,8 +147,7 @@ def test_hard_rows_are_within_the_bound_and_coarser_sums_would_not_be(used, fast
         sound(result.plan.run(Q, K, V), Q, K, V, tol)
 
 
-@pytest.mark.parametrize("options", [{}, {"criterion": "norm"}, {"criterion": "entry"}],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize("options", [{}, {"criterion": "norm"}, {"criterion": "entry"}], ids=str)
 @pytest.mark.parametrize("tol", [3e-2, 1e-2])
 def test_large_rows_and_keys_go_exact_beside_them(used, fast, options, tol):
     Q, K, V = drawn(n=601, m=577, seed=3)
@@ -195,8 +197,9 @@ def test_heads_each_with_their_own_operands(used, fast):
     Q[0, 2] *= 30.0
     result = subquad.attention(Q, K, V, tol=2e-2, rates=fast)
     assert dtypes_of(result) == {*OPERANDS, "float32"}
-    assert [x for x, _ in used] == [h.chosen.work.dtype for h in result.plan.heads
-                                    if h.chosen.work.dtype in OPERANDS]  # fmt: skip
+    assert [x for x, _ in used] == [
+        h.chosen.work.dtype for h in result.plan.heads if h.chosen.work.dtype in OPERANDS
+    ]
     assert all(name in str(result.plan) for name in OPERANDS)
     sound(result, Q, K, V, 2e-2)
 
@@ -244,10 +247,14 @@ def test_every_method_is_sound_beside_them(used, fast, method):
 
 def test_whatever_is_planned_is_sound(used, fast):
     @settings(deadline=None)
-    @given(seed=st.integers(0, 2**32 - 1), reach=st.sampled_from((1e-6, 0.1, 0.5, 1.0, 1.7)),
-           tol=st.sampled_from((0.3, 3e-2, 1e-2, 2e-3)), power=st.sampled_from((0, -30, 20)),
-           sizes=st.sampled_from(((1, 1), (1, 40), (33, 2), (90, 80))),
-           offset=st.sampled_from((0.0, 0.3, 2.0)))  # fmt: skip
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        reach=st.sampled_from((1e-6, 0.1, 0.5, 1.0, 1.7)),
+        tol=st.sampled_from((0.3, 3e-2, 1e-2, 2e-3)),
+        power=st.sampled_from((0, -30, 20)),
+        sizes=st.sampled_from(((1, 1), (1, 40), (33, 2), (90, 80))),
+        offset=st.sampled_from((0.0, 0.3, 2.0)),
+    )
     def check(seed, reach, tol, power, sizes, offset):
         rng = np.random.default_rng(seed)
         Q, K, V = drawn(16, *sizes, d_v=3, reach=reach, seed=seed)

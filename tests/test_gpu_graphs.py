@@ -45,13 +45,19 @@ def same(result, other):
     """Assert that two Results have the same bits, certificates included."""
     assert bool((result.output == other.output).all())
     pairs = [(result.certificate.row_bounds, other.certificate.row_bounds)]
-    pairs += [(a.value, b.value) for a, b in zip(result.certificate.terms, other.certificate.terms,
-                                                 strict=True)]  # fmt: skip
+    pairs += [
+        (a.value, b.value)
+        for a, b in zip(result.certificate.terms, other.certificate.terms, strict=True)
+    ]
     assert all(bool((a == b).all()) for a, b in pairs)
 
 
-SHAPES = [({}, 1e-2), ({}, 6e-2), ({"d": 16, "d_v": 128, "n": 700}, 6e-2),
-          ({"d": 128, "d_v": 1, "lead": (2, 2), "n": 513, "m": 700}, 1e-2)]  # fmt: skip
+SHAPES = [
+    ({}, 1e-2),
+    ({}, 6e-2),
+    ({"d": 16, "d_v": 128, "n": 700}, 6e-2),
+    ({"d": 128, "d_v": 1, "lead": (2, 2), "n": 513, "m": 700}, 1e-2),
+]
 
 
 @pytest.mark.parametrize(("shape", "tol"), SHAPES)

@@ -18,8 +18,10 @@ def problem(name, dtype="float64", n=20, m=50, d=4, d_v=3):
     """Return Q, K, V of the given leading dimensions and masks that differ from head to head."""
     rng = np.random.default_rng(len(name))
     q, k, v, mask = LEADS[name]
-    Q, K, V = (rng.standard_normal((*lead, *shape)).astype(dtype) for lead, shape in
-               ((q, (n, d)), (k, (m, d)), (v, (m, d_v))))  # fmt: skip
+    Q, K, V = (
+        rng.standard_normal((*lead, *shape)).astype(dtype)
+        for lead, shape in ((q, (n, d)), (k, (m, d)), (v, (m, d_v)))
+    )
     kept = rng.random((*mask, m)) < 0.6
     kept[..., 0], kept[..., m - 1] = True, False  # dropped everywhere: the last
     return Q / 2, K, V, kept
@@ -29,8 +31,10 @@ def dropped_everywhere(x, kept):
     """Return where the keys of x (..., m, columns) take part in no head that uses them."""
     used, lead = np.zeros(x.shape[:-1], bool), np.broadcast_shapes(x.shape[:-2], kept.shape[:-1])
     for index in np.ndindex(*lead):
-        own = tuple(0 if size == 1 else i for i, size in
-                    zip(index[len(index) - x.ndim + 2 :], x.shape[:-2], strict=True))  # fmt: skip
+        own = tuple(
+            0 if size == 1 else i
+            for i, size in zip(index[len(index) - x.ndim + 2 :], x.shape[:-2], strict=True)
+        )
         used[own] |= np.broadcast_to(kept, (*lead, kept.shape[-1]))[index]
     return ~used
 

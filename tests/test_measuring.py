@@ -35,9 +35,17 @@ def same(left, right):
     return left == right
 
 
-CASES = [(1, 1, "float32"), (5, 3, "float64"), (513, 64, "float32"), (513, 64, "float64"),
-         (700, 7, "float16"), (2049, 16, "float32"), (5000, 5, "float32"), (20_000, 9, "float32"),
-         (9000, 3, "float64")]  # fmt: skip
+CASES = [
+    (1, 1, "float32"),
+    (5, 3, "float64"),
+    (513, 64, "float32"),
+    (513, 64, "float64"),
+    (700, 7, "float16"),
+    (2049, 16, "float32"),
+    (5000, 5, "float32"),
+    (20_000, 9, "float32"),
+    (9000, 3, "float64"),
+]
 
 
 @pytest.mark.parametrize(("n", "d", "dtype"), CASES)
@@ -149,6 +157,7 @@ def bulk_centres(points):
 def test_heads_that_share_an_array_share_what_is_measured(monkeypatch):
     counts = {"Q": 0, "K": 0, "V": 0}
     for kind, find in dict(problem_measures()).items():
+
         def counted(xs, kind=kind, find=find):
             counts[kind] += len(xs)
             return find(xs)

@@ -24,17 +24,29 @@ MUTATIONS = [
     (rounding.exact_logit_error, "gamma(d, form.u)", "gamma(d / 2, form.u)", "rounding-logits"),
     (rounding.polynomial_sum_error, "return 2.0 *", "return 1.9 *", "rounding-polynomial"),
     (rounding.storage_error, "(u_out + ", "(0.99 * u_out + ", "rounding-storage"),
-    (rounding.conversion_error, "(20.0 + 4.0 * value_ratio)", "(2.0 + 0.4 * value_ratio)",
-     "rounding-storage"),
+    (
+        rounding.conversion_error,
+        "(20.0 + 4.0 * value_ratio)",
+        "(2.0 + 0.4 * value_ratio)",
+        "rounding-storage",
+    ),
     (ExpPolynomial.scaled, "factor = 1 - ", "factor = 1 + ", "scaled-ratio"),
     (enclosure.errors_at_extrema, "[-B, B, *roots]", "[B, *roots]", "enclosure-sound"),
     (enclosure.errors_at_extrema, "[-B, B, *roots]", "[-B, B]", "fitted-majorant"),
-    (enclosure._largest_error, "hi = error.abs_upper()", "hi = error.abs_upper() * 0.99",
-     "enclosure-sound"),
+    (
+        enclosure._largest_error,
+        "hi = error.abs_upper()",
+        "hi = error.abs_upper() * 0.99",
+        "enclosure-sound",
+    ),
     (degree._minimal_degree, "[1] <= eps", "[1] <= 3 * eps", "minimal-degree-table"),
-    (reference.levelled_error, "abs(signed) / total", "abs(signed) / total * 1.01",
-     "relative-error-size"),
-]  # fmt: skip
+    (
+        reference.levelled_error,
+        "abs(signed) / total",
+        "abs(signed) / total * 1.01",
+        "relative-error-size",
+    ),
+]
 
 
 def name(mutation):

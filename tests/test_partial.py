@@ -20,10 +20,14 @@ def partial(numerator, normaliser, shift, error=0.0, ratio=0.0, rounding=0.0, pe
     n = len(normaliser)
     column = lambda x: np.broadcast_to(np.asarray(x, dtype=float), n).copy()  # noqa: E731
     return Partial(
-        np.asarray(numerator, dtype=float).reshape(n, -1), column(normaliser),
+        np.asarray(numerator, dtype=float).reshape(n, -1),
+        column(normaliser),
         np.broadcast_to(np.asarray(shift, dtype=np.int64), n).copy(),
-        column(error), column(ratio), column(rounding), column(perturbation),
-    )  # fmt: skip
+        column(error),
+        column(ratio),
+        column(rounding),
+        column(perturbation),
+    )
 
 
 def same(a, b):
@@ -41,10 +45,14 @@ def partials(draw, dyadic=False, rows=3, reach=3000):
     small = st.floats(0.0, 1e-3)
     normaliser = draw(st.lists(weight, min_size=rows, max_size=rows))
     return partial(
-        [[draw(part) * w for _ in range(D_V)] for w in normaliser], normaliser,
+        [[draw(part) * w for _ in range(D_V)] for w in normaliser],
+        normaliser,
         draw(st.lists(st.integers(-reach, reach), min_size=rows, max_size=rows)),
-        draw(small), draw(small), draw(small), draw(small),
-    )  # fmt: skip
+        draw(small),
+        draw(small),
+        draw(small),
+        draw(small),
+    )
 
 
 @given(a=partials(), b=partials())
@@ -206,10 +214,16 @@ def test_finish_is_sound_on_weights_of_known_error(seed, eps, splits):
         w = true[:, keys] / (1.0 + own_eps * rng.choice([-1.0, 1.0], (n, int(keys.sum()))))
         error = np.abs(w - true[:, keys]).sum(axis=1) * (1.0 + 1e-14)
         shift = int(rng.integers(-5, 6))
-        merged = merged.merge(partial(
-            w @ values[keys] * 2.0**-shift, w.sum(axis=1) * 2.0**-shift, shift,
-            error * 2.0**-shift, own_eps * (1.0 + 1e-14), 1e-14 * w.sum(axis=1) * 2.0**-shift,
-        ))  # fmt: skip
+        merged = merged.merge(
+            partial(
+                w @ values[keys] * 2.0**-shift,
+                w.sum(axis=1) * 2.0**-shift,
+                shift,
+                error * 2.0**-shift,
+                own_eps * (1.0 + 1e-14),
+                1e-14 * w.sum(axis=1) * 2.0**-shift,
+            )
+        )
     output, terms = merged.finish()
     exact = true @ values / true.sum(axis=1, keepdims=True)
     bound = sum(t.value for t in terms)

@@ -25,9 +25,13 @@ def data(n=500, m=600, d=6, size=0.4, seed=0, lead=(), dtype=float):
 
 def table_rows(text):
     """Return the rows of a printed plan as (method, whole line)."""
-    return [(line.split()[0], line) for line in text.splitlines()
-            if line.split()[:1] and line.split()[0] in subquad.METHODS
-            and " would win from " not in line]  # fmt: skip
+    return [
+        (line.split()[0], line)
+        for line in text.splitlines()
+        if line.split()[:1]
+        and line.split()[0] in subquad.METHODS
+        and " would win from " not in line
+    ]
 
 
 def test_every_method_is_printed_with_parameters_bound_cost_and_reason(rates):
@@ -50,8 +54,15 @@ def test_every_method_is_printed_with_parameters_bound_cost_and_reason(rates):
         rows[head.options.index(head.chosen)][1]
     ]
     first = text.splitlines()[0]
-    for part in ("n 500", "m 600", "d 6", "d_v 3", "float64", "tol 1.0e-02",
-                 f"logit bound {head.stats.logit_bound:.3g}"):  # fmt: skip
+    for part in (
+        "n 500",
+        "m 600",
+        "d 6",
+        "d_v 3",
+        "float64",
+        "tol 1.0e-02",
+        f"logit bound {head.stats.logit_bound:.3g}",
+    ):
         assert part in first
     assert text.splitlines()[-1].startswith("rates (float32 / float64): exact 2.0e+11 / 1.0e+11")
 
@@ -154,9 +165,16 @@ def test_a_bound_without_data_covers_data_that_keep_to_it(rates):
     stats = subquad.plan(Q, K, V, tol=1e-2, rates=rates).heads[0].stats
     for name in ("exact", "polynomial"):
         bare = subquad.plan(
-            n=200, m=300, d=6, d_v=3, logit_bound=stats.logit_bound, dtype="float64",
-            tol=1e-2, method=name, rates=rates,
-        )  # fmt: skip
+            n=200,
+            m=300,
+            d=6,
+            d_v=3,
+            logit_bound=stats.logit_bound,
+            dtype="float64",
+            tol=1e-2,
+            method=name,
+            rates=rates,
+        )
         (proposal,) = bare.heads[0].options
         own = subquad.METHODS[name].certify(stats, proposal.parameters)
         if name == "polynomial":
@@ -168,8 +186,9 @@ def test_run_again_on_new_data(rates):
     Q, K, V = data(seed=1)
     other = 0.9 * Q, 0.9 * K, V[::-1]
     result = made.run(*other)
-    assert np.all(oracle.row_errors(result.output, *other, 6**-0.5)
-                  <= result.certificate.row_bounds)  # fmt: skip
+    assert np.all(
+        oracle.row_errors(result.output, *other, 6**-0.5) <= result.certificate.row_bounds
+    )
     assert result.certificate.bound <= 1e-2
     assert result.plan is made
 
@@ -177,8 +196,10 @@ def test_run_again_on_new_data(rates):
 def test_run_again_rechecks_the_bound(rates):
     made = subquad.plan(*data(), tol=1e-2, method="polynomial", rates=rates)
     Q, K, V = data()
-    words = (r"the plan's polynomial .*tol is 0\.01 "
-             r"\(logit bound 3\.6\d*, of the plan's data 1\.2\d*\): plan")
+    words = (
+        r"the plan's polynomial .*tol is 0\.01 "
+        r"\(logit bound 3\.6\d*, of the plan's data 1\.2\d*\): plan"
+    )
     with pytest.raises(subquad.ToleranceError, match=words):
         made.run(3.0 * Q, K, V)
 
@@ -193,8 +214,9 @@ def test_run_again_rechecks_the_split(rates):
         result = made.run(Q, K, V)
     except subquad.ToleranceError:
         return
-    assert np.all(oracle.row_errors(result.output, Q, K, V, 6**-0.5)
-                  <= result.certificate.row_bounds)  # fmt: skip
+    assert np.all(
+        oracle.row_errors(result.output, Q, K, V, 6**-0.5) <= result.certificate.row_bounds
+    )
     assert result.certificate.bound <= 1e-2
 
 
@@ -255,8 +277,9 @@ def test_nothing_certifies(rates):
     assert all(isinstance(o, Refusal) for o in head.options)
     assert head.crossover == ""
     assert "chosen" not in str(made)
-    best, name = min((o.best_bound, o.method.name) for o in head.options
-                     if o.best_bound is not None)  # fmt: skip
+    best, name = min(
+        (o.best_bound, o.method.name) for o in head.options if o.best_bound is not None
+    )
     with pytest.raises(subquad.ToleranceError) as caught:
         subquad.attention(Q, K, V, **options)
     text = str(caught.value)
@@ -299,9 +322,11 @@ FITTED_BARRED = "fitted: may send rows to `exact`, which allow_exact=False exclu
 def test_fitted_without_the_exact_method_says_why_not(rates):
     """Its bound is predicted: no best bound is claimed, and no other tolerance asked for."""
     options = {"tol": 0.1, "method": "fitted", "allow_exact": False, "rates": rates}
-    text = ("no allowed method proves tol=0.1 (asked for method='fitted'). "
-            f"{FITTED_BARRED}. "
-            'allow_exact=True allows fitted, and with method="auto" the exact method.')  # fmt: skip
+    text = (
+        "no allowed method proves tol=0.1 (asked for method='fitted'). "
+        f"{FITTED_BARRED}. "
+        'allow_exact=True allows fitted, and with method="auto" the exact method.'
+    )
     with pytest.raises(subquad.ToleranceError, match=f"^{re.escape(text)}$"):
         subquad.attention(*data(), **options)
     made = subquad.plan(*data(), **options)
@@ -323,12 +348,13 @@ def test_auto_without_the_exact_method_where_only_fitted_would_do(rates, monkeyp
     polynomial, fitted, anisotropic = head.options
     assert head.chosen is None and all(isinstance(o, Refusal) for o in head.options)
     assert fitted.best_bound is None and polynomial.best_bound > 1e-5
-    text = (f"no allowed method proves tol=1e-05 (asked for method='auto'). polynomial: "
-            f"{polynomial.reason}; {FITTED_BARRED}; anisotropic: {anisotropic.reason}. Best bound "
-            f"reached: {polynomial.best_bound:.3e} by polynomial; `tol` would have to be at least "
-            'that. allow_exact=True allows fitted, and with method="auto" the exact method; a '
-            f"smaller logit bound (now {head.stats.logit_bound:.3g}) would let a polynomial do."
-            )  # fmt: skip
+    text = (
+        f"no allowed method proves tol=1e-05 (asked for method='auto'). polynomial: "
+        f"{polynomial.reason}; {FITTED_BARRED}; anisotropic: {anisotropic.reason}. Best bound "
+        f"reached: {polynomial.best_bound:.3e} by polynomial; `tol` would have to be at least "
+        'that. allow_exact=True allows fitted, and with method="auto" the exact method; a '
+        f"smaller logit bound (now {head.stats.logit_bound:.3g}) would let a polynomial do."
+    )
     with pytest.raises(subquad.ToleranceError, match=f"^{re.escape(text)}$"):
         subquad.attention(*arrays, **options)
 

@@ -21,13 +21,16 @@ def cloud(norm: float, n: int = 200, d: int = 8, seed: int = 0):
 
 
 METHODS = {
-    "auto": "auto", "polynomial": "polynomial", "norm": subquad.SupportBasis(criterion="norm"),
+    "auto": "auto",
+    "polynomial": "polynomial",
+    "norm": subquad.SupportBasis(criterion="norm"),
     "norm at 3": subquad.SupportBasis(criterion="norm", threshold=3.0),
     "entry at 1": subquad.SupportBasis(criterion="entry", threshold=1.0),
     "several": subquad.MultiThreshold(),
     "several by entry": subquad.MultiThreshold(criterion="entry"),
-    "fitted": "fitted", "anisotropic": "anisotropic",
-}  # fmt: skip
+    "fitted": "fitted",
+    "anisotropic": "anisotropic",
+}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -54,8 +57,9 @@ def test_no_key_is_left_out_of_every_bucket(factor):
         rng = np.random.default_rng(seed)
         Q, K, V = (rng.standard_normal((rows, 1)) for rows in (5, 50, 50))
         Q = np.round(2.0 * Q - 2.0) / 2.0
-        made = subquad.plan(Q, K, V, tol=1e-3, scale=0.06, method=subquad.MultiThreshold(),
-                            rates=subquad.TYPICAL)  # fmt: skip
+        made = subquad.plan(
+            Q, K, V, tol=1e-3, scale=0.06, method=subquad.MultiThreshold(), rates=subquad.TYPICAL
+        )
         try:
             result = made.run(factor * Q, K, V)
         except subquad.ToleranceError:
@@ -125,9 +129,7 @@ def test_a_plan_takes_its_rows_in_another_order(dtype):
     refused = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        Q, K, V = (
-            0.4 * rng.standard_normal((rows, 6)).astype(dtype) for rows in (200, 240, 240)
-        )
+        Q, K, V = (0.4 * rng.standard_normal((rows, 6)).astype(dtype) for rows in (200, 240, 240))
         made = subquad.plan(Q, K, V, tol=1e-2, method="polynomial", rates=subquad.TYPICAL)
         order = rng.permutation(240)
         result = made.run(Q, K[order], V[order])
@@ -143,9 +145,11 @@ def test_a_plan_takes_its_rows_in_another_order(dtype):
 def test_many_buckets_take_no_longer_than_there_are_places():
     Q, K, V = cloud(1.0)
     most, all_ = (
-        subquad.plan(Q, K, V, tol=1e-2, method=subquad.MultiThreshold(buckets=count),
-                     rates=subquad.TYPICAL) for count in (64, 10**9)
-    )  # fmt: skip
+        subquad.plan(
+            Q, K, V, tol=1e-2, method=subquad.MultiThreshold(buckets=count), rates=subquad.TYPICAL
+        )
+        for count in (64, 10**9)
+    )
     assert most.heads[0].chosen.parameters == all_.heads[0].chosen.parameters
 
 

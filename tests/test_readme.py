@@ -37,8 +37,14 @@ def test_the_code_runs_and_certifies(capsys):
 def test_the_speed_table_is_the_committed_record():
     record = json.loads((ROOT / "experiments/results/bench.json").read_text())
     ways = record["rows"][0]["ways"]
-    for name in ("ours, clean", "ours, clean, fast", "ours, outliers", "ours, outliers, fast",
-                 "SDPA", "NumPy softmax"):  # fmt: skip
+    for name in (
+        "ours, clean",
+        "ours, clean, fast",
+        "ours, outliers",
+        "ours, outliers, fast",
+        "SDPA",
+        "NumPy softmax",
+    ):
         seconds = ways[name]["seconds"]
         assert f"| {seconds:.2f} s | {ways['SDPA']['seconds'] / seconds:.1f} |" in TEXT
     share = record["derived"]["share_of_the_floor"]["ours, clean, fast"]
@@ -57,8 +63,10 @@ def test_the_slopes_are_those_of_the_committed_record():
 
 
 def test_the_gpu_tables_are_the_committed_records():
-    one, many = (json.loads((ROOT / f"experiments/results/{name}.json").read_text())
-                 for name in ("gpu", "many_gpus"))  # fmt: skip
+    one, many = (
+        json.loads((ROOT / f"experiments/results/{name}.json").read_text())
+        for name in ("gpu", "many_gpus")
+    )
     for row in one["rows"]:
         for peer, ratio in row["ratios"].items():
             time = 1e6 * row["seconds"]["graph"]

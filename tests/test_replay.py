@@ -241,8 +241,13 @@ def test_classes_cover_what_was_found(replays, fast, mean):
         assert ratio > 2.0 ** ((power - 1.0) / 4.0)
         assert step / 32.0 >= offset > (step - 1.0) / 32.0
         assert offset > mean / 0.7 if mean < 0.7 else offset == 1.0  # NaN too
-    for low, high, norm in (([np.nan], [1.0], 0.7), ([-np.inf], [1.0], 0.7), ([0.0], [2e30], 0.7),
-                            ([-1e-31], [1e-31], 0.7), ([0.0], [1.0], 1.7)):  # fmt: skip
+    for low, high, norm in (
+        ([np.nan], [1.0], 0.7),
+        ([-np.inf], [1.0], 0.7),
+        ([0.0], [2e30], 0.7),
+        ([-1e-31], [1e-31], 0.7),
+        ([0.0], [1.0], 1.7),
+    ):
         own = stand_in_replay.classed(norm, mean, np.array(low), np.array(high), limits)[0]
         assert own == (0.0, 0.0, 0.0)
 

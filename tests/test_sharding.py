@@ -88,16 +88,18 @@ def test_every_method_over_every_layout(method, dtype, shares, rates):
     error = oracle.row_errors(result.output, Q, K, V, Q.shape[1] ** -0.5)
     assert np.all(error <= result.certificate.row_bounds)
     assert result.certificate.bound <= result.plan.heads[0].chosen.bound
-    np.testing.assert_allclose(result.certificate.row_bounds, plain.certificate.row_bounds,
-                               rtol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        result.certificate.row_bounds, plain.certificate.row_bounds, rtol=1e-5
+    )
     assert same(result, plain) or len(shares) > 1
     assert same(result, result.plan.run(Q, K, V))
 
 
 def test_the_large_rows_and_keys_are_those_of_all_shards(rates):
     Q, K, V = data()
-    result = subquad.attention(Q, K, V, tol=1e-2, method="support_basis",
-                               devices=["cpu"] * 3, rates=rates)  # fmt: skip
+    result = subquad.attention(
+        Q, K, V, tol=1e-2, method="support_basis", devices=["cpu"] * 3, rates=rates
+    )
     parameters = result.plan.heads[0].chosen.parameters
     assert parameters.large_queries >= 2 and parameters.large_keys >= 3
     assert parameters.small.degree >= 2
@@ -108,8 +110,9 @@ def test_a_shard_that_is_left_out_is_seen(rates, monkeypatch):
     monkeypatch.setattr(CpuFleet, "added", lambda self, stack: stack[0] + stack[1])
     for method, make in (("polynomial", gentle), ("support_basis", data)):
         Q, K, V = make()
-        result = subquad.attention(Q, K, V, tol=1e-2, method=method, devices=["cpu"] * 3,
-                                   rates=rates)  # fmt: skip
+        result = subquad.attention(
+            Q, K, V, tol=1e-2, method=method, devices=["cpu"] * 3, rates=rates
+        )
         error = oracle.row_errors(result.output, Q, K, V, Q.shape[1] ** -0.5)
         assert np.mean(error > result.certificate.row_bounds) > 0.5
 
@@ -157,8 +160,9 @@ def test_processes_make_what_one_process_makes(ranks, rates):
     cuts = [[len(x) for x in np.array_split(whole, ranks)] for whole in gentle()]
     results = in_processes(ranks, by_every_method)
     for method in METHODS:
-        whole = subquad.attention(*gentle(), tol=2e-2, method=method, rates=rates,
-                                  devices=CutLike(cuts))  # fmt: skip
+        whole = subquad.attention(
+            *gentle(), tol=2e-2, method=method, rates=rates, devices=CutLike(cuts)
+        )
         outputs, bounds, plans = zip(*(found[method] for found, _ in results), strict=True)
         assert np.array_equal(np.concatenate(outputs), whole.output)
         assert np.array_equal(np.concatenate(bounds), whole.certificate.row_bounds)
@@ -239,14 +243,22 @@ def partial(rng, n, spread):
     numerator = normaliser[:, None] * rng.uniform(-1.0, 1.0, (n, 3))
     shift = rng.integers(-spread, spread + 1, n)
     error, rounding = 1e-3 * normaliser, 1e-6 * normaliser
-    return Partial(numerator, normaliser, shift, error, rng.uniform(0.0, 0.1, n), rounding,
-                   rng.uniform(0.0, 1e-3, n))  # fmt: skip
+    return Partial(
+        numerator,
+        normaliser,
+        shift,
+        error,
+        rng.uniform(0.0, 0.1, n),
+        rounding,
+        rng.uniform(0.0, 1e-3, n),
+    )
 
 
 def exactly(values, shifts):
-    return [sum(Fraction(float(v)) * Fraction(2) ** int(s) for v, s in zip(column, powers,
-            strict=True)) for column, powers in zip(zip(*values, strict=True),
-            zip(*shifts, strict=True), strict=True)]  # fmt: skip
+    return [
+        sum(Fraction(float(v)) * Fraction(2) ** int(s) for v, s in zip(column, powers, strict=True))
+        for column, powers in zip(zip(*values, strict=True), zip(*shifts, strict=True), strict=True)
+    ]
 
 
 @pytest.mark.parametrize(("ranks", "spread"), [(2, 3), (3, 60), (9, 400)])
@@ -258,14 +270,17 @@ def test_partials_of_shards_are_added_within_what_is_booked(ranks, spread):
     shifts = [p.log_shift for p in parts]
     assert np.array_equal(found.log_shift, np.max(shifts, axis=0))
     unit = [Fraction(2) ** int(s) for s in found.log_shift]
-    booked = [exactly([getattr(p, name) for p in parts], shifts)
-              for name in ("error", "rounding", "normaliser")]  # fmt: skip
+    booked = [
+        exactly([getattr(p, name) for p in parts], shifts)
+        for name in ("error", "rounding", "normaliser")
+    ]
     columns = [exactly([p.numerator[:, c] for p in parts], shifts) for c in range(3)]
     for i in range(20):
         own = Fraction(float(found.rounding[i])) * unit[i] - booked[1][i]
         away = abs(Fraction(float(found.normaliser[i])) * unit[i] - booked[2][i])
-        away += max(abs(Fraction(float(found.numerator[i, c])) * unit[i] - columns[c][i])
-                    for c in range(3))  # fmt: skip
+        away += max(
+            abs(Fraction(float(found.numerator[i, c])) * unit[i] - columns[c][i]) for c in range(3)
+        )
         assert away <= own
         assert own <= 4 * Fraction(1, 2**53) * booked[2][i] + booked[1][i] / 2**40
         assert Fraction(float(found.error[i])) * unit[i] >= booked[0][i]

@@ -33,8 +33,9 @@ def test_norms_bound_every_row(n, shift):
         away = np.linalg.norm(x.astype(float) * rows.side.pre - rows.side.centre, axis=1)
         assert np.all(rows.norms >= away * (1.0 - 2.0**-50))
         assert rows.largest == rows.norms.max()
-        assert np.all(np.float32(rows.side.centre / rows.side.pre) * rows.side.pre
-                      == rows.side.centre)  # fmt: skip
+        assert np.all(
+            np.float32(rows.side.centre / rows.side.pre) * rows.side.pre == rows.side.centre
+        )
 
 
 def test_a_centre_is_taken_where_it_is_worth_it():
@@ -132,7 +133,8 @@ def test_entries_bound_norms(d, dtype):
     Q, K = cloud(3000, d, dtype=dtype), cloud(3000, d, seed=1, dtype=dtype)
     rows = next(Problem(Q, K, K).heads()).rows
     for norms, entries in (
-        (rows.query_norms, rows.query_entries), (rows.key_norms, rows.key_entries)
-    ):  # fmt: skip
+        (rows.query_norms, rows.query_entries),
+        (rows.key_norms, rows.key_entries),
+    ):
         assert np.all(np.sqrt(d) * entries >= norms)
         assert np.all(entries <= norms * (1.0 + 2.0**-49))

@@ -40,9 +40,15 @@ def attend(data, rates, **options):
     before = [x.copy() for x in data[:3]]
     try:
         return subquad.attention(
-            data.Q, data.K, data.V, tol=data.tol, scale=data.scale, key_mask=data.key_mask,
-            rates=rates, **options,
-        )  # fmt: skip
+            data.Q,
+            data.K,
+            data.V,
+            tol=data.tol,
+            scale=data.scale,
+            key_mask=data.key_mask,
+            rates=rates,
+            **options,
+        )
     except subquad.ToleranceError as error:
         return error
     finally:
@@ -73,9 +79,15 @@ def assert_sound(data, result, a_priori=True):
 def affordable(data, rates, method) -> bool:
     """Return whether the method, taken at its word, runs in under a second: r may be huge."""
     made = subquad.plan(
-        data.Q, data.K, data.V, tol=data.tol, scale=data.scale, key_mask=data.key_mask,
-        rates=rates, method=method,
-    )  # fmt: skip
+        data.Q,
+        data.K,
+        data.V,
+        tol=data.tol,
+        scale=data.scale,
+        key_mask=data.key_mask,
+        rates=rates,
+        method=method,
+    )
     return all(h.chosen is None or h.seconds(h.chosen) < 0.3 for h in made.heads)
 
 
@@ -120,8 +132,15 @@ def anisotropic_cannot(data) -> bool:
 
 
 def _some_set_can(stats, tol) -> bool:
-    tried = [ANISOTROPIC.parameters(stats, r, dtype) for dtype in COMPUTE
-             for r in (1, 8, 64, 256, AT_LEAST)] if stats.rotation else []  # fmt: skip
+    tried = (
+        [
+            ANISOTROPIC.parameters(stats, r, dtype)
+            for dtype in COMPUTE
+            for r in (1, 8, 64, 256, AT_LEAST)
+        ]
+        if stats.rotation
+        else []
+    )
     return any(sum(float(t.value) for t in ANISOTROPIC.certify(stats, p)) <= tol for p in tried)
 
 
@@ -168,9 +187,10 @@ def test_auto_is_sound(rates):
 def test_every_method_by_name_is_sound(method, rates):
     """Nothing falls back on `exact`; a method refuses only what it cannot prove."""
     own = {
-        "polynomial": polynomial_cannot, "anisotropic": anisotropic_cannot,
+        "polynomial": polynomial_cannot,
+        "anisotropic": anisotropic_cannot,
         "fitted": fitted_cannot,
-    }  # fmt: skip
+    }
     may_refuse = own.get(method, exact_cannot)
     allow_exact = method in ("exact", "fitted")  # the latter's rows go exact by announcement
     check_all_drawn(rates, may_refuse, method=method, allow_exact=allow_exact)
@@ -237,17 +257,20 @@ def test_every_degree_has_its_own_true_certificate(recipe, degree, dtype):
 
 @settings(max_examples=settings().max_examples // 2)
 @given(
-    recipe=recipes(leads=(0,)), degree=st.integers(1, 4), dtype=st.sampled_from(COMPUTE),
+    recipe=recipes(leads=(0,)),
+    degree=st.integers(1, 4),
+    dtype=st.sampled_from(COMPUTE),
     criterion=st.sampled_from(("norm", "entry")),
     shares=st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0)),
-)  # fmt: skip
+)
 def test_every_split_has_its_own_true_certificate(recipe, degree, dtype, criterion, shares):
     """Thresholds anywhere in the data, not where the cost model would put them."""
     head = single_head(recipe)
     rows, d = head.rows, head.stats.d
     sides = {
-        "norm": (rows.query_norms, rows.key_norms), "entry": (rows.query_entries, rows.key_entries)
-    }[criterion]  # fmt: skip
+        "norm": (rows.query_norms, rows.key_norms),
+        "entry": (rows.query_entries, rows.key_entries),
+    }[criterion]
     t_q, t_k = (
         float(np.quantile(x, s, method="lower")) for x, s in zip(sides, shares, strict=True)
     )

@@ -332,8 +332,10 @@ SCALES = [3, -20, 300, -400, 500, -560, 660, 1016, -1000]
 
 
 def rescaled(estimate, exponent):
-    return [math.inf if math.isinf(x) else x for x in
-            (ldexp(end, exponent) for end in dataclasses.astuple(estimate))]  # fmt: skip
+    return [
+        math.inf if math.isinf(x) else x
+        for x in (ldexp(end, exponent) for end in dataclasses.astuple(estimate))
+    ]
 
 
 def drawn_away_from_the_ends(seed):
@@ -397,9 +399,11 @@ def test_extreme_sizes_in_words_and_json(size):
     square = record["matrices"][0]["variance"]["value"]
     assert square == ("inf" if size > 1 else 0.0 if size < 1e-165 else pytest.approx(size**2, 0.3))
     assert float(square) == found.of("Q").variance.value
-    assert set(record["matrices"][0]) == {
-        f.name for f in dataclasses.fields(MatrixStatistics)
-    } - {"row_max", "unit", "unit_square"}  # fmt: skip
+    assert set(record["matrices"][0]) == {f.name for f in dataclasses.fields(MatrixStatistics)} - {
+        "row_max",
+        "unit",
+        "unit_square",
+    }
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e200])
@@ -421,8 +425,10 @@ def test_a_column_of_another_size_is_tested_too():
 def test_statistics_are_compared_by_identity():
     first, again = (entry_statistics(*three(), resamples=5) for _ in range(2))
     for one_, other in (
-        (first, again), (first.of("Q"), again.of("Q")), (first.of("Q").tail, again.of("Q").tail)
-    ):  # fmt: skip
+        (first, again),
+        (first.of("Q"), again.of("Q")),
+        (first.of("Q").tail, again.of("Q").tail),
+    ):
         assert one_ == one_ and one_ != other
         assert len({one_, other}) == 2
     assert first.of("Q").psi_2 == again.of("Q").psi_2  # numbers alone: by value
@@ -504,11 +510,7 @@ def test_cost():
             ValueError,
             "`Q` has 1 dimension(s); it needs at least two, (..., n, d).",
         ),
-        (
-            {"Q": np.ones((0, 4))},
-            ValueError,
-            "`Q` has no rows (n = 0); pass at least one query.",
-        ),
+        ({"Q": np.ones((0, 4))}, ValueError, "`Q` has no rows (n = 0); pass at least one query."),
         (
             {"Q": np.ones((0, 60, 4))},
             ValueError,
@@ -549,22 +551,10 @@ def test_cost():
         ({"level": "a"}, TypeError, "`level` is 'a' of type str; pass a real number."),
         ({"alpha": 0.0}, ValueError, "`alpha` is 0.0; a number in (0, 1) is needed"),
         ({"alpha": 1j}, TypeError, "`alpha` is 1j of type complex; pass a real number."),
-        (
-            {"resamples": 0},
-            ValueError,
-            "`resamples` is 0; a size is at least 1 and at most 2**53.",
-        ),
+        ({"resamples": 0}, ValueError, "`resamples` is 0; a size is at least 1 and at most 2**53."),
         ({"scale": True}, TypeError, "`scale` is True of type bool; pass a real number."),
-        (
-            {"resamples": 1},
-            ValueError,
-            "`resamples` is 1; an interval needs at least 2",
-        ),
-        (
-            {"resamples": 1.5},
-            TypeError,
-            "`resamples` is 1.5 of type float; a size is an integer.",
-        ),
+        ({"resamples": 1}, ValueError, "`resamples` is 1; an interval needs at least 2"),
+        ({"resamples": 1.5}, TypeError, "`resamples` is 1.5 of type float; a size is an integer."),
         ({"seed": -1}, ValueError, "`seed` is -1; it must not be negative."),
         ({"seed": 0.5}, TypeError, "`seed` is 0.5 of type float; pass None or an integer."),
     ],
@@ -581,9 +571,12 @@ def test_numbers_of_numpy_are_taken_as_they_are():
     """No argument is refused, or moves a figure, for being NumPy's."""
     plain = {"scale": 0.25, "level": 0.5, "alpha": 0.125, "resamples": 7, "seed": 3}
     theirs = {
-        "scale": np.float32(0.25), "level": np.float64(0.5), "alpha": np.float16(0.125),
-        "resamples": np.int64(7), "seed": np.uint8(3),
-    }  # fmt: skip
+        "scale": np.float32(0.25),
+        "level": np.float64(0.5),
+        "alpha": np.float16(0.125),
+        "resamples": np.int64(7),
+        "seed": np.uint8(3),
+    }
     first, again = (entry_statistics(*three(), **x).to_json() for x in (plain, theirs))
     assert first == again
 

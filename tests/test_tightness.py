@@ -31,11 +31,17 @@ def _exact(q: float, K: np.ndarray, V: np.ndarray) -> float:
 
 
 # At reach 2 a twentieth of the worst keys lie so far from the others that they go exact.
-@pytest.mark.parametrize(("method", "reach", "tol"), [
-    *((method, reach, tol) for method in ("polynomial", "support_basis")
-      for reach, tol in ((0.5, 1e-2), (0.5, 1e-4), (0.4, 1e-3), (1.0, 1e-3))),
-    ("polynomial", 2.0, 5e-3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "reach", "tol"),
+    [
+        *(
+            (method, reach, tol)
+            for method in ("polynomial", "support_basis")
+            for reach, tol in ((0.5, 1e-2), (0.5, 1e-4), (0.4, 1e-3), (1.0, 1e-3))
+        ),
+        ("polynomial", 2.0, 5e-3),
+    ],
+)
 def test_truncation_is_attained(method: str, reach: float, tol: float):
     Q = np.array([[1.0], [-1.0]])
     spread = np.linspace(-reach, reach, 101)[:, None]

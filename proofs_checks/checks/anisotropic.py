@@ -57,16 +57,20 @@ def _box_taylor(dropped: int, bound: Callable[[Box, MonomialSet], float]) -> Fin
             with precision(200):
                 left = abs(ball(sum(point, Fraction(0))).exp() - ball(_sum(exponents, point)))
                 if not left <= ball(value):
-                    return refuted(f"b = {box}, {kept.r} monomials, x_i y_i = "
-                                   f"{[float(z) for z in point]}: off by {float_below(left):.9g}, "
-                                   f"bound {value:.9g}")  # fmt: skip
+                    return refuted(
+                        f"b = {box}, {kept.r} monomials, x_i y_i = "
+                        f"{[float(z) for z in point]}: off by {float_below(left):.9g}, "
+                        f"bound {value:.9g}"
+                    )
                 if corner == 0 and value > 0.0:
                     nearest = max(nearest, abs(1.0 - float_below(left) / value))
                     if nearest > 1e-9:
                         return refuted(f"b = {box}: {value!r} is not attained")
             count += 1
-    return holds(f"{count} points, {len(BOXES)} boxes, in balls; attained at the corners to "
-                 f"within {nearest:.1e}")  # fmt: skip
+    return holds(
+        f"{count} points, {len(BOXES)} boxes, in balls; attained at the corners to "
+        f"within {nearest:.1e}"
+    )
 
 
 DERIVED: tuple[Claim, ...] = (

@@ -59,8 +59,10 @@ def _nonnegative(m: flint.arb_poly, p: flint.arb_poly, sign: int, B: float) -> i
         middle = ((left + right) / 2).mid()
         lowest, at = _lowest(m, p, sign, middle, (right - left) / 2)
         if at < 0:
-            return refuted(f"degree {p.degree()}, B = {B:g}, x = {float(middle):.6g}: the majorant "
-                           f"falls short by {float(-at):.3g}")  # fmt: skip
+            return refuted(
+                f"degree {p.degree()}, B = {B:g}, x = {float(middle):.6g}: the majorant "
+                f"falls short by {float(-at):.3g}"
+            )
         if lowest >= 0:
             continue
         if done > CELLS:
@@ -107,12 +109,17 @@ def row_sums(factor: float) -> Finding:
                 x = [ball(float(v)) for v in row]
                 true = sum((abs(v.exp() - p(v)) for v in x), flint.arb(0))
                 bound = sum(
-                    (ball(float(c)) * sum((v**k for v in x), flint.arb(0))
-                     for k, c in enumerate(pair.majorant)), flint.arb(0),
-                ) * ball(factor)  # fmt: skip
+                    (
+                        ball(float(c)) * sum((v**k for v in x), flint.arb(0))
+                        for k, c in enumerate(pair.majorant)
+                    ),
+                    flint.arb(0),
+                ) * ball(factor)
                 if not true <= bound:
-                    return refuted(f"degree {degree}, B = {B:g}: a row errs by {float(true):.4g}, "
-                                   f"bound {float(bound):.4g}")  # fmt: skip
+                    return refuted(
+                        f"degree {degree}, B = {B:g}: a row errs by {float(true):.4g}, "
+                        f"bound {float(bound):.4g}"
+                    )
                 rows, nearest = rows + 1, max(nearest, float(true / bound))
     return holds(f"{rows} rows, the nearest at {nearest:.3f} of its bound")
 

@@ -33,11 +33,15 @@ def product_mgf() -> Finding:
     x = sympy.symbols("x", positive=True)
     best = (sympy.sqrt(1 + 4 * x**2) - 1) / (2 * x)
     slope = sympy.diff(lam * x + sympy.log(1 - lam**2) / 2, lam).subs(lam, best)
-    return proved({
-        "E exp(t g) = exp(t^2/2), for t = lambda k and back": zero(linear - sympy.exp(t**2 / 2)),
-        "E exp(lambda^2 g^2/2) = (1 - lambda^2)^(-1/2)": zero(square - 1 / sympy.sqrt(gap)),
-        "lambda x + log(1-lambda^2)/2 is stationary at (sqrt(1+4x^2)-1)/(2x)": zero(slope),
-    })  # fmt: skip
+    return proved(
+        {
+            "E exp(t g) = exp(t^2/2), for t = lambda k and back": zero(
+                linear - sympy.exp(t**2 / 2)
+            ),
+            "E exp(lambda^2 g^2/2) = (1 - lambda^2)^(-1/2)": zero(square - 1 / sympy.sqrt(gap)),
+            "lambda x + log(1-lambda^2)/2 is stationary at (sqrt(1+4x^2)-1)/(2x)": zero(slope),
+        }
+    )
 
 
 def _rate(x: flint.arb) -> flint.arb:
@@ -55,8 +59,10 @@ def _independent_tail(dimension: int) -> Finding:
         exponent = 2 - dimension * _rate(ball(Fraction(3, 2)))
         shown = f"d >= {dimension} ln n: the exponent of n is {float(exponent):.4f}"
         if not exponent <= -ball(Fraction(85, 100)):
-            return refuted(f"{shown}, -0.85 is needed; at n = 4096 the bound is "
-                           f"{float(2 * ball(4096) ** exponent):.3g}")  # fmt: skip
+            return refuted(
+                f"{shown}, -0.85 is needed; at n = 4096 the bound is "
+                f"{float(2 * ball(4096) ** exponent):.3g}"
+            )
     return both(product_mgf(), holds(shown))
 
 
@@ -71,11 +77,15 @@ def _independent_logits(limit: float) -> Finding:
             draws += 1
             if largest > limit:
                 by_entries = float(np.max(np.abs(Q)) * np.max(np.abs(K)))
-                return refuted(f"n = {n}, d = {d}: max |q.k|/d = {largest:.3f} > {limit:g} (by "
-                               f"entries {by_entries:.1f})")  # fmt: skip
+                return refuted(
+                    f"n = {n}, d = {d}: max |q.k|/d = {largest:.3f} > {limit:g} (by "
+                    f"entries {by_entries:.1f})"
+                )
     share = surely_below(draws, 0.999)
-    return holds(f"largest {largest:.3f} in {draws} draws; with confidence 0.999 at least "
-                 f"{share:.3f} of the draws stay below {limit:g}")  # fmt: skip
+    return holds(
+        f"largest {largest:.3f} in {draws} draws; with confidence 0.999 at least "
+        f"{share:.3f} of the draws stay below {limit:g}"
+    )
 
 
 DERIVED: tuple[Claim, ...] = (

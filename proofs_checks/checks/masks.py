@@ -17,8 +17,14 @@ from proofs_checks.proving import both, proved, zero
 from subquad.exp_poly.balls import ball, precision
 
 N, D, SIGMA = 4096, 64, Fraction(1, 10)
-FRACTIONS = {"0.15": ".9999", "0.20": ".949", "0.25": ".551", "0.30": ".159", "0.35": ".029",
-             "0.40": ".004"}  # fmt: skip
+FRACTIONS = {
+    "0.15": ".9999",
+    "0.20": ".949",
+    "0.25": ".551",
+    "0.30": ".159",
+    "0.35": ".029",
+    "0.40": ".004",
+}
 
 
 def _row_share(threshold: Fraction) -> flint.arb:
@@ -59,19 +65,22 @@ def _union(factor: int) -> Finding:
     bound = sympy.exp(-(t**2) / 2)
     slope = sympy.diff(bound - tail, t)
     d = sympy.symbols("d", integer=True, positive=True)
-    steps = proved({
-        "bound - tail has slope (sqrt(2/pi) - t) exp(-t^2/2): rises, then falls to 0, from 0":
-            zero(slope - (sympy.sqrt(2 / sympy.pi) - t) * sympy.exp(-(t**2) / 2)),
-        "1 - (1-p)^d <= d p: equal at 0, slope of the gap d(1 - (1-p)^d/(1-p)) >= 0":
-            zero(sympy.diff(d * p - 1 + (1 - p) ** d, p) - d * (1 - (1 - p) ** d / (1 - p))),
-    })  # fmt: skip
+    steps = proved(
+        {
+            "bound - tail has slope (sqrt(2/pi) - t) exp(-t^2/2): from 0 up, then down to 0": zero(
+                slope - (sympy.sqrt(2 / sympy.pi) - t) * sympy.exp(-(t**2) / 2)
+            ),
+            "1 - (1-p)^d <= d p: equal at 0, slope of the gap d(1 - (1-p)^d/(1-p)) >= 0": zero(
+                sympy.diff(d * p - 1 + (1 - p) ** d, p) - d * (1 - (1 - p) ** d / (1 - p))
+            ),
+        }
+    )
     with precision(128):
         for threshold in (Fraction(k, 40) for k in range(41)):
             share = _row_share(threshold)
             allowed = factor * (-(ball(threshold / SIGMA) ** 2) / 2).exp()
             if not share <= allowed:
-                return refuted(f"T = {threshold}: share {float(share):.4g} > "
-                               f"{float(allowed):.4g}")  # fmt: skip
+                return refuted(f"T = {threshold}: share {float(share):.4g} > {float(allowed):.4g}")
     return steps
 
 
@@ -93,8 +102,10 @@ def _expected_work(of: Callable[[float, float], float]) -> Finding:
         reach = float(stats.t.ppf(0.99995, draws - 1) * np.std(work, ddof=1) / np.sqrt(draws))
         expected = of(share, n)
         if abs(mean - expected) > reach:
-            return refuted(f"T = {threshold}: drawn {mean:.0f} +- {reach:.0f}, expected "
-                           f"{expected:.0f} pairs of {n * n}")  # fmt: skip
+            return refuted(
+                f"T = {threshold}: drawn {mean:.0f} +- {reach:.0f}, expected "
+                f"{expected:.0f} pairs of {n * n}"
+            )
         shown.append(f"T = {threshold}: {mean:.0f} +- {reach:.0f}, expected {expected:.0f}")
     return holds(f"{'; '.join(shown)} of {n * n} pairs, confidence 0.9999 each")
 
@@ -111,7 +122,7 @@ LITERATURE: tuple[Claim, ...] = (
         twin=Twin(".545 of the rows at T = .25", partial(_masks, FRACTIONS | {"0.25": ".545"})),
         depends=("clopper-pearson",),
     ),
-)  # fmt: skip
+)
 
 DERIVED: tuple[Claim, ...] = (
     Claim(
@@ -131,8 +142,9 @@ DERIVED: tuple[Claim, ...] = (
         provenance="derived",
         evidence="statistical",
         check=partial(_expected_work, lambda p, n: n * n * (p + (1 - p) * p)),
-        twin=Twin("the expected large rows alone, n E|R|",
-                  partial(_expected_work, lambda p, n: n * n * p)),
+        twin=Twin(
+            "the expected large rows alone, n E|R|", partial(_expected_work, lambda p, n: n * n * p)
+        ),
         depends=("sb-mask-fractions", "support-work"),
     ),
-)  # fmt: skip
+)

@@ -25,14 +25,19 @@ def jensen_proof() -> Finding:
     gap = sympy.exp(t) - 1 - t
     w, x, v, y = sympy.symbols("w x v y", real=True)
     mean = (w * x + v * y) / (w + v)
-    return proved({
-        "exp(t) - 1 - t is convex": bool(sympy.diff(gap, t, 2).is_positive),
-        "with its one stationary point at 0, value 0":
-            sympy.solveset(sympy.diff(gap, t), t, sympy.S.Reals) == sympy.FiniteSet(0)
+    return proved(
+        {
+            "exp(t) - 1 - t is convex": bool(sympy.diff(gap, t, 2).is_positive),
+            "with its one stationary point at 0, value 0": sympy.solveset(
+                sympy.diff(gap, t), t, sympy.S.Reals
+            )
+            == sympy.FiniteSet(0)
             and gap.subs(t, 0) == 0,
-        "hence exp(x) >= exp(c)(1 + x - c); the x_j - c cancel":
-            zero(w * (x - mean) + v * (y - mean)),
-    })  # fmt: skip
+            "hence exp(x) >= exp(c)(1 + x - c); the x_j - c cancel": zero(
+                w * (x - mean) + v * (y - mean)
+            ),
+        }
+    )
 
 
 def _rows() -> Iterator[tuple[Fraction, Fraction, Fraction]]:
@@ -64,10 +69,12 @@ def _jensen(bound: Callable[..., Any]) -> Finding:
 def _smallest(logit_bound: Fraction, factor: Fraction) -> Finding:
     """Return whether n exp(-L) is below the sum of every row of logits within +-L."""
     x, L = sympy.symbols("x L", real=True)
-    steps = proved({
-        "exp rises": bool(sympy.diff(sympy.exp(x), x).is_positive),
-        "all logits -L: n exp(-L)": zero(sympy.exp(x).subs(x, -L) * sympy.exp(L) - 1),
-    })
+    steps = proved(
+        {
+            "exp rises": bool(sympy.diff(sympy.exp(x), x).is_positive),
+            "all logits -L: n exp(-L)": zero(sympy.exp(x).subs(x, -L) * sympy.exp(L) - 1),
+        }
+    )
     n = 5
     with precision(128):
         total = n * ball(-logit_bound).exp()
@@ -76,8 +83,9 @@ def _smallest(logit_bound: Fraction, factor: Fraction) -> Finding:
     return steps
 
 
-def _centred(centre: bool, bound: Callable[[Sequence[Fraction], Sequence[Fraction]], Any]
-             ) -> Finding:  # fmt: skip
+def _centred(
+    centre: bool, bound: Callable[[Sequence[Fraction], Sequence[Fraction]], Any]
+) -> Finding:
     """Return whether the normaliser of every row is at least `bound`, keys centred first or not.
 
     Rows (q, keys): the published counterexample and some others, d = 1, exact.
@@ -132,7 +140,7 @@ LITERATURE: tuple[Claim, ...] = (
         depends=("normaliser-centred",),
         expected="refuted",
     ),
-)  # fmt: skip
+)
 
 DERIVED: tuple[Claim, ...] = (
     Claim(
@@ -166,7 +174,8 @@ DERIVED: tuple[Claim, ...] = (
         provenance="derived",
         evidence="symbolic",
         check=partial(_smallest, Fraction(3), Fraction(1)),
-        twin=Twin("it is at least 1.01 n exp(-L)",
-                  partial(_smallest, Fraction(3), Fraction(101, 100))),
+        twin=Twin(
+            "it is at least 1.01 n exp(-L)", partial(_smallest, Fraction(3), Fraction(101, 100))
+        ),
     ),
-)  # fmt: skip
+)

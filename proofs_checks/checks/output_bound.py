@@ -14,15 +14,7 @@ from typing import Any
 import sympy
 
 from proofs_checks.claim import Claim, Finding, Twin, refuted
-from proofs_checks.proving import (
-    both,
-    l1_distance,
-    proved,
-    scaled_bound,
-    sharp,
-    square_root,
-    zero,
-)
+from proofs_checks.proving import both, l1_distance, proved, scaled_bound, sharp, square_root, zero
 from subquad.bounds.softmax import output_bound, ratio_bound, ratio_bound_inverse
 
 Bound = Callable[..., Any]
@@ -46,24 +38,29 @@ def output_proof() -> Finding:
     border = e * (3 - e) / (1 + e)  # there 1 - e = sqrt((1+e)(1-a))
     at_border = (1 + e + 1 - a - 2 * (1 - e)) / a
     swapped = {u: v, v: u}
-    return proved({
-        "rises with u: (1-x-v)/(1+u-v)^2":
-            zero(sympy.diff(moved, u) - (1 - x - v) / (1 + u - v) ** 2),
-        "rises with v: (x+u)/(1+u-v)^2, hence u + v = e":
-            zero(sympy.diff(moved, v) - (x + u) / (1 + u - v) ** 2),
-        "linear in x": zero(sympy.diff(moved, x) - (v - u) / (1 + u - v)),
-        "v >= u: x = 1 - v/a": zero(moved.subs(x, 1 - v / a) - off_all),
-        "u >= v: x = u/a": zero(moved.subs(x, u / a) - on_all),
-        "u >= v is v >= u exchanged, over a larger denominator":
-            zero(on_all * (1 + u - v) - (off_all * (1 + u - v)).subs(swapped, simultaneous=True)),
-        "a square is missing: F - 2(p(A) - p~(A)) = (t - sc)^2/(at), t = 1 + u - v":
-            zero((stationary - line.subs(in_roots)) - (t - s * c) ** 2 / ((1 - c**2) * t)),
-        "falls for t > sc":
-            zero(sympy.diff(line, t) - ((1 + e) * (1 - a) / t**2 - 1) / a),
-        "end t = 1 - e": zero(line.subs(t, 1 - e) - boundary),
-        "a = 1: 2e": zero(boundary.subs(a, 1) - 2 * e),
-        "the two cases meet": zero((at_border - boundary).subs(a, border)),
-    })  # fmt: skip
+    return proved(
+        {
+            "rises with u: (1-x-v)/(1+u-v)^2": zero(
+                sympy.diff(moved, u) - (1 - x - v) / (1 + u - v) ** 2
+            ),
+            "rises with v: (x+u)/(1+u-v)^2, hence u + v = e": zero(
+                sympy.diff(moved, v) - (x + u) / (1 + u - v) ** 2
+            ),
+            "linear in x": zero(sympy.diff(moved, x) - (v - u) / (1 + u - v)),
+            "v >= u: x = 1 - v/a": zero(moved.subs(x, 1 - v / a) - off_all),
+            "u >= v: x = u/a": zero(moved.subs(x, u / a) - on_all),
+            "u >= v is v >= u exchanged, over a larger denominator": zero(
+                on_all * (1 + u - v) - (off_all * (1 + u - v)).subs(swapped, simultaneous=True)
+            ),
+            "a square is missing: F - 2(p(A) - p~(A)) = (t - sc)^2/(at), t = 1 + u - v": zero(
+                (stationary - line.subs(in_roots)) - (t - s * c) ** 2 / ((1 - c**2) * t)
+            ),
+            "falls for t > sc": zero(sympy.diff(line, t) - ((1 + e) * (1 - a) / t**2 - 1) / a),
+            "end t = 1 - e": zero(line.subs(t, 1 - e) - boundary),
+            "a = 1: 2e": zero(boundary.subs(a, 1) - 2 * e),
+            "the two cases meet": zero((at_border - boundary).subs(a, border)),
+        }
+    )
 
 
 @cache
@@ -73,16 +70,23 @@ def monotone_proof() -> Finding:
     stationary = (s - c) ** 2 / (1 - c**2)
     boundary = 2 * e * (1 - e / a) / (1 - e)
     gap = 3 - e - (2 - e) * (1 + e)
-    return proved({
-        "stationary rises with e (s = sqrt(1+e) >= 1 > c)":
-            zero(sympy.diff(stationary, s) - 2 * (s - c) / (1 - c**2)),
-        "and with a (c = sqrt(1-a) falls, cs <= 1 as e <= a)":
-            zero(sympy.diff(stationary, c) - 2 * (s - c) * (s * c - 1) / (1 - c**2) ** 2),
-        "boundary rises with a": zero(sympy.diff(boundary, a) - 2 * e**2 / (a**2 * (1 - e))),
-        "and with e where a >= e(2-e)":
-            zero(sympy.diff(boundary, e) - 2 * (a - 2 * e + e**2) / (a * (1 - e) ** 2)),
-        "which is so: a > e(3-e)/(1+e) >= e(2-e), their gap has (1-e)^2": zero(gap - (1 - e) ** 2),
-    })  # fmt: skip
+    return proved(
+        {
+            "stationary rises with e (s = sqrt(1+e) >= 1 > c)": zero(
+                sympy.diff(stationary, s) - 2 * (s - c) / (1 - c**2)
+            ),
+            "and with a (c = sqrt(1-a) falls, cs <= 1 as e <= a)": zero(
+                sympy.diff(stationary, c) - 2 * (s - c) * (s * c - 1) / (1 - c**2) ** 2
+            ),
+            "boundary rises with a": zero(sympy.diff(boundary, a) - 2 * e**2 / (a**2 * (1 - e))),
+            "and with e where a >= e(2-e)": zero(
+                sympy.diff(boundary, e) - 2 * (a - 2 * e + e**2) / (a * (1 - e) ** 2)
+            ),
+            "which is so: a > e(3-e)/(1+e) >= e(2-e), their gap has (1-e)^2": zero(
+                gap - (1 - e) ** 2
+            ),
+        }
+    )
 
 
 def worst_row(e: float, a: float) -> Fraction:
@@ -127,12 +131,15 @@ def _ratio_sharp(bound: Bound, inverse: Callable[[float], float]) -> Finding:
     special = (sympy.sqrt(1 + eps) - sympy.sqrt(1 - eps)) ** 2 / eps
     formula = 2 * (1 - sympy.sqrt(1 - eps**2)) / eps
     back = 4 * t / (4 + t**2)
-    steps = proved({
-        "F(eps, eps) = 2(1 - sqrt(1 - eps^2))/eps": zero(sympy.expand(special - formula)),
-        "eps = 4t/(4 + t^2) gives t: 1 - eps^2 is ((4 - t^2)/(4 + t^2))^2, 0 < t <= 2":
-            zero(1 - back**2 - ((4 - t**2) / (4 + t**2)) ** 2)
+    steps = proved(
+        {
+            "F(eps, eps) = 2(1 - sqrt(1 - eps^2))/eps": zero(sympy.expand(special - formula)),
+            "eps = 4t/(4 + t^2) gives t: 1 - eps^2 is ((4 - t^2)/(4 + t^2))^2, 0 < t <= 2": zero(
+                1 - back**2 - ((4 - t**2) / (4 + t**2)) ** 2
+            )
             and zero(2 * (1 - (4 - t**2) / (4 + t**2)) / back - t),
-    })  # fmt: skip
+        }
+    )
     attained = sharp(bound, (((e,), worst_row(e, e)) for e in EPSILONS))
     for target in (1e-300, 1e-9, 1e-3, 0.1, 1.0, 1.9):
         reached = float(bound(inverse(target)))

@@ -16,15 +16,22 @@ from subquad.partial import Partial
 def _one_key(weight: float, value: float, shift: int) -> Partial:
     one = np.array([weight])
     return Partial(
-        one[:, None] * value, one, np.array([shift]), one / 8, one / 16 / weight, one / 1024,
+        one[:, None] * value,
+        one,
+        np.array([shift]),
+        one / 8,
+        one / 16 / weight,
+        one / 1024,
         one / 64 / weight,
-    )  # fmt: skip
+    )
 
 
 def _merge(weights: tuple[float, ...]) -> Finding:
     """Return whether every order and grouping of four merges gives the same bits."""
-    parts = [_one_key(w, v, s) for w, v, s in
-             zip(weights, (1.0, -0.5, 0.25, 1.0), (0, 3, -2, 40), strict=True)]  # fmt: skip
+    parts = [
+        _one_key(w, v, s)
+        for w, v, s in zip(weights, (1.0, -0.5, 0.25, 1.0), (0, 3, -2, 40), strict=True)
+    ]
 
     def key(p: Partial) -> tuple[bytes, ...]:
         # `rounding` grows by each merge's own share, which depends on the grouping.
@@ -56,4 +63,4 @@ DERIVED: tuple[Claim, ...] = (
         check=partial(_merge, (1.0, 3.0, 0.5, 2.0**-30)),
         twin=Twin("whatever the weights", partial(_merge, (0.1, 1 / 3, 0.7, 2.0**-30 / 7))),
     ),
-)  # fmt: skip
+)

@@ -34,10 +34,14 @@ def _additive_sharp(bound: Bound) -> Finding:
     p, E = sympy.symbols("p E", positive=True)
     # p~ - p = (delta - p sum(delta)) / D~ is convex in delta: the corners +-E of one key decide.
     corner = E * (1 - p) + E * (1 - p)
-    steps = proved({
-        "p~ - p = (delta - p sum delta)/D~": _difference_identity(),
-        "convex in delta; a corner moves 2E(1 - p_j)/D~ <= 2E/D~": zero(corner - 2 * E * (1 - p)),
-    })
+    steps = proved(
+        {
+            "p~ - p = (delta - p sum delta)/D~": _difference_identity(),
+            "convex in delta; a corner moves 2E(1 - p_j)/D~ <= 2E/D~": zero(
+                corner - 2 * E * (1 - p)
+            ),
+        }
+    )
     return both(steps, sharp(bound, _signed_rows()))
 
 
@@ -50,17 +54,22 @@ def _difference_identity() -> bool:
 def _additive_centred(constant: Fraction) -> Finding:
     """Return whether entry errors eta and D >= n move the row by <= constant eta/(1 - eta)."""
     n, eta = sympy.symbols("n eta", positive=True)
-    steps = proved({
-        "E <= n eta and D~ >= n - n eta: 2E/D~ = 2 eta/(1-eta)":
-            zero(2 * (n * eta) / (n - n * eta) - 2 * eta / (1 - eta))
-    })  # fmt: skip
+    steps = proved(
+        {
+            "E <= n eta and D~ >= n - n eta: 2E/D~ = 2 eta/(1-eta)": zero(
+                2 * (n * eta) / (n - n * eta) - 2 * eta / (1 - eta)
+            )
+        }
+    )
     for keys, error in ((1000, Fraction(1, 100)), (1000, Fraction(1, 2)), (10**6, Fraction(1, 10))):
         others = (keys - 1) * NEARLY_NOTHING  # n - 1 equal keys, computed as -eta each
         computed = (keys - others - error, (keys - 1) * -error)
         distance = l1_distance((keys - others, others), computed)
         if distance > constant * error / (1 - error):
-            return refuted(f"n = {keys}, eta = {error}: D = n, distance {float(distance):.6g}, "
-                           f"allowed {float(constant * error / (1 - error)):.6g}")  # fmt: skip
+            return refuted(
+                f"n = {keys}, eta = {error}: D = n, distance {float(distance):.6g}, "
+                f"allowed {float(constant * error / (1 - error)):.6g}"
+            )
     return both(steps, holds("worst: one key of weight n, the others near 0, computed as -eta"))
 
 
@@ -71,13 +80,16 @@ def _logit_perturbation(bound: Bound) -> Finding:
     d = sympy.symbols("delta", positive=True)
     tanh = sympy.tanh(d / 2).rewrite(sympy.exp)
     X, Y = sympy.symbols("X Y", positive=True)
-    steps = proved({
-        "X/(X+Y) rises with X, falls with Y: +delta on A, -delta off A":
-            bool(sympy.factor(sympy.diff(X / (X + Y), X)).is_positive)
+    steps = proved(
+        {
+            "X/(X+Y) rises with X, falls with Y: +delta on A, -delta off A": bool(
+                sympy.factor(sympy.diff(X / (X + Y), X)).is_positive
+            )
             and bool(sympy.factor(sympy.diff(X / (X + Y), Y)).is_negative),
-        "a square is missing, s = e^delta": zero((s - 1) / (s + 1) - moved - missing),
-        "(s-1)/(s+1) = tanh(delta/2)": zero(tanh - (sympy.exp(d) - 1) / (sympy.exp(d) + 1)),
-    })  # fmt: skip
+            "a square is missing, s = e^delta": zero((s - 1) / (s + 1) - moved - missing),
+            "(s-1)/(s+1) = tanh(delta/2)": zero(tanh - (sympy.exp(d) - 1) / (sympy.exp(d) + 1)),
+        }
+    )
     return both(steps, _logit_values(bound))
 
 

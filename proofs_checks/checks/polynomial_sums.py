@@ -15,11 +15,7 @@ from proofs_checks.checks.rounding import stagnating
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved
 from subquad.arrays import OUTWARD
-from subquad.bounds.rounding import (
-    polynomial_gammas,
-    polynomial_sum_error,
-    polynomial_underflow,
-)
+from subquad.bounds.rounding import polynomial_gammas, polynomial_sum_error, polynomial_underflow
 from subquad.engine import accumulate, contract, contraction_length, tile_count
 from subquad.engine.naive import polynomial as naive_polynomial
 from subquad.features import block_sizes, exponents
@@ -54,10 +50,12 @@ def multinomial_proof() -> Finding:
 def _gammas(d: int, degree: int, keys: int, dtype: str) -> np.ndarray:
     tiles = tile_count(keys, d, degree)
     return polynomial_gammas(
-        [contraction_length(k, d=d, degree=degree, tiles=tiles, dtype=dtype)
-         for k in range(degree + 1)],
+        [
+            contraction_length(k, d=d, degree=degree, tiles=tiles, dtype=dtype)
+            for k in range(degree + 1)
+        ],
         dtype,
-    )  # fmt: skip
+    )
 
 
 def _worst_sum(bound: Bound) -> Finding:
@@ -78,9 +76,11 @@ def _passes(bound: Bound, underflow: Callable[..., float]) -> Finding:
     """Return whether rho covers the engine's own error on rows in exact rationals."""
     nearest = Fraction(0)
     for dtype, d, degree, size in (
-        ("float32", 3, 3, 1.0), ("float32", 1, 6, 2.0), ("float64", 2, 4, 0.7),
+        ("float32", 3, 3, 1.0),
+        ("float32", 1, 6, 2.0),
+        ("float64", 2, 4, 0.7),
         ("float32", 2, 3, 2.0**-24),
-    ):  # fmt: skip
+    ):
         rng = np.random.default_rng(d * degree)
         Q, K = ((rng.standard_normal((24, d)) * size).astype(dtype) for _ in range(2))
         W = np.ones((24, 3), dtype)
@@ -88,8 +88,10 @@ def _passes(bound: Bound, underflow: Callable[..., float]) -> Finding:
         c = np.array([1 / factorial(k) for k in range(degree + 1)])
         state = accumulate(K, W, degree, key_centre=np.zeros(d))
         numerator, by_degree = contract(Q, state, c)
-        reach = float(np.max(np.linalg.norm(Q.astype(float), axis=1))
-                      * np.max(np.linalg.norm(K.astype(float), axis=1)))  # fmt: skip
+        reach = float(
+            np.max(np.linalg.norm(Q.astype(float), axis=1))
+            * np.max(np.linalg.norm(K.astype(float), axis=1))
+        )
         norms = np.linalg.norm(Q.astype(np.float64), axis=1) * OUTWARD
         rho = bound(c, norms, state.norm_moments, _gammas(d, degree, 24, dtype))
         rho = rho + underflow(c, block_sizes(d, degree), 24, d, reach, dtype)
@@ -97,14 +99,18 @@ def _passes(bound: Bound, underflow: Callable[..., float]) -> Finding:
         q, k, w = (rationals(x.astype(float)) for x in (Q, K, W))
         n_true, d_true = naive_polynomial(q, k, w, rationals(c))
         for i in range(24):
-            ours = sum((Fraction(x) * Fraction(y) for x, y in zip(by_degree[i], c, strict=True)),
-                       Fraction(0))  # fmt: skip
+            ours = sum(
+                (Fraction(x) * Fraction(y) for x, y in zip(by_degree[i], c, strict=True)),
+                Fraction(0),
+            )
             true = sum((x * Fraction(y) for x, y in zip(d_true[i], c, strict=True)), Fraction(0))
             lost = abs(ours - true)
             lost += max(abs(Fraction(x) - y) for x, y in zip(numerator[i], n_true[i], strict=True))
             if lost > Fraction(float(rho[i])):
-                return refuted(f"{dtype}, d = {d}, degree {degree}, row {i}: rho {rho[i]:.3g} < "
-                               f"error {float(lost):.3g}")  # fmt: skip
+                return refuted(
+                    f"{dtype}, d = {d}, degree {degree}, row {i}: rho {rho[i]:.3g} < "
+                    f"error {float(lost):.3g}"
+                )
             nearest = max(nearest, lost / Fraction(float(rho[i])))
     return holds(f"96 rows of the engine in exact rationals: error up to {float(nearest):.3f} rho")
 
@@ -124,9 +130,10 @@ DERIVED: tuple[Claim, ...] = (
         check=partial(_rounding_polynomial, polynomial_sum_error, polynomial_underflow),
         twin=Twin(
             "the factor 2 (numerator and normaliser) is not needed",
-            partial(_rounding_polynomial, lambda *a: polynomial_sum_error(*a) / 2,
-                    polynomial_underflow),
+            partial(
+                _rounding_polynomial, lambda *a: polynomial_sum_error(*a) / 2, polynomial_underflow
+            ),
         ),
         depends=("rounding-gamma",),
     ),
-)  # fmt: skip
+)

@@ -15,19 +15,24 @@ from subquad.bounds.softmax import output_bound
 
 Bound = Callable[..., Any]
 GAINS = (
-    (0.01, "1.775", "1.785"), (0.7, "1.705", "1.710"), (0.993, "1.895", "1.905"),
+    (0.01, "1.775", "1.785"),
+    (0.7, "1.705", "1.710"),
+    (0.993, "1.895", "1.905"),
     (1.0 - 2.0**-40, "1.999", "2.0"),
-)  # fmt: skip
+)
 
 
 def _twice_eps(loss: Bound) -> Finding:
     """Return whether 2 eps is a bound and is 1 + sqrt(1 - eps^2) times too large."""
     eps = sympy.symbols("epsilon", positive=True)
     formula = 2 * (1 - sympy.sqrt(1 - eps**2)) / eps
-    steps = proved({
-        "2 eps = F (1 + sqrt(1 - eps^2))":
-            zero(sympy.expand(formula * (1 + sympy.sqrt(1 - eps**2))) - 2 * eps)
-    })  # fmt: skip
+    steps = proved(
+        {
+            "2 eps = F (1 + sqrt(1 - eps^2))": zero(
+                sympy.expand(formula * (1 + sympy.sqrt(1 - eps**2))) - 2 * eps
+            )
+        }
+    )
     return both(steps, never_below(loss, (((e,), worst_row(e, e)) for e in EPSILONS)))
 
 
@@ -59,11 +64,14 @@ def crossing_proof() -> Finding:
     a, e, s, c = sympy.symbols("a e s c", positive=True)
     ratio = (s**2 - 1) / ((2 - s**2) * (s - c) ** 2)  # e = s^2 - 1, over the stationary case
     slope = 2 * ((s**2 - 1) ** 2 + 1 - c * s) / ((2 - s**2) ** 2 * (s - c) ** 3)
-    return proved({
-        "boundary case: 1/(1 - e/a)": zero(sympy.diff(1 / (1 - e / a), e) - a / (a - e) ** 2),
-        "stationary case: the slope has the sign of (s^2-1)^2 + 1 - cs, cs <= 1":
-            zero(sympy.diff(ratio, s) - slope),
-    })  # fmt: skip
+    return proved(
+        {
+            "boundary case: 1/(1 - e/a)": zero(sympy.diff(1 / (1 - e / a), e) - a / (a - e) ** 2),
+            "stationary case: the slope has the sign of (s^2-1)^2 + 1 - cs, cs <= 1": zero(
+                sympy.diff(ratio, s) - slope
+            ),
+        }
+    )
 
 
 LITERATURE: tuple[Claim, ...] = (

@@ -58,8 +58,9 @@ def _hybrid(read_settings: bool) -> Callable[[np.ndarray, Mapping[str, float]], 
         low, high = np.quantile(S, [share / 2, 1 - share / 2])
         exact = (S <= low) | (S >= high)
         p = chebyshev_interpolant(degree, 4.0)
-        near = np.polynomial.polynomial.polyval(np.clip(S, -4, 4), [float(c) for c in
-                                                                    p.coefficients])  # fmt: skip
+        near = np.polynomial.polynomial.polyval(
+            np.clip(S, -4, 4), [float(c) for c in p.coefficients]
+        )
         merged = np.where(exact, np.exp(S), near)
         return np.asarray(merged / merged.sum(axis=1, keepdims=True))
 
@@ -72,8 +73,9 @@ def _settings_matter(read_settings: bool) -> Finding:
     model = _hybrid(read_settings)
     outputs = {
         (ratio, degree): model(S, {"hybrid_exact_ratio": ratio, "hybrid_chebyshev_degree": degree})
-        for ratio in (0.1, 0.2, 0.5) for degree in (2, 4, 6)
-    }  # fmt: skip
+        for ratio in (0.1, 0.2, 0.5)
+        for degree in (2, 4, 6)
+    }
     apart = max(float(np.max(np.abs(a - outputs[0.2, 6]))) for a in outputs.values())
     shown = f"largest difference over {len(outputs)} settings {apart:.3g}"
     return holds(shown) if apart > 0.0 else refuted(f"{shown}: ratios .1, .2, .5, degrees 2, 4, 6")
@@ -88,8 +90,7 @@ LITERATURE: tuple[Claim, ...] = (
         provenance="read",
         evidence="exact",
         check=partial(_locked_interval, Fraction(15, 100)),
-        twin=Twin("also if the sweep begins at 0.05",
-                  partial(_locked_interval, Fraction(5, 100))),
+        twin=Twin("also if the sweep begins at 0.05", partial(_locked_interval, Fraction(5, 100))),
     ),
     Claim(
         id="sb-trivial-regime",
@@ -113,4 +114,4 @@ LITERATURE: tuple[Claim, ...] = (
         twin=Twin("a path that reads them", partial(_settings_matter, True), "holds"),
         expected="refuted",
     ),
-)  # fmt: skip
+)

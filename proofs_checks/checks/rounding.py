@@ -16,12 +16,7 @@ import sympy
 
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, scaled_bound, sharp, zero
-from subquad.bounds.rounding import (
-    FORMATS,
-    exact_logit_error,
-    exact_sum_error,
-    gamma,
-)
+from subquad.bounds.rounding import FORMATS, exact_logit_error, exact_sum_error, gamma
 from subquad.partial import Partial
 
 Bound = Callable[..., Any]
@@ -44,40 +39,52 @@ def gamma_proof() -> Finding:
     x, u = sympy.symbols("x u", positive=True)
     k = sympy.symbols("k", integer=True, positive=True)
     logs, ones = -sympy.log(1 - x) - x, x - sympy.log(1 + x)
-    return proved({
-        "log(1+u) <= u, hence (1+u)^k <= e^(ku)":
-            zero(sympy.diff(ones, x) - x / (1 + x)) and ones.subs(x, 0) == 0,
-        "-log(1-x) >= x, hence e^(ku) <= 1/(1-ku)":
-            zero(sympy.diff(logs, x) - x / (1 - x)) and logs.subs(x, 0) == 0,
-        "1/(1-ku) - 1 = ku/(1-ku)": zero(1 / (1 - k * u) - 1 - k * u / (1 - k * u)),
-        "(1-u)^k >= 1 - ku: the step (1-ku)(1-u) - (1-(k+1)u) is k u^2":
-            zero((1 - k * u) * (1 - u) - (1 - (k + 1) * u) - k * u**2),
-    })  # fmt: skip
+    return proved(
+        {
+            "log(1+u) <= u, hence (1+u)^k <= e^(ku)": zero(sympy.diff(ones, x) - x / (1 + x))
+            and ones.subs(x, 0) == 0,
+            "-log(1-x) >= x, hence e^(ku) <= 1/(1-ku)": zero(sympy.diff(logs, x) - x / (1 - x))
+            and logs.subs(x, 0) == 0,
+            "1/(1-ku) - 1 = ku/(1-ku)": zero(1 / (1 - k * u) - 1 - k * u / (1 - k * u)),
+            "(1-u)^k >= 1 - ku: the step (1-ku)(1-u) - (1-(k+1)u) is k u^2": zero(
+                (1 - k * u) * (1 - u) - (1 - (k + 1) * u) - k * u**2
+            ),
+        }
+    )
 
 
 def _gamma(bound: Bound) -> Finding:
     # At k u small gamma_k is within (k + 1) u / 2 of the worst product, relatively.
     products = (
         ((k, u), (1 + Fraction(u)) ** k - 1)
-        for u in (U32, FORMATS["float64"].u) for k in (1, 2, 17, 512, 2000)
-    )  # fmt: skip
+        for u in (U32, FORMATS["float64"].u)
+        for k in (1, 2, 17, 512, 2000)
+    )
     return both(gamma_proof(), sharp(bound, products, PERCENT / 100))
 
 
 def _quotient(share: Fraction) -> Finding:
     """Return whether the rounding Term of `finish` covers what errors of both sums do to N/D."""
     N, D, n, d = sympy.symbols("N D n d")  # n and d are the errors of the two sums
-    steps = proved({
-        "(N+n)/(D+d) - N/D = (n - (N/D) d)/(D+d); |N/D| <= 1":
-            zero((N + n) / (D + d) - N / D - (n - N / D * d) / (D + d))
-    })  # fmt: skip
+    steps = proved(
+        {
+            "(N+n)/(D+d) - N/D = (n - (N/D) d)/(D+d); |N/D| <= 1": zero(
+                (N + n) / (D + d) - N / D - (n - N / D * d) / (D + d)
+            )
+        }
+    )
 
     def term(rounding: float, normaliser: float) -> float:
         ones, zeros = np.full(1, normaliser), np.zeros(1)
         _, terms = Partial(
-            ones[:, None], ones, np.zeros(1, dtype=np.int64), zeros, zeros,
-            np.full(1, rounding), zeros,
-        ).finish()  # fmt: skip
+            ones[:, None],
+            ones,
+            np.zeros(1, dtype=np.int64),
+            zeros,
+            zeros,
+            np.full(1, rounding),
+            zeros,
+        ).finish()
         (found,) = (t for t in terms if t.claim == "rounding-sums")
         return float(found.value[0]) * float(share)
 
@@ -123,10 +130,13 @@ def _composed() -> Finding:
     The cross term gamma_b gamma_B is what the one more rounding of b + 1 and of B + 1 is for.
     """
     D, computed, r = sympy.symbols("D Dc r", positive=True)
-    steps = proved({
-        "|Dc - D| <= r D, hence D <= Dc/(1-r) and |Dc - D| <= Dc r/(1-r)":
-            zero(r * D - (computed * r / (1 - r)).subs(computed, D * (1 - r)))
-    })  # fmt: skip
+    steps = proved(
+        {
+            "|Dc - D| <= r D, hence D <= Dc/(1-r) and |Dc - D| <= Dc r/(1-r)": zero(
+                r * D - (computed * r / (1 - r)).subs(computed, D * (1 - r))
+            )
+        }
+    )
     for dtype in ("float32", "float64"):
         for block, blocks in ((1, 1), (512, 1), (512, 2**12), (2048, 2**24)):
             u, u64 = Fraction(FORMATS[dtype].u), Fraction(FORMATS["float64"].u)

@@ -32,10 +32,14 @@ def _shift_keys(side: str) -> Finding:
         point = {symbol: i % 3 - 1 for i, symbol in enumerate((*q, *c, *sum(keys, ())))}
         was, now = (float(r[0].subs(point)) for r in (before, after))
         return refuted(f"at q = (-1, 0), c = (1, -1): p_0 moves from {was:.6f} to {now:.6f}")
-    return proved({
-        "3 keys, d = 2, all symbolic": True,
-        "any number: the weights share the factor exp(-q.c)": zero(g * w / (g * total) - w / total),
-    })  # fmt: skip
+    return proved(
+        {
+            "3 keys, d = 2, all symbolic": True,
+            "any number: the weights share the factor exp(-q.c)": zero(
+                g * w / (g * total) - w / total
+            ),
+        }
+    )
 
 
 def _shift_queries(sign: int) -> Finding:
@@ -54,19 +58,27 @@ def _dropped(constant: Fraction) -> Finding:
     kept, lost = sympy.symbols("kept lost", positive=True)
     p0 = lost / (kept + lost)
     moved = p0 + kept * (1 / kept - 1 / (kept + lost))
-    steps = proved({
-        "dropping mass p0 moves exactly 2 p0": zero(moved - 2 * p0),
-        "p0 <= lost/(1 + lost) < (n-1) eps/n: p0 rises with lost":
-            bool(sympy.factor(sympy.diff(p0, lost)).is_positive),
-    })  # fmt: skip
+    steps = proved(
+        {
+            "dropping mass p0 moves exactly 2 p0": zero(moved - 2 * p0),
+            "p0 <= lost/(1 + lost) < (n-1) eps/n: p0 rises with lost": bool(
+                sympy.factor(sympy.diff(p0, lost)).is_positive
+            ),
+        }
+    )
     for n, eps in product((2, 10, 1000, 10**6), (Fraction(1, 1000), Fraction(1, 10))):
         each = eps / n * (1 - Fraction(1, 2**40))  # just under the threshold
         distance = l1_distance((Fraction(1), (n - 1) * each), (Fraction(1), Fraction(0)))
         if distance >= constant * eps:
             shown = f"n = {n}, eps = {float(eps):g}: n - 1 keys of weight eps/n lost"
             return refuted(f"{shown}, distance {float(distance):.9g}")
-    return both(steps, holds(f"nearest instance: n = {n}, eps = {float(eps):g}, distance "
-                             f"{float(distance / eps):.6f} eps"))  # fmt: skip
+    return both(
+        steps,
+        holds(
+            f"nearest instance: n = {n}, eps = {float(eps):g}, distance "
+            f"{float(distance / eps):.6f} eps"
+        ),
+    )
 
 
 def _jacobian(one_norm: Fraction, two_norm: Fraction) -> Finding:
@@ -74,22 +86,28 @@ def _jacobian(one_norm: Fraction, two_norm: Fraction) -> Finding:
     s, M, m, mu, x = sympy.symbols("s M m mu x", real=True)
     mean = 2 * s - 1  # p.x for x = 1 on S and -1 off it
     on, off = s * (1 - mean), (1 - s) * (mean + 1)  # sums of p_i |x_i - p.x|
-    steps = proved({
-        "convex: corners +-1 decide; S and its complement move 4s(1-s), s = p(S)":
-            zero(on + off - 4 * s * (1 - s)),
-        "4s(1-s) = 1 - (1-2s)^2": zero(4 * s * (1 - s) - (1 - (1 - 2 * s) ** 2)),
-        "x^T J x = Var <= (M-mu)(mu-m), as (M-x)(x-m) >= 0":
-            zero(sympy.expand((M - x) * (x - m)) - (x * (M + m) - x**2 - M * m)),
-        "(M-mu)(mu-m) <= (M-m)^2/4":
-            zero((M - m) ** 2 / 4 - (M - mu) * (mu - m) - (mu - (M + m) / 2) ** 2),
-        "(M-m)^2 <= 2(M^2+m^2) <= 2": zero(2 * (M**2 + m**2) - (M - m) ** 2 - (M + m) ** 2),
-    })  # fmt: skip
+    steps = proved(
+        {
+            "convex: corners +-1 decide; S and its complement move 4s(1-s), s = p(S)": zero(
+                on + off - 4 * s * (1 - s)
+            ),
+            "4s(1-s) = 1 - (1-2s)^2": zero(4 * s * (1 - s) - (1 - (1 - 2 * s) ** 2)),
+            "x^T J x = Var <= (M-mu)(mu-m), as (M-x)(x-m) >= 0": zero(
+                sympy.expand((M - x) * (x - m)) - (x * (M + m) - x**2 - M * m)
+            ),
+            "(M-mu)(mu-m) <= (M-m)^2/4": zero(
+                (M - m) ** 2 / 4 - (M - mu) * (mu - m) - (mu - (M + m) / 2) ** 2
+            ),
+            "(M-m)^2 <= 2(M^2+m^2) <= 2": zero(2 * (M**2 + m**2) - (M - m) ** 2 - (M + m) ** 2),
+        }
+    )
     for n in range(2, 6):
         p = [Fraction(1, 2), Fraction(1, 2)] + [Fraction(0)] * (n - 2)
         largest = max(
             4 * sum((p[i] for i in S), Fraction(0)) * (1 - sum((p[i] for i in S), Fraction(0)))
-            for size in range(n + 1) for S in combinations(range(n), size)
-        )  # fmt: skip
+            for size in range(n + 1)
+            for S in combinations(range(n), size)
+        )
         # (1, -1)/sqrt(2) is an eigenvector: p_0 (1 - p_0) + p_0 p_1.
         value = p[0] * (1 - p[0]) + p[0] * p[1]
         if largest > one_norm or value > two_norm:

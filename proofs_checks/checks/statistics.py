@@ -39,12 +39,11 @@ def _coverage(n: int, nominal: float, wanted: Fraction) -> Finding:
     for left, right in zip(points, points[1:], strict=False):
         inside = [k for k, (a, b) in enumerate(ends) if a <= left and b >= right]
         for p in (left, right):
-            share = sum(
-                (math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in inside), Fraction(0)
-            )
+            share = sum((math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in inside), Fraction(0))
             if share < wanted:
-                return refuted(f"n = {n}, nominal {nominal}: coverage {float(share):.6f} at "
-                               f"p = {float(p):.6f}")  # fmt: skip
+                return refuted(
+                    f"n = {n}, nominal {nominal}: coverage {float(share):.6f} at p = {float(p):.6f}"
+                )
             least = min(least, share)
     return holds(f"n = {n}: least coverage over all p {float(least):.6f}")
 
@@ -61,16 +60,22 @@ def _permutations(moments: Callable[[np.ndarray], tuple[float, float]]) -> Findi
     for n, d in ((4, 1), (5, 2), (6, 3)):
         y = rng.integers(-4, 5, (n, d)).astype(float)
         y -= y.mean(axis=0)
-        gram = [[sum((Fraction(a) * Fraction(b) for a, b in zip(u, v, strict=True)), Fraction(0))
-                 for v in y] for u in y]  # fmt: skip
+        gram = [
+            [
+                sum((Fraction(a) * Fraction(b) for a, b in zip(u, v, strict=True)), Fraction(0))
+                for v in y
+            ]
+            for u in y
+        ]
         values = [
             sum((gram[a][b] for a, b in zip(order, order[1:], strict=False)), Fraction(0))
             for order in permutations(range(n))
         ]
         mean = sum(values, Fraction(0)) / len(values)
         variance = sum((v * v for v in values), Fraction(0)) / len(values) - mean**2
-        for name, ours, true in zip(("mean", "variance"), moments(y), (mean, variance),
-                                    strict=True):  # fmt: skip
+        for name, ours, true in zip(
+            ("mean", "variance"), moments(y), (mean, variance), strict=True
+        ):
             if abs(Fraction(ours) - true) > abs(true) / 10**10:
                 shown = f"n = {n}, d = {d}: {name} {ours!r}"
                 return refuted(f"{shown}, over all orders {float(true)!r}")
@@ -80,16 +85,21 @@ def _permutations(moments: Callable[[np.ndarray], tuple[float, float]]) -> Findi
 def _markov(norm: Callable[[np.ndarray], float]) -> Finding:
     """Return whether, on samples of every tail, a share <= 2 exp(-t^2/s^2) exceeds t >= 0."""
     x, t = sympy.symbols("x t", nonnegative=True)
-    steps = proved({
-        "(t+x)^2 - t^2 >= 0: every entry above t counts at least exp(t^2/s^2) in the mean of 2":
-            bool(((t + x) ** 2 - t**2).expand().is_nonnegative),
-    })  # fmt: skip
+    steps = proved(
+        {
+            "(t+x)^2 - t^2 >= 0: an entry above t counts >= exp(t^2/s^2) in the mean of 2": bool(
+                ((t + x) ** 2 - t**2).expand().is_nonnegative
+            )
+        }
+    )
     rng = np.random.default_rng(3)
     samples = {
-        "normal": rng.standard_normal(4000), "t2": rng.standard_t(2, 4000),
-        "one outlier": np.append(np.full(999, 0.01), 50.0), "constant": np.full(7, 3.0),
+        "normal": rng.standard_normal(4000),
+        "t2": rng.standard_t(2, 4000),
+        "one outlier": np.append(np.full(999, 0.01), 50.0),
+        "constant": np.full(7, 3.0),
         "signs": rng.choice([-1.0, 1.0], 50),
-    }  # fmt: skip
+    }
     for name, sample in samples.items():
         s = norm(sample)
         sizes = np.sort(np.abs(sample))
@@ -97,8 +107,10 @@ def _markov(norm: Callable[[np.ndarray], float]) -> Finding:
         allowed = 2 * np.exp(-((sizes / s) ** 2)) * (1 + 1e-9)
         if np.any(share > allowed):
             i = int(np.argmax(share / allowed))
-            return refuted(f"{name}: {share[i]:.4g} of the entries reach {sizes[i]:.4g}, "
-                           f"2 exp(-t^2/s^2) = {allowed[i]:.4g}")  # fmt: skip
+            return refuted(
+                f"{name}: {share[i]:.4g} of the entries reach {sizes[i]:.4g}, "
+                f"2 exp(-t^2/s^2) = {allowed[i]:.4g}"
+            )
     return both(steps, holds(f"every threshold of {len(samples)} samples"))
 
 
@@ -112,8 +124,10 @@ def _large_rows(share: float) -> Finding:
         for threshold in np.linspace(0.0, 12.0, 49):
             for rows in found.large_rows(float(threshold)):
                 if rows.counted > rows.predicted * share * (1 + 1e-9):
-                    return refuted(f"T = {threshold:g}: {rows.counted} rows of {rows.rows}, "
-                                   f"predicted {rows.predicted * share:.4g}")  # fmt: skip
+                    return refuted(
+                        f"T = {threshold:g}: {rows.counted} rows of {rows.rows}, "
+                        f"predicted {rows.predicted * share:.4g}"
+                    )
                 if rows.predicted:
                     worst = max(worst, rows.counted / rows.predicted)
     return both(
@@ -167,10 +181,12 @@ LITERATURE: tuple[Claim, ...] = (
         provenance="recalled",
         evidence="symbolic",
         check=partial(_gaussian_psi, sympy.Rational(8, 3)),
-        twin=Twin("it is 1 % smaller in the square",
-                  partial(_gaussian_psi, sympy.Rational(8, 3) * sympy.Rational(99, 100))),
+        twin=Twin(
+            "it is 1 % smaller in the square",
+            partial(_gaussian_psi, sympy.Rational(8, 3) * sympy.Rational(99, 100)),
+        ),
     ),
-)  # fmt: skip
+)
 
 DERIVED: tuple[Claim, ...] = (
     Claim(
@@ -181,8 +197,10 @@ DERIVED: tuple[Claim, ...] = (
         provenance="derived",
         evidence="exact",
         check=partial(_permutations, permutation_moments),
-        twin=Twin("the variance is 1 % smaller",
-                  partial(_permutations, partial(_off, permutation_moments))),
+        twin=Twin(
+            "the variance is 1 % smaller",
+            partial(_permutations, partial(_off, permutation_moments)),
+        ),
     ),
     Claim(
         id="large-rows-union",
@@ -195,4 +213,4 @@ DERIVED: tuple[Claim, ...] = (
         twin=Twin("at most a hundredth of that", partial(_large_rows, 0.01)),
         depends=("psi2-markov",),
     ),
-)  # fmt: skip
+)

@@ -32,8 +32,10 @@ def _exp_ulps(ulps: float) -> Finding:
         worst = int(np.argmax(off))
         return refuted(f"exp({x[worst]!r}) is {off[worst]:.2f} ulp off; {bad} of {count} exceed")
     share = float(stats.binomtest(0, count).proportion_ci(0.998).high)
-    return holds(f"largest {off.max():.2f} ulp over {count} floats; with confidence 0.999 fewer "
-                 f"than {share:.1e} of all floats in the range exceed {ulps} ulp")  # fmt: skip
+    return holds(
+        f"largest {off.max():.2f} ulp over {count} floats; with confidence 0.999 fewer "
+        f"than {share:.1e} of all floats in the range exceed {ulps} ulp"
+    )
 
 
 def _storage(bound: Bound) -> Finding:
@@ -59,8 +61,9 @@ def _storage(bound: Bound) -> Finding:
             shown = f"{dtype}, ratio {ratio:g}: bound {float(value):.6g}"
             return refuted(f"{shown} < error {float(lost):.6g}")
         if value > lost * (1 + PERCENT):
-            return refuted(f"{dtype}, ratio {ratio:g}: bound {float(value):.6g}, worst "
-                           f"{float(lost):.6g}")  # fmt: skip
+            return refuted(
+                f"{dtype}, ratio {ratio:g}: bound {float(value):.6g}, worst {float(lost):.6g}"
+            )
     return both(
         holds("outputs 1 + u on columns 1 +- r lose what the bound says, to 1 %"),
         never_below(lambda ratio: bound(ratio, "float32", "float64"), _entering()),
@@ -92,8 +95,10 @@ def _conversion(bound: Bound) -> Finding:
         lost = max(_entered(v, mid, radius, rng) + _left(mid, radius, rng, trial))
         limit = Fraction(float(bound(ratio))) + Fraction(U32) * Fraction(ratio)
         if lost > limit:
-            return refuted(f"values about {float(away):g}, ratio {ratio:.3g}: {float(lost):.3g} "
-                           f"lost, {float(limit):.3g} allowed")  # fmt: skip
+            return refuted(
+                f"values about {float(away):g}, ratio {ratio:.3g}: {float(lost):.3g} "
+                f"lost, {float(limit):.3g} allowed"
+            )
         nearest = max(nearest, float(lost / limit))
     return holds(f"what float32 units lose is at most {nearest:.2f} of the bound")
 
@@ -108,8 +113,9 @@ def _entered(v: np.ndarray, mid: Fraction, radius: Fraction, rng: Any) -> list[F
     first, second = _parts(mid)
     weight = rng.uniform(0.5, 1.0, v.size)
     entered = ((v - first) - second) * np.float32(float(1 / radius)) * np.float32(weight)
-    exact = [(Fraction(float(x)) - mid) / radius * Fraction(w)
-             for x, w in zip(v, weight, strict=True)]  # fmt: skip
+    exact = [
+        (Fraction(float(x)) - mid) / radius * Fraction(w) for x, w in zip(v, weight, strict=True)
+    ]
     lost = [abs(Fraction(float(x)) - y) for x, y in zip(entered, exact, strict=True)]
     own = [abs(Fraction(float(np.float32(w))) - Fraction(w)) for w in weight]
     return [2 * max(a, b) for a, b in zip(lost, own, strict=True)]  # of weights of 1/2 and more
@@ -123,8 +129,9 @@ def _left(mid: Fraction, radius: Fraction, rng: Any, trial: int) -> list[Fractio
     x = sums * (np.float32(1.0) / whole)
     out = (x * np.float32(float(radius)) + second) + first
     exact = [Fraction(float(a)) / Fraction(float(b)) for a, b in zip(sums, whole, strict=True)]
-    return [abs(Fraction(float(y)) - mid - radius * e) / radius
-            for y, e in zip(out, exact, strict=True)]  # fmt: skip
+    return [
+        abs(Fraction(float(y)) - mid - radius * e) / radius for y, e in zip(out, exact, strict=True)
+    ]
 
 
 def _all_storage(stored: Bound, converted: Bound) -> Finding:

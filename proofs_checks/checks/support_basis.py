@@ -33,8 +33,7 @@ def _logits(Q: Matrix, K: Matrix) -> Matrix:
 
 
 def _keep(rows: Matrix, kept: Sequence[bool]) -> Matrix:
-    return [row if keep else [Fraction(0)] * len(row)
-            for row, keep in zip(rows, kept, strict=True)]  # fmt: skip
+    return [row if keep else [Fraction(0)] * len(row) for row, keep in zip(rows, kept, strict=True)]
 
 
 def _exponentials(parts: Sequence[Matrix], ones: int) -> list[list[Counter[Fraction]]]:
@@ -76,13 +75,18 @@ def _small(large: Sequence[bool]) -> list[bool]:
 def _identity() -> Finding:
     x, y = sympy.symbols("x y", real=True)
     gap = sympy.exp(x + y) - sympy.exp(x) - sympy.exp(y) + 1
-    return proved({
-        "e^(x+y) - e^x - e^y + 1 = (e^x - 1)(e^y - 1)":
-            sympy.expand(sympy.expand(gap - (sympy.exp(x) - 1) * (sympy.exp(y) - 1),
-                                      power_exp=True)) == 0,
-        "e^x = 1 only at 0, so the gap is 0 if and only if x y = 0":
-            sympy.solveset(sympy.exp(x) - 1, x, sympy.S.Reals) == sympy.FiniteSet(0),
-    })  # fmt: skip
+    return proved(
+        {
+            "e^(x+y) - e^x - e^y + 1 = (e^x - 1)(e^y - 1)": sympy.expand(
+                sympy.expand(gap - (sympy.exp(x) - 1) * (sympy.exp(y) - 1), power_exp=True)
+            )
+            == 0,
+            "e^x = 1 only at 0, so the gap is 0 if and only if x y = 0": sympy.solveset(
+                sympy.exp(x) - 1, x, sympy.S.Reals
+            )
+            == sympy.FiniteSet(0),
+        }
+    )
 
 
 def _product_gap(sign: int) -> Finding:
@@ -100,8 +104,9 @@ def _blocks(ones: int) -> Finding:
         for of_k in product(range(3), repeat=3):
             parts = [
                 _logits(_keep(QUERIES, [x == a for x in of_q]), _keep(KEYS, [x == b for x in of_k]))
-                for a in range(3) for b in range(3)
-            ]  # fmt: skip
+                for a in range(3)
+                for b in range(3)
+            ]
             if _exponentials(parts, ones) != _exponentials([S], 0):
                 return refuted(f"rows in {of_q}, keys in {of_k}: the sides differ")
             count += 1
@@ -150,7 +155,7 @@ LITERATURE: tuple[Claim, ...] = (
         twin=Twin("less m - 1", partial(_blocks, 2)),
         depends=("support-split",),
     ),
-)  # fmt: skip
+)
 
 DERIVED: tuple[Claim, ...] = (
     Claim(
@@ -174,4 +179,4 @@ DERIVED: tuple[Claim, ...] = (
         depends=("support-identity",),
         expected="refuted",
     ),
-)  # fmt: skip
+)

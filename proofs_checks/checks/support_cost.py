@@ -25,12 +25,20 @@ def _work(counted: Callable[[Stats, SplitParameters], float]) -> Finding:
     """Return whether the method books |R| m + (n - |R|) |C| exact pairs, for every mask."""
     n, m, checked = 4, 3, 0
     stats = Stats(
-        n=n, m=m, d=2, d_v=1, dtype="float64",
-        query_norms=OrderStatistics.constant(n, 1.0), key_norms=OrderStatistics.constant(m, 1.0),
+        n=n,
+        m=m,
+        d=2,
+        d_v=1,
+        dtype="float64",
+        query_norms=OrderStatistics.constant(n, 1.0),
+        key_norms=OrderStatistics.constant(m, 1.0),
         query_entries=OrderStatistics.constant(n, 1.0),
         key_entries=OrderStatistics.constant(m, 1.0),
-        full_query_norm=1.0, find_offset=Once.known_to_be(0.0), tilted=False, value_ratio=1.0,
-    )  # fmt: skip
+        full_query_norm=1.0,
+        find_offset=Once.known_to_be(0.0),
+        tilted=False,
+        value_ratio=1.0,
+    )
     for large_q in product((False, True), repeat=n):
         for large_k in product((False, True), repeat=m):
             pairs = sum(a or b for a in large_q for b in large_k)
@@ -43,8 +51,9 @@ def _work(counted: Callable[[Stats, SplitParameters], float]) -> Finding:
 
 
 def _split(large_queries: int, large_keys: int) -> SplitParameters:
-    return SplitParameters("norm", 1.0, 1.0, large_queries, large_keys,
-                           parameters_for(2, 1.0, "float64", 2))  # fmt: skip
+    return SplitParameters(
+        "norm", 1.0, 1.0, large_queries, large_keys, parameters_for(2, 1.0, "float64", 2)
+    )
 
 
 def _booked(stats: Stats, split: SplitParameters) -> float:
@@ -67,13 +76,16 @@ def _bucket_count(ratio: Fraction, smallest: Fraction, largest: Fraction) -> Fin
         return refuted(f"{shown}, one too many")
     b, e, N = sympy.symbols("b epsilon N", positive=True)
     return both(
-        proved({"b (1+eps)^N = B at N = log(B/b)/log(1+eps)":
-                zero(sympy.log(b * (1 + e) ** N / b, evaluate=True).expand(force=True)
-                     - N * sympy.log(1 + e))}),
+        proved(
+            {
+                "b (1+eps)^N = B at N = log(B/b)/log(1+eps)": zero(
+                    sympy.log(b * (1 + e) ** N / b, evaluate=True).expand(force=True)
+                    - N * sympy.log(1 + e)
+                )
+            }
+        ),
         holds(shown),
-    )  # fmt: skip
-
-
+    )
 
 
 LITERATURE: tuple[Claim, ...] = (
@@ -85,11 +97,12 @@ LITERATURE: tuple[Claim, ...] = (
         provenance="second-hand",
         evidence="counterexample",
         check=partial(_bucket_count, Fraction(-1, 2), Fraction(1), Fraction(9)),
-        twin=Twin("eps > 0", partial(_bucket_count, Fraction(1, 2), Fraction(1), Fraction(9)),
-                  "holds"),
+        twin=Twin(
+            "eps > 0", partial(_bucket_count, Fraction(1, 2), Fraction(1), Fraction(9)), "holds"
+        ),
         expected="refuted",
     ),
-)  # fmt: skip
+)
 
 DERIVED: tuple[Claim, ...] = (
     Claim(
@@ -102,4 +115,4 @@ DERIVED: tuple[Claim, ...] = (
         check=partial(_work, _booked),
         twin=Twin("|R| m + n |C|", partial(_work, _booked_twice)),
     ),
-)  # fmt: skip
+)

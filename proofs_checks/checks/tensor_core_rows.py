@@ -113,8 +113,9 @@ def simulated(errors: Errors) -> Finding:
             for rows in _rows(degree, parts):
                 for what, off, bound in _measured(errors, degree, operands, rows):
                     if not off <= bound:
-                        return refuted(f"{operands}, {what}: bound {float(bound):.6g} < error "
-                                       f"{float(off):.6g}")  # fmt: skip
+                        return refuted(
+                            f"{operands}, {what}: bound {float(bound):.6g} < error {float(off):.6g}"
+                        )
                     count += 1
                     nearest[operands] = max(nearest[operands], float(off / bound))
     shown = ", ".join(f"{x:.3f} in {name}" for name, x in nearest.items())

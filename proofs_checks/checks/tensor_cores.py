@@ -33,8 +33,10 @@ def _steps() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     yield "all products just below what is kept", np.array([1.0, 1.5]), lost
     yield "seventeen of a size", np.array([2.0 - 2.0**-23]), np.full((16, 1), (1.0 + 2.0**-7) ** 2)
     for signs in ((1.0,), (-1.0, 1.0)):
-        a, b = (model.bfloat16(rng.uniform(1, 2, (16, 500)) * 2.0 ** rng.integers(-9, 1, (16, 500)))
-                for _ in range(2))  # fmt: skip
+        a, b = (
+            model.bfloat16(rng.uniform(1, 2, (16, 500)) * 2.0 ** rng.integers(-9, 1, (16, 500)))
+            for _ in range(2)
+        )
         total = model.float32(rng.uniform(1, 2, 500) * 2.0 ** rng.integers(-9, 1, 500))
         yield "random", total, a * b * rng.choice(signs, (16, 500))
 
@@ -69,8 +71,9 @@ def _blocks(d: int, degree: int, parts: int) -> int:
     if rotated and degree == 3:
         rounds = [10 + 51] * chunks  # a chunk's own pairs and threes
         for own in range(chunks):  # a variable of it, with pairs whose chunks are not all before
-            pairs = sum(10 + (16 * (chunks - 1 - f) if f > own else 0)
-                        for f in range(chunks) if f != own)  # fmt: skip
+            pairs = sum(
+                10 + (16 * (chunks - 1 - f) if f > own else 0) for f in range(chunks) if f != own
+            )
             rounds += [pairs] * 16
         return sum(-(-blocks // 8) * 8 for blocks in rounds)
     rounds = []
@@ -113,8 +116,10 @@ def _accounting(errors: Errors) -> Finding:
                     said = errors(d, degree, operands, keys)
                     for k, lost in enumerate(accounted(d, degree, operands, keys)):
                         if not lost <= said[k]:
-                            return refuted(f"{operands}, d = {d}, degree {k} of {degree}, {keys} "
-                                           f"keys: {said[k]:.6g} < {lost:.6g}")  # fmt: skip
+                            return refuted(
+                                f"{operands}, d = {d}, degree {k} of {degree}, {keys} "
+                                f"keys: {said[k]:.6g} < {lost:.6g}"
+                            )
                         count, nearest = count + 1, max(nearest, lost / said[k])
     return holds(f"the accounting within the bound at {count} places, up to {nearest:.3f} of it")
 

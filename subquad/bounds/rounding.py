@@ -84,9 +84,7 @@ def exact_logit_error(logit_bound: Array, d: int, dtype: str) -> Array:
     return preparation_error(b, dtype) + products + shift_and_exp
 
 
-def exact_sum_error(
-    normaliser: Array, keys: int, block: int, blocks: int, dtype: str
-) -> Array:
+def exact_sum_error(normaliser: Array, keys: int, block: int, blocks: int, dtype: str) -> Array:
     """Return a bound of |numerator error| + |normaliser error| of a row of the exact path.
 
     Products of at most `block` terms in `dtype`, `blocks` of them added in float64; weights that
@@ -118,8 +116,10 @@ def polynomial_sum_error(
     xp = namespace(query_norm)
     rho = xp.zeros_like(query_norm)
     for weight in reversed(
-        [abs(float(c)) * float(m) * float(g) for c, m, g in
-         zip(coefficients, norm_moments, gammas, strict=True)]
+        [
+            abs(float(c)) * float(m) * float(g)
+            for c, m, g in zip(coefficients, norm_moments, gammas, strict=True)
+        ]
     ):  # Horner in |q|: the terms of high degree are the small ones
         rho = rho * query_norm + weight
     return 2.0 * rho * OUTWARD

@@ -57,9 +57,11 @@ class Calls:
 
     def __add__(self, other: Calls) -> Calls:
         return Calls(
-            self.steps + other.steps, self.alone + other.alone,
-            self.alone_pairs + other.alone_pairs, self.filled + other.filled,
-        )  # fmt: skip
+            self.steps + other.steps,
+            self.alone + other.alone,
+            self.alone_pairs + other.alone_pairs,
+            self.filled + other.filled,
+        )
 
 
 NONE = Calls()

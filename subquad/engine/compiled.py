@@ -42,13 +42,28 @@ def _made_once(dtype: str) -> tuple[Any, Any]:
     buffers = [rows(given), rows(given)]
     wide = rows(numba.float64)
     accumulate = whole(
-        rows(given, 2, True), rows(given, 2, True), *recipe, whole, whole, *buffers,
-        rows(given), rows(given, 1), wide, wide,
-    )  # fmt: skip
+        rows(given, 2, True),
+        rows(given, 2, True),
+        *recipe,
+        whole,
+        whole,
+        *buffers,
+        rows(given),
+        rows(given, 1),
+        wide,
+        wide,
+    )
     contract = whole(
-        rows(given, 2, True), rows(given, 2, True), rows(numba.float64, 1, True), *recipe,
-        *buffers, wide, rows(numba.float64, 1), wide, wide,
-    )  # fmt: skip
+        rows(given, 2, True),
+        rows(given, 2, True),
+        rows(numba.float64, 1, True),
+        *recipe,
+        *buffers,
+        wide,
+        rows(numba.float64, 1),
+        wide,
+        wide,
+    )
     return _compile(loops.accumulate, accumulate), _compile(loops.contract, contract)
 
 
@@ -114,9 +129,11 @@ class KeyTiles:
         self._recipe, self._call, self._dtype = _recipe(d, degree), _made(dtype)[0], dtype.name
         wide, tokens = width(columns, dtype), width(tile, dtype)
         self._buffers = (
-            *_features(d, degree, tokens, loops.FEATURES, dtype), aligned((tile, wide), dtype),
-            aligned((tokens,), dtype), aligned((ROWS, wide), np.float64),
-        )  # fmt: skip
+            *_features(d, degree, tokens, loops.FEATURES, dtype),
+            aligned((tile, wide), dtype),
+            aligned((tokens,), dtype),
+            aligned((ROWS, wide), np.float64),
+        )
 
     def add(self, K, W, sums: np.ndarray, piece: int, pieces: int) -> None:
         """Add the moments of some tiles to `sums` (r, width), as `cpu._KeyTiles` does."""
@@ -131,8 +148,9 @@ class QueryTiles:
         self._recipe, self._call, self._dtype = _recipe(d, degree), _made(dtype)[1], dtype.name
         self._buffers = (
             *_features(d, degree, TOKENS, loops.CHUNK, dtype),
-            aligned((TOKENS, width(columns, dtype)), np.float64), aligned((TOKENS,), np.float64),
-        )  # fmt: skip
+            aligned((TOKENS, width(columns, dtype)), np.float64),
+            aligned((TOKENS,), np.float64),
+        )
 
     def add(self, Q, table, coefficients, numerator, by_degree) -> None:
         """Add degrees >= 1 of some rows to `numerator`, write their normalisers to `by_degree`."""

@@ -69,8 +69,9 @@ def _build(stored, base, leads, offsets, k, start, stop, tokens, out, to):
         while leads[k, a + 1] <= row:
             a += 1
         source = base + offsets[k, a] + row - leads[k, a]
-        write_product(stored, a * step, stored, source * step, tokens, out,
-                      (to + row - start) * step)  # fmt: skip
+        write_product(
+            stored, a * step, stored, source * step, tokens, out, (to + row - start) * step
+        )
 
 
 @_inner
@@ -87,8 +88,9 @@ def _load(rows, first, t, tokens, stored, blocks, leads, offsets):
             stored[i, j] = 0
     base = zero
     for k in range(2, degree):
-        _build(stored, base, leads, offsets, k, zero, blocks[k], tokens, stored,
-               base + blocks[k - 1])  # fmt: skip
+        _build(
+            stored, base, leads, offsets, k, zero, blocks[k], tokens, stored, base + blocks[k - 1]
+        )
         base += blocks[k - 1]
     return base
 
@@ -105,11 +107,22 @@ def _add_moments(features, row, count, t, tokens, weights, weight, sums, to, spa
         if not whole:
             spare[:, :] = 0.0
         for c in range(0, columns, VECTORS * lanes):
-            _add_products(features, (row + i) * step, step, np.int64(1), weights, c, t, out,
-                          at * width + c, min(VECTORS, (columns - c) // lanes))  # fmt: skip
+            _add_products(
+                features,
+                (row + i) * step,
+                step,
+                np.int64(1),
+                weights,
+                c,
+                t,
+                out,
+                at * width + c,
+                min(VECTORS, (columns - c) // lanes),
+            )
         if apart:
-            add_dots(features, (row + i) * step, step, weight, tokens, out, at * width + columns,
-                     width)  # fmt: skip
+            add_dots(
+                features, (row + i) * step, step, weight, tokens, out, at * width + columns, width
+            )
         if not whole:
             for k in range(count - i):
                 for c in range(width):
@@ -154,15 +167,27 @@ def accumulate(
         if piece == 0:
             _add_weights(W, first, t, sums, spare)
             for k in range(1, max(degree, 2)):
-                _add_moments(stored, below, blocks[k], t, tokens, weights, weight, sums,
-                             below + 1, spare, apart)  # fmt: skip
+                _add_moments(
+                    stored,
+                    below,
+                    blocks[k],
+                    t,
+                    tokens,
+                    weights,
+                    weight,
+                    sums,
+                    below + 1,
+                    spare,
+                    apart,
+                )
                 below += blocks[k]
         to = base + blocks[degree - 1] + 1
         for i in range(piece, -(-blocks[degree] // FEATURES) if degree > 1 else 0, pieces):
             start, stop = i * FEATURES, min((i + 1) * FEATURES, blocks[degree])
             _build(stored, base, leads, offsets, degree, start, stop, tokens, top, zero)
-            _add_moments(top, zero, stop - start, t, tokens, weights, weight, sums, to + start,
-                         spare, apart)  # fmt: skip
+            _add_moments(
+                top, zero, stop - start, t, tokens, weights, weight, sums, to + start, spare, apart
+            )
     return MARK
 
 
@@ -174,8 +199,18 @@ def _add_sums(features, row, count, t, table, to, total, ends, apart):
     columns = width - lanes if apart else width
     for c in range(0, columns, VECTORS * lanes):
         for i in range(0, t, ROWS):
-            _add_products(features, row * step + i, np.int64(1), step, table, to * width + c, count,
-                          total, i * width + c, min(VECTORS, (columns - c) // lanes))  # fmt: skip
+            _add_products(
+                features,
+                row * step + i,
+                np.int64(1),
+                step,
+                table,
+                to * width + c,
+                count,
+                total,
+                i * width + c,
+                min(VECTORS, (columns - c) // lanes),
+            )
     if apart:
         combine(table, to * width + columns, width, features, row * step, step, count, ends)
 
@@ -200,12 +235,14 @@ def contract(
             for start in range(0, blocks[k], CHUNK):
                 stop = min(start + CHUNK, blocks[k])
                 if k == 1 or k < degree:
-                    _add_sums(stored, to + start, stop - start, t, table, to + start, total, ends,
-                              apart)  # fmt: skip
+                    _add_sums(
+                        stored, to + start, stop - start, t, table, to + start, total, ends, apart
+                    )
                 else:
                     _build(stored, base, leads, offsets, k, start, stop, size, top, np.int64(0))
-                    _add_sums(top, np.int64(0), stop - start, t, table, to + start, total, ends,
-                              apart)  # fmt: skip
+                    _add_sums(
+                        top, np.int64(0), stop - start, t, table, to + start, total, ends, apart
+                    )
             for j in range(t):
                 for c in range(d_v):
                     numerator[first + j, c] += coefficients[k] * total[j, c]

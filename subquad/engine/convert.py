@@ -45,7 +45,7 @@ def at_home(function: Function) -> Function:
         if from_torch:
             _check_alone(named)
         _check_one_device(arrays)
-        args = tuple(_entered(n, x) for n, x in zip(names, args, strict=False)) + args[len(names):]
+        args = tuple(_entered(n, x) for n, x in zip(names, args, strict=False)) + args[len(names) :]
         options = {name: _entered(name, x) for name, x in options.items()}
         with _device_of([*args, *options.values()]):
             result = function(*args, **options)
@@ -81,8 +81,10 @@ def _check_alone(given: tuple[tuple[str, Any], ...]) -> None:
     for name, x in given:
         if array_api_compat.is_array_api_obj(x) and not array_api_compat.is_torch_array(x):
             first = next(n for n, y in given if array_api_compat.is_torch_array(y))
-            msg = (f"`{name}` is a {type(x).__module__}.{type(x).__name__} but `{first}` is a "
-                   "torch.Tensor; pass all arrays from one library.")
+            msg = (
+                f"`{name}` is a {type(x).__module__}.{type(x).__name__} but `{first}` is a "
+                "torch.Tensor; pass all arrays from one library."
+            )
             raise TypeError(msg)
 
 
@@ -100,15 +102,19 @@ def _entered(name: str, x: Any) -> Any:
         return x
     torch = sys.modules["torch"]
     if x.requires_grad and torch.is_grad_enabled():
-        msg = (f"`{name}` requires grad, but no gradient is computed here yet and it would be lost "
-               f"in silence: pass {name}.detach(), or call this under torch.no_grad().")
+        msg = (
+            f"`{name}` requires grad, but no gradient is computed here yet and it would be lost "
+            f"in silence: pass {name}.detach(), or call this under torch.no_grad()."
+        )
         raise TypeError(msg)
     if x.layout != torch.strided:
         msg = f"`{name}` has layout {x.layout}; pass a dense tensor, {name}.to_dense()."
         raise TypeError(msg)
     if x.dtype == torch.bfloat16:
-        msg = (f"`{name}` has dtype torch.bfloat16, which NumPy and CuPy have not: pass "
-               f"{name}.float(), the same numbers in float32.")
+        msg = (
+            f"`{name}` has dtype torch.bfloat16, which NumPy and CuPy have not: pass "
+            f"{name}.float(), the same numbers in float32."
+        )
         raise TypeError(msg)
     if x.device.type == "cpu":
         return x.detach().resolve_conj().resolve_neg().numpy()
@@ -118,8 +124,10 @@ def _entered(name: str, x: Any) -> Any:
     try:
         import cupy
     except ImportError:
-        msg = (f"`{name}` is on {x.device}, where the engine needs CuPy: install "
-               "subquad[cuda12] or subquad[cuda13], or move the tensors to the CPU.")
+        msg = (
+            f"`{name}` is on {x.device}, where the engine needs CuPy: install "
+            "subquad[cuda12] or subquad[cuda13], or move the tensors to the CPU."
+        )
         raise TypeError(msg) from None
     with cupy.cuda.Device(x.device.index):
         return cupy.from_dlpack(x.detach().resolve_conj().resolve_neg())

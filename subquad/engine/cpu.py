@@ -143,9 +143,11 @@ class _KeyTiles:
                 out = self._products[: tiles * rows * columns].reshape(tiles, rows, columns)
                 left = features[:, tokens].reshape(rows, tiles, -1).transpose(1, 0, 2)
                 products(left, self._weights[tokens].reshape(tiles, -1, columns), out)
-                sums += out[0] if tiles == 1 else np.add.reduce(
-                    out, axis=0, dtype=np.float64, out=self._sum[:rows]
-                )  # fmt: skip
+                sums += (
+                    out[0]
+                    if tiles == 1
+                    else np.add.reduce(out, axis=0, dtype=np.float64, out=self._sum[:rows])
+                )
 
 
 def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,9 +155,15 @@ def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarr
     (n, d), columns, degree = Q.shape, moments[0].shape[1], len(coefficients) - 1
     compiled = fast.passes(n, d, degree)
     tile, moments = sizes.query_tile(n, d, degree), moments[: degree + 1]
-    table = np.zeros((sum(map(len, moments[1:])), columns), Q.dtype) if compiled is None else (
-        compiled.aligned((sum(map(len, moments[1:])), compiled.width(columns, Q.dtype)), Q.dtype)
-    )  # fmt: skip
+    table = (
+        np.zeros((sum(map(len, moments[1:])), columns), Q.dtype)
+        if compiled is None
+        else (
+            compiled.aligned(
+                (sum(map(len, moments[1:])), compiled.width(columns, Q.dtype)), Q.dtype
+            )
+        )
+    )
     _fill(table, moments, d)
     numerator, by_degree = np.zeros((n, columns - 1)), np.zeros((n, degree + 1))
 
@@ -182,8 +190,12 @@ def _fill(table: np.ndarray, moments, d: int) -> None:
     parts = [table[a:b, :columns] for a, b in itertools.pairwise(starts)]
 
     def block(k: int, rows: slice) -> None:
-        np.multiply(moments[k + 1][rows], multinomials(d, k + 1)[rows, None], out=parts[k][rows],
-                    casting="same_kind")  # fmt: skip
+        np.multiply(
+            moments[k + 1][rows],
+            multinomials(d, k + 1)[rows, None],
+            out=parts[k][rows],
+            casting="same_kind",
+        )
 
     over_rows(parts, block)
 

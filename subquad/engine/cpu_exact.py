@@ -86,8 +86,9 @@ def _key_blocks(K, W) -> list[_Keys]:
     # Transposed once: BLAS would do it anew for every block of rows.
     return parallel_map(
         lambda part: _Keys(np.ascontiguousarray(K[part].T), W[part], _largest_norm(K[part])),
-        parts, ENTRY_WORK * K.size,
-    )  # fmt: skip
+        parts,
+        ENTRY_WORK * K.size,
+    )
 
 
 def _added(sums: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

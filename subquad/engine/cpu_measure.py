@@ -70,14 +70,20 @@ def surveys(xs, pres, centres) -> list[tuple[Any, Any, float]]:
     vector; the norms are float32 numbers then, else float64.
     """
     single = xs[0].dtype == np.float32 and xs[0].shape[1] <= 2**16
-    offsets = [np.asarray(centre / pre, dtype=np.float32 if single else np.float64)
-               for pre, centre in zip(pres, centres, strict=True)]  # fmt: skip
-    able = [single and 2.0**-40 <= pre <= 2.0**40 and np.array_equal(o.astype(np.float64) * pre, c)
-            for o, pre, c in zip(offsets, pres, centres, strict=True)]  # fmt: skip
+    offsets = [
+        np.asarray(centre / pre, dtype=np.float32 if single else np.float64)
+        for pre, centre in zip(pres, centres, strict=True)
+    ]
+    able = [
+        single and 2.0**-40 <= pre <= 2.0**40 and np.array_equal(o.astype(np.float64) * pre, c)
+        for o, pre, c in zip(offsets, pres, centres, strict=True)
+    ]
     fast = [i for i, is_able in enumerate(able) if is_able]
     found = _in_float32(*([part[i] for i in fast] for part in (xs, pres, offsets)))
-    return [next(found) if is_able else _in_float64(x, pre, centre)
-            for x, pre, centre, is_able in zip(xs, pres, centres, able, strict=True)]  # fmt: skip
+    return [
+        next(found) if is_able else _in_float64(x, pre, centre)
+        for x, pre, centre, is_able in zip(xs, pres, centres, able, strict=True)
+    ]
 
 
 def _in_float64(x, pre, centre) -> tuple[Any, Any, float]:
@@ -164,7 +170,8 @@ def column_ranges(xs) -> Any:
     each = block_rows(columns)
     blocks = -(-n // each)
     found = parallel_map(
-        lambda i: _extremes(xs[i // blocks][i % blocks * each :][:each]), range(len(xs) * blocks),
+        lambda i: _extremes(xs[i // blocks][i % blocks * each :][:each]),
+        range(len(xs) * blocks),
         ENTRY_WORK * len(xs) * n * columns,
     )
     ends = np.array(found, dtype=np.float64).reshape(len(xs), blocks, 2, columns)

@@ -19,10 +19,21 @@ from subquad.engine.cpu_measure import (
 )
 
 __all__ = [
-    "affine", "column_range", "column_ranges", "restored_values", "rotated", "rotated_reach",
-    "row_dots", "row_measures", "scatter_rows", "stacked_rows", "surveys", "take_rows",
-    "weighted_mean", "weighted_values",
-]  # fmt: skip
+    "affine",
+    "column_range",
+    "column_ranges",
+    "restored_values",
+    "rotated",
+    "rotated_reach",
+    "row_dots",
+    "row_measures",
+    "scatter_rows",
+    "stacked_rows",
+    "surveys",
+    "take_rows",
+    "weighted_mean",
+    "weighted_values",
+]
 
 
 def affine(x, pre, centre, post, dtype: str) -> Any:

@@ -29,9 +29,10 @@ TYPICAL_SECONDS = np.array([4.6e-12, 4.7e-10, 6.2e-12, 4.8e-10, 3.8e-9, 2.3e-10,
 """Of one unit of each of TERMS, fitted to whole runs on two cores of a server (see
 `experiments.cost_model`); only the ratios between them enter."""
 COMPILED_SECONDS = np.where(
-    np.array(TERMS) == "polynomial_flops", 4.0e-12,
+    np.array(TERMS) == "polynomial_flops",
+    4.0e-12,
     np.where(np.array(TERMS) == "features", 2.0e-10, TYPICAL_SECONDS),
-)  # fmt: skip
+)
 """The same where passes run compiled, from both passes of d = 8 and 64 with 8 to 64 columns."""
 RATIO_SPREAD, NOISE = 0.34, 0.1
 """Standard deviations, in logarithms: of a rate about its typical ratio to the others, of a probe
@@ -153,9 +154,14 @@ def _probes(dtype: str, names: tuple[str, ...]) -> dict[str, Probe]:
 
 
 PROBES = (
-    "exact, few columns", "exact, many columns", "polynomial, few columns",
-    "polynomial, many columns", "steps", "state", "preparation",
-)  # fmt: skip
+    "exact, few columns",
+    "exact, many columns",
+    "polynomial, few columns",
+    "polynomial, many columns",
+    "steps",
+    "state",
+    "preparation",
+)
 WIDE = ("exact, many columns", "polynomial, many columns")
 """The probes taken in float64 as well: one ratio for each path."""
 

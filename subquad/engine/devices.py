@@ -28,8 +28,10 @@ class CpuFleet(Fleet):
     def carry(self, x: Any) -> Any:
         """Return x; TypeError unless it is NumPy's."""
         if not array_api_compat.is_numpy_array(x):
-            msg = (f"`devices` names CPUs but the arrays are {type(x).__module__}'s: "
-                   "pass NumPy arrays, or the numbers of CUDA devices.")
+            msg = (
+                f"`devices` names CPUs but the arrays are {type(x).__module__}'s: "
+                "pass NumPy arrays, or the numbers of CUDA devices."
+            )
             raise TypeError(msg)
         return x
 
@@ -53,13 +55,17 @@ def fleet_of(devices: Any) -> Fleet | None:
     numbers = all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in listed)
     communicator = all(hasattr(devices, name) for name in ("rank", "all_gather", "all_reduce"))
     if not communicator and not (listed and numbers):
-        msg = (f'`devices` is {devices!r}; pass None, a list of CUDA device numbers, a list of '
-               '"cpu" (one for each shard), or an initialised communicator of cupyx.distributed.')
+        msg = (
+            f"`devices` is {devices!r}; pass None, a list of CUDA device numbers, a list of "
+            '"cpu" (one for each shard), or an initialised communicator of cupyx.distributed.'
+        )
         raise ValueError(msg)
     try:
         from subquad.engine import gpu_fleet  # brings CuPy
     except ImportError:
-        msg = (f"`devices` is {devices!r}, which needs CuPy: install subquad[cuda12] or "
-               "subquad[cuda13].")
+        msg = (
+            f"`devices` is {devices!r}, which needs CuPy: install subquad[cuda12] or "
+            "subquad[cuda13]."
+        )
         raise ValueError(msg) from None
     return gpu_fleet.CommunicatorFleet(devices) if communicator else gpu_fleet.of_devices(*listed)

@@ -22,9 +22,15 @@ def stored_dtype(compute: str) -> str:
 
 
 def accumulate(
-    K: Any, W: Any, degree: int, *, key_centre: Any, weight_shift: int = 0, balance: int = 0,
+    K: Any,
+    W: Any,
+    degree: int,
+    *,
+    key_centre: Any,
+    weight_shift: int = 0,
+    balance: int = 0,
     operands: str | None = None,
-) -> State:  # fmt: skip
+) -> State:
     """Return the State of the keys: sums of their monomials times their weights.
 
     Parameters
@@ -88,8 +94,10 @@ def accumulate(
 def _fused_accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, Any]:
     """Return (moments by degree, norm moments on the host) of the fused key pass."""
     if operands not in prepare.operands(K) or K.dtype.name != "float32" or K.shape[0] == 0:
-        msg = (f"`operands` is {operands!r}: {K.dtype.name} keys of shape {K.shape} on this "
-               "device have no fused passes.")  # fmt: skip
+        msg = (
+            f"`operands` is {operands!r}: {K.dtype.name} keys of shape {K.shape} on this "
+            "device have no fused passes."
+        )
         raise ValueError(msg)
     from subquad.engine import gpu_fused  # brings CuPy
 
@@ -130,8 +138,10 @@ def contract(Q: Any, state: State, coefficients: Sequence[float] | Any) -> tuple
     on_gpu = _on_gpu(Q=Q, moments=state.moments[0])
     _check_rows(Q, "Q", state.d)
     if Q.dtype.name != (needed := stored_dtype(state.dtype)):
-        msg = (f"`Q` is {Q.dtype.name} but the State was computed in {state.dtype}: "
-               f"convert `Q` to {needed}.")  # fmt: skip
+        msg = (
+            f"`Q` is {Q.dtype.name} but the State was computed in {state.dtype}: "
+            f"convert `Q` to {needed}."
+        )
         raise ValueError(msg)
     c = np.asarray(coefficients, dtype=np.float64)
     if c.ndim != 1 or not 1 <= len(c) <= state.degree + 1:

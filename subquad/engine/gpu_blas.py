@@ -66,11 +66,25 @@ def _multiply(handle: int, a: Any, b: Any, out: Any, b_transposed: bool = False)
     one, zero = _POINTERS[char]
     # cuBLAS stores by columns: what it sees is out^T = b^T a^T.
     _GEMM[char](
-        handle, _TRANSPOSED if b_transposed else _NONE, _NONE, columns, rows, inner,
-        one, b.data.ptr, inner if b_transposed else columns, inner * columns,
-        a.data.ptr, inner, rows * inner if a.shape[0] > 1 else 0,
-        zero, out.data.ptr, columns, rows * columns, batch,
-    )  # fmt: skip
+        handle,
+        _TRANSPOSED if b_transposed else _NONE,
+        _NONE,
+        columns,
+        rows,
+        inner,
+        one,
+        b.data.ptr,
+        inner if b_transposed else columns,
+        inner * columns,
+        a.data.ptr,
+        inner,
+        rows * inner if a.shape[0] > 1 else 0,
+        zero,
+        out.data.ptr,
+        columns,
+        rows * columns,
+        batch,
+    )
     return out
 
 

@@ -75,9 +75,20 @@ def _add_rows(
         used = slice(start, start + count)
         multiply(Q[None], keys[used], logits[:count], b_transposed=True)
         arguments = (
-            logits, rows, block, count, min(inside, count * block), weights[used], LN2, where,
-            int(start == 0), added, min(at_once, start), columns, total,
-        )  # fmt: skip
+            logits,
+            rows,
+            block,
+            count,
+            min(inside, count * block),
+            weights[used],
+            LN2,
+            where,
+            int(start == 0),
+            added,
+            min(at_once, start),
+            columns,
+            total,
+        )
         turn((rows,), (THREADS if rows >= MANY_ROWS else MOST_THREADS,), arguments)
         multiply(logits[:count], values[used], added[:count])
     last = added[: (blocks - 1) % at_once + 1]

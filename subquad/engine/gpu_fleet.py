@@ -80,8 +80,10 @@ class GpuFleet(_OnGpu):
         self.devices = tuple(devices)
         count = runtime.getDeviceCount()
         if len(self.devices) != self.ranks or not all(0 <= i < count for i in self.devices):
-            msg = (f"`devices` is {list(devices)}: CUDA devices are numbered 0 to {count - 1} "
-                   f"here, and there are {self.ranks} shares.")
+            msg = (
+                f"`devices` is {list(devices)}: CUDA devices are numbered 0 to {count - 1} "
+                f"here, and there are {self.ranks} shares."
+            )
             raise ValueError(msg)
         # A thread of its own for each rank: libraries keep a handle for each thread and device.
         self._threads = [ThreadPoolExecutor(1) for _ in self.devices]
@@ -141,9 +143,7 @@ class GpuFleet(_OnGpu):
 
         nccl.groupStart()
         for communicator, (part, out, stream) in zip(self._communicators, prepared, strict=True):
-            communicator.allGather(
-                part.data.ptr, out.data.ptr, part.nbytes, nccl.NCCL_INT8, stream
-            )
+            communicator.allGather(part.data.ptr, out.data.ptr, part.nbytes, nccl.NCCL_INT8, stream)
         nccl.groupEnd()
 
     def _copy_all(self, prepared: list[tuple[Any, Any, int]]) -> None:

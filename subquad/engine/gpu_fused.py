@@ -43,15 +43,20 @@ def accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, Any]:
     scratch = cupy.cuda.alloc(side.bytes)
     moments = cupy.empty((heads, feature_dimension(d, degree), columns))
     norm_moments = cupy.empty((heads, degree + 1))
-    side.launch(K.data.ptr, W.data.ptr, PREPARED, 0, scratch.ptr, moments.data.ptr,
-                norm_moments.data.ptr)  # fmt: skip
+    side.launch(
+        K.data.ptr, W.data.ptr, PREPARED, 0, scratch.ptr, moments.data.ptr, norm_moments.data.ptr
+    )
     return moments, norm_moments
 
 
 def contract(
-    Q: Any, moments: Any, coefficients: Sequence[float] | np.ndarray, operands: str, *,
+    Q: Any,
+    moments: Any,
+    coefficients: Sequence[float] | np.ndarray,
+    operands: str,
+    *,
     divide: bool = False,
-) -> tuple[Any, Any]:  # fmt: skip
+) -> tuple[Any, Any]:
     """Return (numerator (heads, n, d_v), normalisers by degree (heads, n, 4)), float32.
 
     Q is (heads, n, d) float32, `moments` as `accumulate` returns them, `coefficients` one for
@@ -68,8 +73,17 @@ def contract(
     scratch = cupy.cuda.alloc(side.bytes)
     out = cupy.empty((heads, n, d_v), cupy.float32)
     by_degree = cupy.empty((heads, n, 4), cupy.float32)
-    side.launch(Q.data.ptr, moments.data.ptr, c if c.ndim == 1 else np.zeros(4), own, divide,
-                PREPARED, scratch.ptr, out.data.ptr, by_degree.data.ptr)  # fmt: skip
+    side.launch(
+        Q.data.ptr,
+        moments.data.ptr,
+        c if c.ndim == 1 else np.zeros(4),
+        own,
+        divide,
+        PREPARED,
+        scratch.ptr,
+        out.data.ptr,
+        by_degree.data.ptr,
+    )
     return out, by_degree
 
 
@@ -111,6 +125,15 @@ def split(moments: Any, d: int, degree: int) -> list[Any]:
 
 
 __all__ = [
-    "OPERANDS", "OPTIONS", "accumulate", "available", "contract", "four_coefficients", "joined",
-    "product_source", "source", "split", "uploaded",
-]  # fmt: skip
+    "OPERANDS",
+    "OPTIONS",
+    "accumulate",
+    "available",
+    "contract",
+    "four_coefficients",
+    "joined",
+    "product_source",
+    "source",
+    "split",
+    "uploaded",
+]

@@ -12,20 +12,33 @@ THREADS = 256
 
 _ANY, _COMPUTE = ("half16", "float", "double"), ("float", "double")
 _KERNELS = {
-    "affine": (_ANY, _COMPUTE), "weighted": (_ANY, _COMPUTE), "restored": (_ANY,),
-    "measures": (_ANY,), "dots": (_ANY,), "extremes": (_ANY,), "column_sums": (_ANY,),
-    "monomials": (_COMPUTE,), "add_slices": (_COMPUTE,), "power_sums": (_COMPUTE,),
-    "weigh": (_COMPUTE,), "stack_norms": (_ANY,), "stack_sums": (_ANY,), "stack_ends": (_ANY,),
+    "affine": (_ANY, _COMPUTE),
+    "weighted": (_ANY, _COMPUTE),
+    "restored": (_ANY,),
+    "measures": (_ANY,),
+    "dots": (_ANY,),
+    "extremes": (_ANY,),
+    "column_sums": (_ANY,),
+    "monomials": (_COMPUTE,),
+    "add_slices": (_COMPUTE,),
+    "power_sums": (_COMPUTE,),
+    "weigh": (_COMPUTE,),
+    "stack_norms": (_ANY,),
+    "stack_sums": (_ANY,),
+    "stack_ends": (_ANY,),
     "stack_rows": (_ANY,),
-}  # fmt: skip
+}
 _ROW_KERNELS = ("column_ends", "key_logits")
 _COLUMNS = range(1, 5)
 """Columns of a lane, where one warp takes a row."""
 EXPRESSIONS = (
     *(f"{name}<{','.join(types)}>" for name, sets in _KERNELS.items() for types in product(*sets)),
-    *(f"{name}<{j}>" for name in _ROW_KERNELS for j in _COLUMNS), "key_weights", "column_ends4",
-    "key_report", "query_report",
-)  # fmt: skip
+    *(f"{name}<{j}>" for name in _ROW_KERNELS for j in _COLUMNS),
+    "key_weights",
+    "column_ends4",
+    "key_report",
+    "query_report",
+)
 OPTIONS = ("--std=c++17", "--fmad=false")
 """Nothing that loosens the arithmetic: no --use_fast_math, and no products fused into sums."""
 

@@ -56,11 +56,20 @@ def source(sizes: Sizes) -> str:
     key_steps, key_stages = sizes.key_stage
     query_stages, resident = sizes.query_stages
     defined = {
-        "D": sizes.d, "CW": sizes.d_v, "NC": sizes.columns, "DEGREE": sizes.degree,
-        "X3": int(sizes.parts == 2), "NACC": sizes.accumulators, "FLUSH_STEPS": FLUSH_STEPS,
-        "KEY_STEPS": key_steps, "KEY_STAGES": key_stages, "PACK_STAGES": sizes.pack_stages,
-        "Q_GROUPS": QUERY_GROUPS, "Q_STAGES": query_stages, "Q_RESIDENT": resident,
-    }  # fmt: skip
+        "D": sizes.d,
+        "CW": sizes.d_v,
+        "NC": sizes.columns,
+        "DEGREE": sizes.degree,
+        "X3": int(sizes.parts == 2),
+        "NACC": sizes.accumulators,
+        "FLUSH_STEPS": FLUSH_STEPS,
+        "KEY_STEPS": key_steps,
+        "KEY_STAGES": key_stages,
+        "PACK_STAGES": sizes.pack_stages,
+        "Q_GROUPS": QUERY_GROUPS,
+        "Q_STAGES": query_stages,
+        "Q_RESIDENT": resident,
+    }
     folder = Path(__file__).with_name("fused")
     parts = folder.with_name("gpu_given.cu"), *(folder / f"{name}.cu" for name in FILES)
     text = "".join(part.read_text(encoding="utf-8") for part in parts)
@@ -72,9 +81,12 @@ def source(sizes: Sizes) -> str:
 def _kernels(sizes: Sizes, device: int) -> dict[str, Any]:
     module = cupy.RawModule(code=source(sizes), backend="nvrtc", options=OPTIONS)
     shared = {
-        "pack_keys": sizes.pack_shared, "key_pass": sizes.key_shared, "reduce_state": 0,
-        "pack_state": 0, "query_pass": sizes.query_shared,
-    }  # fmt: skip
+        "pack_keys": sizes.pack_shared,
+        "key_pass": sizes.key_shared,
+        "reduce_state": 0,
+        "pack_state": 0,
+        "query_pass": sizes.query_shared,
+    }
     found = {}
     for name, size in shared.items():
         kernel = module.get_function(name)
@@ -110,19 +122,25 @@ class KeySide:
         multiprocessors = _multiprocessors(device)
         steps, groups = sizes.key_steps(m), sizes.groups(m, heads, multiprocessors)
         blocks = max(1, min(multiprocessors // heads, -(-m // sizes.pack_rows)))
-        self.places, self.bytes = scratch_places([
-            ("fragments", heads * steps * sizes.key_bytes),
-            ("tiles", heads * steps * sizes.tile_bytes),
-            ("sums", 8 * heads * (sizes.chunks + 1) * sizes.columns * blocks),
-            ("norms", 8 * heads * (sizes.degree + 1) * blocks),
-            ("partial", 4 * heads * groups * sizes.partial_rows * sizes.columns),
-        ])  # fmt: skip
+        self.places, self.bytes = scratch_places(
+            [
+                ("fragments", heads * steps * sizes.key_bytes),
+                ("tiles", heads * steps * sizes.tile_bytes),
+                ("sums", 8 * heads * (sizes.chunks + 1) * sizes.columns * blocks),
+                ("norms", 8 * heads * (sizes.degree + 1) * blocks),
+                ("partial", 4 * heads * groups * sizes.partial_rows * sizes.columns),
+            ]
+        )
         entries = -(-sizes.partial_rows * sizes.columns // 4 // 256)
         warps = (sizes.chunks + 1) * sizes.columns + sizes.degree + 1
         kernels = _kernels(sizes, device)
         self._pack = kernels["pack_keys"], (blocks, heads), (sizes.pack_threads,), sizes.pack_shared
-        self._pass = (kernels["key_pass"], (groups, sizes.feature_groups, heads),
-                      (32 * KEY_WARPS,), sizes.key_shared)  # fmt: skip
+        self._pass = (
+            kernels["key_pass"],
+            (groups, sizes.feature_groups, heads),
+            (32 * KEY_WARPS,),
+            sizes.key_shared,
+        )
         self._reduce = kernels["reduce_state"], (entries + -(-warps // 8), heads), (256,), 0
         self._m, self._steps = np.int32(m), np.int32(steps)
         self._groups, self._blocks = np.int32(groups), np.int32(blocks)
@@ -135,30 +153,59 @@ class KeySide:
         K and W are 0 where rows are raw.
         """
         at = {name: scratch + place for name, place in self.places.items()}
-        run(self._pack, K, W, self._m, self._steps, at["fragments"], at["tiles"], at["sums"],
-             at["norms"], *raw, weights)  # fmt: skip
+        run(
+            self._pack,
+            K,
+            W,
+            self._m,
+            self._steps,
+            at["fragments"],
+            at["tiles"],
+            at["sums"],
+            at["norms"],
+            *raw,
+            weights,
+        )
         run(self._pass, at["fragments"], at["tiles"], self._steps, at["partial"])
-        run(self._reduce, at["partial"], at["sums"], at["norms"], self._groups, self._blocks,
-             moments, norms)  # fmt: skip
+        run(
+            self._reduce,
+            at["partial"],
+            at["sums"],
+            at["norms"],
+            self._groups,
+            self._blocks,
+            moments,
+            norms,
+        )
 
 
 class QuerySide:
     """The launches of the pass over the queries, for one shape on one device; see `contract`."""
 
     def __init__(self, sizes: Sizes, heads: int, n: int, device: int) -> None:
-        self.places, self.bytes = scratch_places([
-            ("table", heads * sizes.blocks * sizes.tile_bytes),
-            ("constants", 4 * heads * sizes.columns),
-        ])  # fmt: skip
+        self.places, self.bytes = scratch_places(
+            [
+                ("table", heads * sizes.blocks * sizes.tile_bytes),
+                ("constants", 4 * heads * sizes.columns),
+            ]
+        )
         kernels, rows = _kernels(sizes, device), 64 * QUERY_GROUPS
         self._pack = kernels["pack_state"], (sizes.blocks, heads), (128,), 0
         self._pass = kernels["query_pass"], (-(-n // rows), heads), (2 * rows,), sizes.query_shared
         self._n = np.int32(n)
 
     def launch(
-        self, Q: int, moments: int, c: np.ndarray, own: int, divide: bool, raw: tuple,
-        scratch: int, out: int, by_degree: int,
-    ) -> None:  # fmt: skip
+        self,
+        Q: int,
+        moments: int,
+        c: np.ndarray,
+        own: int,
+        divide: bool,
+        raw: tuple,
+        scratch: int,
+        out: int,
+        by_degree: int,
+    ) -> None:
         """Launch it on the current stream.
 
         `c` are four coefficients, or `own` is the address of those of each head; `by_degree` is 0
@@ -166,8 +213,19 @@ class QuerySide:
         """
         table, constants = (scratch + self.places[name] for name in ("table", "constants"))
         run(self._pack, moments, *c, table, constants, raw[0], own)
-        run(self._pass, Q, table, constants, self._n, *c.astype(np.float32), np.int32(divide), out,
-             by_degree, *raw, own)  # fmt: skip
+        run(
+            self._pass,
+            Q,
+            table,
+            constants,
+            self._n,
+            *c.astype(np.float32),
+            np.int32(divide),
+            out,
+            by_degree,
+            *raw,
+            own,
+        )
 
 
 def run(launch: tuple, *arguments) -> None:

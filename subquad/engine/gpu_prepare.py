@@ -17,10 +17,23 @@ from subquad.engine.gpu_kernels import THREADS, blocks_for, launch
 from subquad.engine.gpu_stacks import column_ranges, stacked_rows, surveys
 
 __all__ = [
-    "affine", "column_range", "column_ranges", "device_measures", "restored_values", "rotated",
-    "rotated_reach", "rounded", "row_dots", "row_measures", "scatter_rows", "stacked_rows",
-    "surveys", "take_rows", "weighted_mean", "weighted_values",
-]  # fmt: skip
+    "affine",
+    "column_range",
+    "column_ranges",
+    "device_measures",
+    "restored_values",
+    "rotated",
+    "rotated_reach",
+    "rounded",
+    "row_dots",
+    "row_measures",
+    "scatter_rows",
+    "stacked_rows",
+    "surveys",
+    "take_rows",
+    "weighted_mean",
+    "weighted_values",
+]
 
 ROTATED_ROWS = 1 << 16
 """Rows whose float64 copy is held at once by the changes of basis."""

@@ -69,9 +69,10 @@ def _speeds(dtype: str) -> Speeds:
     (x,) = _rows(dtype, ROWS, (COLUMNS[1],))
     tokens = 2.0 * TOKENS * feature_dimension(PROBED_D, 2)
     return (
-        *_line(exact, float(PAIRS) ** 2, 4.0), *_line(polynomial, tokens, 2.0),
+        *_line(exact, float(PAIRS) ** 2, 4.0),
+        *_line(polynomial, tokens, 2.0),
         x.size / _seconds(partial(prepare.affine, x, 1.0, 0.0, 1.0, dtype)),
-    )  # fmt: skip
+    )
 
 
 def _rows(dtype: str, count: int, columns: tuple[int, ...]) -> list[Any]:

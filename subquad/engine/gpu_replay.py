@@ -77,12 +77,21 @@ class Heads:
     """
 
     def __init__(
-        self, shape: tuple[int, int, int, int], units: Sequence[Units],
-        coefficients: np.ndarray, operands: str, limits: np.ndarray,
-    ) -> None:  # fmt: skip
+        self,
+        shape: tuple[int, int, int, int],
+        units: Sequence[Units],
+        coefficients: np.ndarray,
+        operands: str,
+        limits: np.ndarray,
+    ) -> None:
         self._shape, self.heads, degree = shape, len(units), coefficients.shape[1] - 1
-        own = (_sides([u.key for u in units]), _sides([u.query for u in units]),
-               gpu_fused.four_coefficients(coefficients), _tilts(units), limits)  # fmt: skip
+        own = (
+            _sides([u.key for u in units]),
+            _sides([u.query for u in units]),
+            gpu_fused.four_coefficients(coefficients),
+            _tilts(units),
+            limits,
+        )
         self._own = [gpu_fused.uploaded(x) for x in own]
         self._at = [x.data.ptr for x in self._own]
         tilted = any(u.tilt is not None for u in units)
@@ -96,9 +105,12 @@ class Heads:
         (n, m, d, d_v), stream = self._shape, cupy.cuda.get_current_stream()
         slot = self._passes.slot()
         slot.tell(
-            Q.data.ptr + 4 * first * n * d, K.data.ptr + 4 * first * m * d,
-            V.data.ptr + 4 * first * m * d_v, out.data.ptr + 4 * first * n * d_v, *self._at,
-        )  # fmt: skip
+            Q.data.ptr + 4 * first * n * d,
+            K.data.ptr + 4 * first * m * d,
+            V.data.ptr + 4 * first * m * d_v,
+            out.data.ptr + 4 * first * n * d_v,
+            *self._at,
+        )
         self._passes.launch(slot, stream)
         return Pending(self._passes, slot, stream)
 

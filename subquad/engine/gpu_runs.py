@@ -41,9 +41,8 @@ class Passes:
     """
 
     def __init__(
-        self, shape: tuple[int, int, int, int], heads: int, degree: int, operands: str,
-        tilted: bool,
-    ) -> None:  # fmt: skip
+        self, shape: tuple[int, int, int, int], heads: int, degree: int, operands: str, tilted: bool
+    ) -> None:
         (n, m, d, d_v), here = shape, int(runtime.getDevice())
         self._m, self._d, self._columns, self._heads = m, np.int32(d), np.int32(d_v), heads
         self._tilted = tilted
@@ -52,11 +51,14 @@ class Passes:
         self._query_side = query_side(sizes, heads, n, here)
         self._moments, self._words = feature_dimension(d, degree) * (d_v + 1), heads * (5 + 2 * d_v)
         self._scratch = [
-            ("units", 8 * heads * 7 * d_v), ("values", 4 * heads * 8 * d_v),
-            ("weights", 8 * heads * m if tilted else 0), ("norms", 8 * heads * (degree + 1)),
-            ("moments", 8 * heads * self._moments), ("keys", self._key_side.bytes),
+            ("units", 8 * heads * 7 * d_v),
+            ("values", 4 * heads * 8 * d_v),
+            ("weights", 8 * heads * m if tilted else 0),
+            ("norms", 8 * heads * (degree + 1)),
+            ("moments", 8 * heads * self._moments),
+            ("keys", self._key_side.bytes),
             ("queries", self._query_side.bytes),
-        ]  # fmt: skip
+        ]
         self._ends = _ends(m, d_v, heads)
         self._logits = _by_warps("key_logits", m, d, heads)
         self._weights = row_kernel("key_weights"), (blocks_for(m), heads), (THREADS,), 0
@@ -102,25 +104,46 @@ class Passes:
         here = cupy.cuda.get_current_stream().ptr
         runtime.memcpyAsync(
             at["given"], slot.told, calcsize(GIVEN), runtime.memcpyHostToDevice, here
-        )  # fmt: skip
+        )
         run(self._ends, at["given"], m, self._columns, ends, left, at["units"], at["values"])
         if self._tilted:
             run(self._logits, at["given"], m, self._d, at["weights"], logits)
             run(self._weights, at["weights"], m, logits)
         self._key_side.launch(
-            0, 0, (at["given"], at["values"], longest, ONE), at["weights"] if self._tilted else 0,
-            at["keys"], at["moments"], at["norms"],
-        )  # fmt: skip
-        run(self._report, at["given"], at["moments"], self._moments, self._d, self._columns,
-            longest, at["units"], slot.report)  # fmt: skip
+            0,
+            0,
+            (at["given"], at["values"], longest, ONE),
+            at["weights"] if self._tilted else 0,
+            at["keys"],
+            at["moments"],
+            at["norms"],
+        )
+        run(
+            self._report,
+            at["given"],
+            at["moments"],
+            self._moments,
+            self._d,
+            self._columns,
+            longest,
+            at["units"],
+            slot.report,
+        )
 
     def _queries(self, slot: Slot) -> None:
         """Launch the pass over the queries and the report on them."""
         at, (logits, longest, *_) = slot.at, self._found(slot)
         self._query_side.launch(
-            0, at["moments"], NONE, 0, True, (at["given"], at["values"], longest, ONE),
-            at["queries"], 0, 0,
-        )  # fmt: skip
+            0,
+            at["moments"],
+            NONE,
+            0,
+            True,
+            (at["given"], at["values"], longest, ONE),
+            at["queries"],
+            0,
+            0,
+        )
         run(self._last, logits, self._words, 2 * self._heads, np.int32(self._heads), slot.longest)
 
 

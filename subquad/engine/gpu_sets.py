@@ -12,13 +12,7 @@ import cupy
 import numpy as np
 
 from subquad.engine.gpu import KEY_FEATURES, add_moments, row_sums, table_of
-from subquad.engine.gpu_tiles import (
-    MOST_ROWS,
-    Factors,
-    step_numbers,
-    tokens_first,
-    tokens_last,
-)
+from subquad.engine.gpu_tiles import MOST_ROWS, Factors, step_numbers, tokens_first, tokens_last
 from subquad.engine.tiles import padded
 from subquad.features.anisotropic import MonomialSet
 

@@ -26,12 +26,19 @@ def surveys(
     about, scales = np.array(centres), np.array(pres)[:, None]
     units = np.stack([np.broadcast_to(scales, about.shape), about], axis=1)
     norms, outward = cupy.empty((len(xs), n)), 1.0 + (d + 8) * 2.0**-53
-    _launch("stack_norms", xs, blocks_for(32 * n), n,
-            (cupy.asarray(units), outward, float(np.sqrt(d)), norms))  # fmt: skip
+    _launch(
+        "stack_norms",
+        xs,
+        blocks_for(32 * n),
+        n,
+        (cupy.asarray(units), outward, float(np.sqrt(d)), norms),
+    )
     means = _shares("stack_sums", xs, d).sum(axis=1) * (scales / n) - about
     slacks = 2.0**-30 * np.linalg.norm(about, axis=1)
-    return [(own, mean, 2.0**-30 * float(own.max()) + float(slack))
-            for own, mean, slack in zip(norms.get(), means, slacks, strict=True)]  # fmt: skip
+    return [
+        (own, mean, 2.0**-30 * float(own.max()) + float(slack))
+        for own, mean, slack in zip(norms.get(), means, slacks, strict=True)
+    ]
 
 
 def column_ranges(xs: Sequence[Any]) -> np.ndarray:
@@ -47,8 +54,13 @@ def stacked_rows(xs: Sequence[Any], rows: Any) -> np.ndarray:
     index = np.arange(xs[0].shape[0])[rows] if shared else np.ascontiguousarray(rows, np.int64)
     count, d = index.shape[-1], xs[0].shape[1]
     out = cupy.empty((len(xs), count, d), xs[0].dtype)
-    _launch("stack_rows", xs, blocks_for(count * d), count,
-            (cupy.asarray(index), 0 if shared else count, out))  # fmt: skip
+    _launch(
+        "stack_rows",
+        xs,
+        blocks_for(count * d),
+        count,
+        (cupy.asarray(index), 0 if shared else count, out),
+    )
     return out.get().astype(np.result_type(out.dtype, np.float32), copy=False)
 
 

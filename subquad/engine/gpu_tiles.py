@@ -31,10 +31,12 @@ def factors(d: int, k: int) -> np.ndarray:
     """Return the variables of each degree-k monomial, (r_k, k) int16, the leading one first."""
     table = np.zeros((1, 0), dtype=np.int16)
     for j in range(1, k + 1):
-        table = np.concatenate([
-            np.insert(table[start:], 0, a, axis=1)
-            for a, start in enumerate(suffix_offsets(d, j - 1))
-        ])  # fmt: skip
+        table = np.concatenate(
+            [
+                np.insert(table[start:], 0, a, axis=1)
+                for a, start in enumerate(suffix_offsets(d, j - 1))
+            ]
+        )
     table.flags.writeable = False
     return table
 

@@ -48,14 +48,16 @@ class _Code:
         self._vector = ir.VectorType(self._number, self.lanes)
         self._wide = ir.VectorType(ir.DoubleType(), self.lanes)
         self._multiply_add = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(self._vector, [self._vector] * 3),
+            builder.module,
+            ir.FunctionType(self._vector, [self._vector] * 3),
             f"llvm.fma.v{self.lanes}f{bits}",
-        )  # fmt: skip
+        )
         self.arguments = [
             context.make_array(kind)(context, builder, value).data
-            if isinstance(kind, numba.types.Array) else value
+            if isinstance(kind, numba.types.Array)
+            else value
             for kind, value in zip(signature.args, arguments, strict=True)
-        ]  # fmt: skip
+        ]
 
     def at(self, base: Any, index: Any, step: Any = None) -> Any:
         """Return the address of base[index * step]."""
@@ -89,8 +91,9 @@ class _Code:
 
     def add_to(self, out: Any, index: Any, total: Any) -> None:
         """Add a register to float64 numbers."""
-        self.store(self.builder.fadd(self.load(out, index, self._wide), self._widened(total)),
-                   out, index)  # fmt: skip
+        self.store(
+            self.builder.fadd(self.load(out, index, self._wide), self._widened(total)), out, index
+        )
 
     def add_lanes(self, out: Any, total: Any) -> None:
         """Add the sum of the numbers of a register, in float64, to one."""
@@ -153,8 +156,9 @@ def products_of(vectors: int) -> Any:
             others = [code.load(start, v * code.lanes) for v in range(vectors)]
             for row in rows:
                 one = code.spread(row, k, step)
-                done += [code.multiply_add(one, v, sums[len(done) + j])
-                         for j, v in enumerate(others)]  # fmt: skip
+                done += [
+                    code.multiply_add(one, v, sums[len(done) + j]) for j, v in enumerate(others)
+                ]
             return done
 
         for i, total in enumerate(code.loop(length, 1, ROWS * vectors, body)):
@@ -162,10 +166,12 @@ def products_of(vectors: int) -> Any:
             code.add_to(code.at(out, row, out_step), v * code.lanes, total)
 
     @intrinsic
-    def add_products(_, left, at, row_step, step, right, begin, right_step, length, out, to,
-                     out_step):  # fmt: skip
-        return _emitting(emit, left, _INDEX, _INDEX, _INDEX, right, _INDEX, _INDEX, _INDEX, out,
-                         _INDEX, _INDEX)  # fmt: skip
+    def add_products(
+        _, left, at, row_step, step, right, begin, right_step, length, out, to, out_step
+    ):
+        return _emitting(
+            emit, left, _INDEX, _INDEX, _INDEX, right, _INDEX, _INDEX, _INDEX, out, _INDEX, _INDEX
+        )
 
     return add_products
 
@@ -183,8 +189,10 @@ def add_dots(_, left, at, row_step, right, length, out, to, out_step):
 
         def body(k, sums):
             other = code.load(right, k)
-            return [code.multiply_add(code.load(row, k), other, total)
-                    for row, total in zip(rows, sums, strict=True)]  # fmt: skip
+            return [
+                code.multiply_add(code.load(row, k), other, total)
+                for row, total in zip(rows, sums, strict=True)
+            ]
 
         for i, total in enumerate(code.loop(length, code.lanes, ROWS, body)):
             code.add_lanes(code.at(out, i, out_step), total)
@@ -201,8 +209,10 @@ def combine(_, factors, at, factor_step, rows, begin, step, length, out):
 
         def body(k, sums):
             one, row = code.spread(factors, k, factor_step), code.at(rows, k, step)
-            return [code.multiply_add(one, code.load(row, v * code.lanes), total)
-                    for v, total in enumerate(sums)]  # fmt: skip
+            return [
+                code.multiply_add(one, code.load(row, v * code.lanes), total)
+                for v, total in enumerate(sums)
+            ]
 
         for v, total in enumerate(code.loop(length, 1, TOKENS // code.lanes, body)):
             code.add_to(out, v * code.lanes, total)

@@ -106,9 +106,7 @@ def weighted_values(v: Any, pre, centre, post, weights: Any, dtype: str) -> Any:
     return _passes(v).weighted_values(v, pre, centre, post, weights, dtype)
 
 
-def restored_values(
-    x: Any, pre, centre, radius, low, high, dtype: str, divisor: Any = None
-) -> Any:
+def restored_values(x: Any, pre, centre, radius, low, high, dtype: str, divisor: Any = None) -> Any:
     """Return (centre + radius * x) / pre within [low, high], rounded to `dtype`, shape (n, d_v).
 
     `x` is divided by `divisor` (n,) first, where that is given. The exact output is a mean of

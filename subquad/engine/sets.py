@@ -65,8 +65,11 @@ def set_underflow(keys: int, r: int, degree: int, top: float, dtype: str) -> flo
 
 def set_bytes(r: int, columns: int, threads: int) -> float:
     """Return the memory of the two passes: accumulators, table, one tile of features a thread."""
-    return 8.0 * r * (padded(columns) * (_groups(sizes.GROUPS, r, columns) + 2)
-                      + threads * tile_size(r))  # fmt: skip
+    return (
+        8.0
+        * r
+        * (padded(columns) * (_groups(sizes.GROUPS, r, columns) + 2) + threads * tile_size(r))
+    )
 
 
 def accumulate_set(Y, W, kept: MonomialSet) -> np.ndarray:
@@ -181,11 +184,15 @@ class _SetTile:
                 if chunk <= start < end:
                     gathered = self._gathered[: (stop - start) * t].reshape(-1, t)
                     alone = variable is not None
-                    steps.append((
-                        self._out[:start], kept.parents[start:stop], self._out[start:stop],
-                        self._x[variable] if alone else gathered,
-                        None if alone else kept.variables[start:stop],
-                    ))  # fmt: skip
+                    steps.append(
+                        (
+                            self._out[:start],
+                            kept.parents[start:stop],
+                            self._out[start:stop],
+                            self._x[variable] if alone else gathered,
+                            None if alone else kept.variables[start:stop],
+                        )
+                    )
             self._views.append((chunk, end, steps))
 
 

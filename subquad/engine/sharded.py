@@ -144,8 +144,10 @@ def sum_states(fleet: Fleet, states: Sequence[State]) -> list[State]:
     units = np.concatenate(fleet.known([_units(state)[None] for state in states]))
     apart = np.flatnonzero((units != units[0]).any(axis=1))
     if apart.size:
-        msg = (f"the States of ranks 0 and {apart[0]} have other degrees, sizes, shifts or centres "
-               f"({units[0]} and {units[apart[0]]}); they cannot be added.")
+        msg = (
+            f"the States of ranks 0 and {apart[0]} have other degrees, sizes, shifts or centres "
+            f"({units[0]} and {units[apart[0]]}); they cannot be added."
+        )
         raise ValueError(msg)
     records = np.concatenate(
         fleet.known([np.append(state.norm_moments, state.count)[None] for state in states])
@@ -156,10 +158,13 @@ def sum_states(fleet: Fleet, states: Sequence[State]) -> list[State]:
     ends = np.cumsum([0, *(block.shape[0] for block in states[0].moments)]).tolist()
     return [
         replace(
-            state, norm_moments=norms, count=count,
+            state,
+            norm_moments=norms,
+            count=count,
             moments=tuple(whole[a:b] for a, b in zip(ends, ends[1:], strict=False)),
-        ) for state, whole in zip(states, flat, strict=True)
-    ]  # fmt: skip
+        )
+        for state, whole in zip(states, flat, strict=True)
+    ]
 
 
 def _units(state: State) -> np.ndarray:

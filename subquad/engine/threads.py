@@ -122,9 +122,8 @@ _own = threading.local()
 
 
 def for_each(
-    count: int, setup: Callable[[], Any], body: Callable[[Any, int], None],
-    work: float = math.inf,
-) -> None:  # fmt: skip
+    count: int, setup: Callable[[], Any], body: Callable[[Any, int], None], work: float = math.inf
+) -> None:
     """Return once ``body(buffers, i)`` has run for each i < `count`, `buffers` one per thread.
 
     `work` is how much there is to do in all, in operations: small work starts fewer threads. Each

@@ -181,10 +181,13 @@ def _program(
     from scipy.optimize import linprog  # a third of a second to import
 
     (points, size), rows = A.shape, averages.shape[0]
-    constraints = np.block([
-        [-A, -A, np.zeros((points, 1))], [A, -A, np.zeros((points, 1))],
-        [np.zeros_like(averages), averages, -np.ones((rows, 1))],
-    ])  # fmt: skip
+    constraints = np.block(
+        [
+            [-A, -A, np.zeros((points, 1))],
+            [A, -A, np.zeros((points, 1))],
+            [np.zeros_like(averages), averages, -np.ones((rows, 1))],
+        ]
+    )
     limits = np.concatenate([-residual, residual, np.zeros(rows)])
     cost = np.zeros(2 * size + 1)
     cost[-1] = 1.0

@@ -137,8 +137,12 @@ class BestFirst:
         while len(self._parents) < count and self._heap:
             self._take()
         count = min(count, len(self._parents))
-        return _arranged(*(np.array(x[:count], dtype=np.int64) for x in (
-            self._parents, self._variables, self._powers, self._degrees)))  # fmt: skip
+        return _arranged(
+            *(
+                np.array(x[:count], dtype=np.int64)
+                for x in (self._parents, self._variables, self._powers, self._degrees)
+            )
+        )
 
     def _first_within(self, tail: float, most: int) -> int | None:
         """Return the answer of `grow` where it lies among the monomials already taken."""

@@ -10,8 +10,6 @@ from subquad.methods.support_basis import SupportBasis
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (
-        Exact(), Polynomial(), SupportBasis(), MultiThreshold(), Fitted(), Anisotropic(),
-    )
-}  # fmt: skip
+    for method in (Exact(), Polynomial(), SupportBasis(), MultiThreshold(), Fitted(), Anisotropic())
+}
 """Name -> method, in the order in which plans print them. Drives the planner and the tests."""

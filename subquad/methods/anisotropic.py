@@ -26,12 +26,7 @@ from subquad.engine import sets
 from subquad.engine.calls import Calls
 from subquad.engine.rotate import rotated
 from subquad.engine.threads import thread_count
-from subquad.features.anisotropic import (
-    MONOMIALS_MAX,
-    best_first,
-    best_set,
-    box_tail,
-)
+from subquad.features.anisotropic import MONOMIALS_MAX, best_first, best_set, box_tail
 from subquad.methods.anisotropic_bounds import (
     AnisotropicParameters,
     a_priori,
@@ -41,13 +36,7 @@ from subquad.methods.anisotropic_bounds import (
     rounding_of,
     tail_within,
 )
-from subquad.methods.method import (
-    COMPUTE_DTYPES,
-    Proposal,
-    Refusal,
-    storage_term,
-    widened,
-)
+from subquad.methods.method import COMPUTE_DTYPES, Proposal, Refusal, storage_term, widened
 from subquad.partial import Partial
 from subquad.problem import Head
 from subquad.stats import Stats
@@ -77,8 +66,11 @@ class Anisotropic:
                 yield Refusal(self, "", reason)
                 return
         if stats.rotation is None:
-            known = "the box is too large for any set" if stats.magnitudes_known else (
-                "needs the largest entry of each coordinate: give data")  # fmt: skip
+            known = (
+                "the box is too large for any set"
+                if stats.magnitudes_known
+                else ("needs the largest entry of each coordinate: give data")
+            )
             yield Refusal(self, "", known)
             return
         offers = [self._smallest(stats, tol, dtype, rates, budget) for dtype in COMPUTE_DTYPES]
@@ -124,6 +116,7 @@ class Anisotropic:
 
     def _most(self, stats: Stats, dtype: str, rates: Rates, budget: float) -> int:
         """Return how many monomials are still faster than exact and `budget`, within limits."""
+
         def seconds(pairs: float, tokens: float) -> float:
             return rates.seconds(Work(pairs, tokens, 0.0, stats.d, stats.d_v, dtype))
 
@@ -153,10 +146,15 @@ class Anisotropic:
         """Return r features of n queries and of m keys, and d more for the change of basis."""
         tokens = float(stats.n + stats.m)
         return Work(
-            0.0, (parameters.r + stats.d) * tokens, tokens * (stats.d + stats.d_v),
-            stats.d, stats.d_v, parameters.dtype,
-            sets.set_bytes(parameters.r, stats.d_v + 1, thread_count()), calls=Calls(BASIS_STEPS),
-        )  # fmt: skip
+            0.0,
+            (parameters.r + stats.d) * tokens,
+            tokens * (stats.d + stats.d_v),
+            stats.d,
+            stats.d_v,
+            parameters.dtype,
+            sets.set_bytes(parameters.r, stats.d_v + 1, thread_count()),
+            calls=Calls(BASIS_STEPS),
+        )
 
     def run(self, head: Head, parameters: AnisotropicParameters) -> Partial:
         """Return the sums over all keys."""
@@ -174,8 +172,11 @@ class Anisotropic:
         relative, underflow = rounding_of(stats, parameters)
         one = xp.ones(stats.n, dtype=xp.float64)
         return Partial(
-            sums[:, :-1], sums[:, -1], xp.full(stats.n, shift, dtype=xp.int64),
-            error=box_tail(box_of(stats, dtype), kept) * whole * OUTWARD * one, ratio=one,
+            sums[:, :-1],
+            sums[:, -1],
+            xp.full(stats.n, shift, dtype=xp.int64),
+            error=box_tail(box_of(stats, dtype), kept) * whole * OUTWARD * one,
+            ratio=one,
             rounding=whole * relative * exp_up(reach, stats.d) + underflow,
             perturbation=perturbation_of(stats, rotation, dtype) * one,
-        )  # fmt: skip
+        )

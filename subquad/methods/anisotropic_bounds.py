@@ -48,9 +48,7 @@ def box_of(stats: Stats, dtype: str) -> Box:
     return tuple(b.tolist())
 
 
-def a_priori(
-    stats: Stats, parameters: AnisotropicParameters
-) -> tuple[float, float, float, float]:
+def a_priori(stats: Stats, parameters: AnisotropicParameters) -> tuple[float, float, float, float]:
     """Return (tail, rounding, lower bound of the sum of weights, error of a logit).
 
     The first three per unit of key weight; the third is of the weights that the set stands for.
@@ -85,9 +83,7 @@ def rounding_of(stats: Stats, parameters: AnisotropicParameters) -> tuple[float,
 
     Two more roundings: [V, 1] times the key weights.
     """
-    r, degree, dtype, rotation = (
-        parameters.r, parameters.degree, parameters.dtype, stats.rotation
-    )  # fmt: skip
+    r, degree, dtype, rotation = (parameters.r, parameters.degree, parameters.dtype, stats.rotation)
     assert rotation is not None
     length = sets.set_length(stats.m, r, degree, dtype) + 2.0
     top = widened(np.maximum(rotation.query_reach, rotation.key_reach), dtype)
@@ -105,7 +101,8 @@ def perturbation_of(stats: Stats, rotation: Rotation, dtype: str) -> float:
     underflow = (stats.d + 2) * 2.0 * form.normal * form.u * float(lost)
     return (
         input_error(logit_bound, stats.d, "float64", stats.tilted)
-        + logit_bound * rotation.distortion(form.u if dtype != "float64" else U64) + underflow
+        + logit_bound * rotation.distortion(form.u if dtype != "float64" else U64)
+        + underflow
     ) * OUTWARD
 
 

@@ -18,12 +18,7 @@ from subquad.engine.calls import (
     contract_calls,
     exact_calls,
 )
-from subquad.methods.buckets import (
-    Bucket,
-    BucketParameters,
-    cell_logit_bound,
-    shell_of,
-)
+from subquad.methods.buckets import Bucket, BucketParameters, cell_logit_bound, shell_of
 from subquad.methods.method import widened
 from subquad.methods.polynomial_sums import passes_bytes, relative_sums
 from subquad.stats import Stats
@@ -45,9 +40,16 @@ def count_work(stats: Stats, p: BucketParameters) -> Work:
     merged = sum(bool(b.cells) for b in p.buckets) - 1 + sum(b.own for b in p.buckets)
     elements += merge_elements(stats) * max(0, merged)
     return Work(
-        pairs[False], tokens, elements, stats.d, stats.d_v, p.dtype, memory,
-        wide_pairs=pairs[True], calls=sum((bucket_calls(stats, b) for b in p.buckets), NONE),
-    )  # fmt: skip
+        pairs[False],
+        tokens,
+        elements,
+        stats.d,
+        stats.d_v,
+        p.dtype,
+        memory,
+        wide_pairs=pairs[True],
+        calls=sum((bucket_calls(stats, b) for b in p.buckets), NONE),
+    )
 
 
 def bucket_calls(stats: Stats, bucket: Bucket) -> Calls:

@@ -68,8 +68,10 @@ def _cells(
     head: Head, sides: Sorted, bucket: Bucket, keys: tuple[Array, np.ndarray], V: Array
 ) -> Iterator[Partial]:
     """Yield the sums by polynomial of the rows of each cell that has any, in order from row 0."""
-    ends = [int(np.searchsorted(sides.query_magnitudes, cell.largest, side="right"))
-            for cell in bucket.cells]  # fmt: skip
+    ends = [
+        int(np.searchsorted(sides.query_magnitudes, cell.largest, side="right"))
+        for cell in bucket.cells
+    ]
     if max(ends, default=0) == 0:
         return
     norms = head.rows.query_norms[sides.query_order]
@@ -87,9 +89,13 @@ def _cells(
 
 
 def _key_sums(
-    head: Head, query_norm: float, keys: tuple[Array, np.ndarray], V: Array, bucket: Bucket,
+    head: Head,
+    query_norm: float,
+    keys: tuple[Array, np.ndarray],
+    V: Array,
+    bucket: Bucket,
     shell: Shell | None,
-) -> KeySums:  # fmt: skip
+) -> KeySums:
     """Return the sums of a bucket's keys, about the centre of its shell where it has one."""
     if shell is None:
         return accumulate_keys(head, query_norm, keys, V, bucket.shared)

@@ -99,10 +99,15 @@ class BucketParameters:
         few, many = min(b.exact_rows for b in small), max(b.exact_rows for b in small)
         rows = f"{few:,} to {many:,}" if few < many else f"{few:,}"
         own = sum(b.own for b in small)
-        centres = f" ({own} about its own centre)" if own == 1 else (
-            f" ({own} about their own centres)" if own else "")  # fmt: skip
-        return (f"{len(small)} {word} by {self.criterion}{centres}: degrees {degrees}, "
-                f"exact {exact:,} keys; {rows} rows exact, {self._dtypes()}")
+        centres = (
+            f" ({own} about its own centre)"
+            if own == 1
+            else (f" ({own} about their own centres)" if own else "")
+        )
+        return (
+            f"{len(small)} {word} by {self.criterion}{centres}: degrees {degrees}, "
+            f"exact {exact:,} keys; {rows} rows exact, {self._dtypes()}"
+        )
 
     def _dtypes(self) -> str:
         wide = self.outer not in (None, self.dtype) or any(b.wide for b in self.buckets)
@@ -154,9 +159,13 @@ def all_exact(stats: Stats, criterion: str, dtype: str) -> BucketParameters:
 
 
 def single(
-    stats: Stats, criterion: str, q_cut: float, k_cut: float, large: tuple[int, int],
+    stats: Stats,
+    criterion: str,
+    q_cut: float,
+    k_cut: float,
+    large: tuple[int, int],
     small: PolynomialParameters,
-) -> BucketParameters:  # fmt: skip
+) -> BucketParameters:
     """Return one bucket of one cell: the split of `support_basis`, or all for `polynomial`."""
     k_cut = k_cut if large[1] else math.inf  # new data may have larger keys
     cell = Cell(q_cut, max(0, stats.n - large[0]), small)

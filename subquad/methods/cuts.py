@@ -37,9 +37,17 @@ _ABOVE = 1.0 + 2.0**-18  # what preparation in float32 may add to a product of n
 
 
 def cheapest_cuts(
-    stats: Stats, criterion: str, dtype: str, rates: Rates, eps: float, limit: float,
-    most: int | None = None, own: bool = False, slack: float = math.inf, tol: float = math.inf,
-) -> BucketParameters:  # fmt: skip
+    stats: Stats,
+    criterion: str,
+    dtype: str,
+    rates: Rates,
+    eps: float,
+    limit: float,
+    most: int | None = None,
+    own: bool = False,
+    slack: float = math.inf,
+    tol: float = math.inf,
+) -> BucketParameters:
     """Return the buckets of least predicted cost with estimated errors at most eps.
 
     `limit` is the largest logit left to a polynomial, whatever its degree; `most` the number of
@@ -59,10 +67,15 @@ def cheapest_cuts(
     priced = np.full(places.starts.size, prices[0]), *prices[1:]
     cuts = _best_cuts(stats, places.starts, above, ladder, priced, most)
     inner = _reach(stats, criterion, places, ladder, cuts)
-    first = 0 if dtype == "float64" else bisect_left(  # the larger the keys, the larger the error
-        places.edges, True,
-        key=lambda edge: exact_error(stats, criterion, float(edge), dtype, inner) <= slack,
-    )  # fmt: skip
+    first = (
+        0
+        if dtype == "float64"
+        else bisect_left(  # the larger the keys, the larger the error
+            places.edges,
+            True,
+            key=lambda edge: exact_error(stats, criterion, float(edge), dtype, inner) <= slack,
+        )
+    )
     buckets = []
     for place, end, top in cuts:
         if top >= 0:
@@ -85,16 +98,24 @@ def _reach(
     """Return at least the largest query that some bucket of the cuts has a polynomial for."""
     factor, heights = magnitudes(stats, criterion)[2], places.heights
     return max(
-        (float(ladder.reach[top]) / max(factor * float(heights[i, min(j, heights.shape[1]) - 1]),
-                                        1e-300) for i, j, top in cuts if top >= 0),
+        (
+            float(ladder.reach[top])
+            / max(factor * float(heights[i, min(j, heights.shape[1]) - 1]), 1e-300)
+            for i, j, top in cuts
+            if top >= 0
+        ),
         default=-math.inf,
-    )  # fmt: skip
+    )
 
 
 def _best_cuts(
-    stats: Stats, starts: np.ndarray, above: np.ndarray, ladder: Ladder,
-    prices: tuple[np.ndarray, float, float], most: int | None,
-) -> list[tuple[int, int, int]]:  # fmt: skip
+    stats: Stats,
+    starts: np.ndarray,
+    above: np.ndarray,
+    ladder: Ladder,
+    prices: tuple[np.ndarray, float, float],
+    most: int | None,
+) -> list[tuple[int, int, int]]:
     """Return (start, end, top step, -1 if exact) of each bucket of the best division, in order."""
     pairs, token, bucket = prices
     before = np.concatenate([np.full_like(above[:1], float(stats.n)), above[:-1]])
@@ -156,9 +177,8 @@ def _joined(buckets: list[Bucket]) -> Iterator[Bucket]:
 
 
 def _with_cells(
-    stats: Stats, criterion: str, dtype: str, bucket: Bucket, ladder: Ladder, top: int,
-    rates: Rates,
-) -> Bucket:  # fmt: skip
+    stats: Stats, criterion: str, dtype: str, bucket: Bucket, ladder: Ladder, top: int, rates: Rates
+) -> Bucket:
     """Return the bucket with its cells up to step `top`; cells not worth a call are left out."""
     queries = magnitudes(stats, criterion)[0]
     _, token, _ = prices_of(stats, dtype, rates)

@@ -21,13 +21,7 @@ from subquad.engine import EXACT_KEY_BLOCK, UNSHIFTED_LOGITS, exact_block
 from subquad.engine.calls import exact_calls, exact_work
 from subquad.engine.threads import side_by_side
 from subquad.frame import Frame
-from subquad.methods.method import (
-    COMPUTE_DTYPES,
-    Proposal,
-    Refusal,
-    a_priori_terms,
-    widened,
-)
+from subquad.methods.method import COMPUTE_DTYPES, Proposal, Refusal, a_priori_terms, widened
 from subquad.partial import Partial
 from subquad.problem import Head
 from subquad.stats import Stats
@@ -65,33 +59,49 @@ class Exact:
         reasons = {
             "logits": f"rounding in {widest} at logits up to {stats.full_logit_bound:.3g}",
             "sums": f"rounding in {widest} of sums over {stats.m:,} keys",
-            "storage": (f"rounding to {stats.dtype} of values {stats.value_ratio:.3g} times "
-                        "value_radius in size (a far offset, or subnormal numbers)"),
-        }  # fmt: skip
+            "storage": (
+                f"rounding to {stats.dtype} of values {stats.value_ratio:.3g} times "
+                "value_radius in size (a far offset, or subnormal numbers)"
+            ),
+        }
         yield Refusal(self, "", reasons[largest.name], best)
 
     def certify(self, stats: Stats, parameters: ExactParameters) -> tuple[Term, ...]:
         """Return the rounding Terms: logits, sums, storage."""
         dtype = parameters.dtype
         return a_priori_terms(
-            stats, dtype, eps=0.0,
-            perturbation=logit_error(stats, dtype), sums=sum_error(stats.m, dtype), floor=1.0,
-        )  # fmt: skip
+            stats,
+            dtype,
+            eps=0.0,
+            perturbation=logit_error(stats, dtype),
+            sums=sum_error(stats.m, dtype),
+            floor=1.0,
+        )
 
     def work(self, stats: Stats, parameters: ExactParameters) -> Work:
         """Return n m pairs."""
         elements = (stats.n + stats.m) * (stats.d + stats.d_v)
         pairs = float(stats.n) * stats.m
-        return Work(pairs, 0.0, float(elements), stats.d, stats.d_v, parameters.dtype,
-                    calls=exact_calls(stats.n, stats.m, stats.d, stats.d_v))  # fmt: skip
+        return Work(
+            pairs,
+            0.0,
+            float(elements),
+            stats.d,
+            stats.d_v,
+            parameters.dtype,
+            calls=exact_calls(stats.n, stats.m, stats.d, stats.d_v),
+        )
 
     def run(self, head: Head, parameters: ExactParameters) -> Partial:
         """Return the sums over all keys."""
         rows = head.rows
         return exact_sums(
-            head, (head.Q, rows.full_query_norms), (head.K, rows.largest[1]), head.V,
+            head,
+            (head.Q, rows.full_query_norms),
+            (head.K, rows.largest[1]),
+            head.V,
             parameters.dtype,
-        )  # fmt: skip
+        )
 
 
 def exact_sums(
@@ -109,9 +119,7 @@ def exact_sums(
     return _with_errors(sums, query_norms * key_norm, K.shape, dtype)
 
 
-def _prepared(
-    frame: Frame, Q: Array, K: Array, V: Array, dtype: str
-) -> tuple[Array, Array, Array]:
+def _prepared(frame: Frame, Q: Array, K: Array, V: Array, dtype: str) -> tuple[Array, Array, Array]:
     """Return the queries, the keys and [V, 1] as the exact path takes them."""
     return frame.full_queries(Q, dtype), frame.full_keys(K, dtype), frame.values(V, None, dtype)
 
@@ -122,8 +130,11 @@ def exact_together(heads: Sequence[Head], dtype: str) -> Partial:
     Each in one thread, with the bits that it would have alone.
     """
     (n, d), (m, d_v) = heads[0].Q.shape, heads[0].V.shape
-    sums = (np.empty((len(heads), n, d_v)), np.empty((len(heads), n)),
-            np.empty((len(heads), n), np.int64))  # fmt: skip
+    sums = (
+        np.empty((len(heads), n, d_v)),
+        np.empty((len(heads), n)),
+        np.empty((len(heads), n), np.int64),
+    )
 
     def one(i: int) -> None:
         prepared = _prepared(heads[i].frame, heads[i].Q, heads[i].K, heads[i].V, dtype)
@@ -146,10 +157,14 @@ def _with_errors(
     xp, (m, d) = array_api_compat.array_namespace(normaliser), keys
     none = xp.zeros_like(normaliser)
     return Partial(
-        numerator, normaliser, log_shift, error=none, ratio=none,
+        numerator,
+        normaliser,
+        log_shift,
+        error=none,
+        ratio=none,
         rounding=exact_sum_error(normaliser, m, EXACT_KEY_BLOCK, -(-m // EXACT_KEY_BLOCK), dtype),
         perturbation=exact_logit_error(xp.asarray(widened(logits, dtype)), d, dtype),
-    )  # fmt: skip
+    )
 
 
 def exact_rows(head: Head, rows: Array) -> Partial:

@@ -76,8 +76,10 @@ class Fitted:
         cuts = key_cuts(stats.key_norms)
         blanks = [p for p in (blank_parameters(stats, DEGREES[0], tol, c) for c in cuts) if p.edges]
         if not blanks:
-            reason = (f"nine queries in ten may reach logits past {FITTED_LOGIT_BOUND_MAX:g}: "
-                      "every row would go exact")  # fmt: skip
+            reason = (
+                f"nine queries in ten may reach logits past {FITTED_LOGIT_BOUND_MAX:g}: "
+                "every row would go exact"
+            )
             yield Refusal(self, "", reason)
             return
         least = _others(stats, blanks[0])
@@ -108,9 +110,20 @@ class Fitted:
     ) -> Iterator[FittedParameters]:
         """Yield what is worth comparing, the shares predicted; first, that every row goes exact."""
         yield blanks[0]
-        best = min(budget, rates.seconds(Work(
-            0.0, 0.0, 0.0, stats.d, stats.d_v, "float64", wide_pairs=float(stats.n) * stats.m
-        )))  # fmt: skip
+        best = min(
+            budget,
+            rates.seconds(
+                Work(
+                    0.0,
+                    0.0,
+                    0.0,
+                    stats.d,
+                    stats.d_v,
+                    "float64",
+                    wide_pairs=float(stats.n) * stats.m,
+                )
+            ),
+        )
         for degree in DEGREES:
             for p in blanks:
                 r = feature_dimension(stats.d, degree)
@@ -145,11 +158,16 @@ class Fitted:
         sides = passes * (stats.n + stats.m)
         memory = PolynomialParameters(p.degree, FITTED_LOGIT_BOUND_MAX, p.dtype, p.r)
         return Work(
-            float(stats.n) * large, float(p.r) * (stats.n + stats.m - large),
-            sides * (stats.d + stats.d_v), stats.d, stats.d_v, p.dtype,
+            float(stats.n) * large,
+            float(p.r) * (stats.n + stats.m - large),
+            sides * (stats.d + stats.d_v),
+            stats.d,
+            stats.d_v,
+            p.dtype,
             passes_bytes(stats.d, stats.d_v, memory),
-            wide_pairs=p.exact_share * float(stats.n) * stats.m, calls=self._calls(stats, p),
-        )  # fmt: skip
+            wide_pairs=p.exact_share * float(stats.n) * stats.m,
+            calls=self._calls(stats, p),
+        )
 
     def _calls(self, stats: Stats, p: FittedParameters) -> Calls:
         """Return the Calls: one State, a contraction and a linear program for each group."""
@@ -164,8 +182,9 @@ class Fitted:
     def run(self, head: Head, parameters: FittedParameters) -> Partial:
         """Return the sums over all keys; a row that no group takes has no finite bound."""
         norms, sizes = head.rows.query_norms, head.rows.key_norms
-        small, large = (np.flatnonzero(x) for x in
-                        (sizes <= parameters.key_cut, sizes > parameters.key_cut))  # fmt: skip
+        small, large = (
+            np.flatnonzero(x) for x in (sizes <= parameters.key_cut, sizes > parameters.key_cut)
+        )
         groups = grouped(norms, parameters.edges, float(sizes[small].max(initial=0.0)))
         if small.size == 0 or not groups:
             return nothing(head, norms.size)
@@ -186,9 +205,13 @@ class Fitted:
 def _exact_terms(stats: Stats, parameters: FittedParameters) -> tuple[Term, ...]:
     """Return logits, sums and storage of a row that goes exact, in float64."""
     terms = a_priori_terms(
-        stats, "float64", eps=0.0, perturbation=logit_error(stats, "float64"),
-        sums=sum_error(stats.m, "float64"), floor=1.0,
-    )  # fmt: skip
+        stats,
+        "float64",
+        eps=0.0,
+        perturbation=logit_error(stats, "float64"),
+        sums=sum_error(stats.m, "float64"),
+        floor=1.0,
+    )
     return terms[1], terms[2], storage_term(stats, parameters.dtype)
 
 

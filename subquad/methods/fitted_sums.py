@@ -37,10 +37,12 @@ def small_keys(
     query_norm = max(float(head.rows.query_norms[rows].max()) for rows in groups)
     state, logit_bound = key_state(head, parameters, query_norm, keys, key_norm)
     pairs = _pairs(head, parameters, state, groups, key_norm)
-    return stack_rows([
-        rows_partial(head, rows, state, pair, parameters.dtype, logit_bound)
-        for rows, pair in zip(groups, pairs, strict=True)
-    ])  # fmt: skip
+    return stack_rows(
+        [
+            rows_partial(head, rows, state, pair, parameters.dtype, logit_bound)
+            for rows, pair in zip(groups, pairs, strict=True)
+        ]
+    )
 
 
 def rows_partial(
@@ -68,10 +70,14 @@ def rows_partial(
     one = xp.ones(rows.size, dtype=xp.float64)
     perturbation = input_error(logit_bound, state.d, dtype, head.frame.query_tilt is not None)
     return Partial(
-        numerator, by_degree @ xp.asarray(p),
+        numerator,
+        by_degree @ xp.asarray(p),
         xp.full(rows.size, state.weight_shift, dtype=xp.int64),
-        error=error * OUTWARD, ratio=one, rounding=lost(p), perturbation=perturbation * one,
-    )  # fmt: skip
+        error=error * OUTWARD,
+        ratio=one,
+        rounding=lost(p),
+        perturbation=perturbation * one,
+    )
 
 
 def key_state(
@@ -85,9 +91,13 @@ def key_state(
     weights, shift = frame.key_weights(K)
     balance = balancing_exponent(float(query_norm), key_norm)
     state = accumulate(
-        frame.keys(K, dtype, -balance), frame.values(V, weights, dtype),
-        parameters.degree, key_centre=frame.key.centre, weight_shift=shift, balance=balance,
-    )  # fmt: skip
+        frame.keys(K, dtype, -balance),
+        frame.values(V, weights, dtype),
+        parameters.degree,
+        key_centre=frame.key.centre,
+        weight_shift=shift,
+        balance=balance,
+    )
     return state, reach(query_norm, key_norm, dtype)
 
 
@@ -100,9 +110,12 @@ def large_keys(head: Head, rows: np.ndarray, keys: np.ndarray, dtype: str) -> Pa
 
 
 def _pairs(
-    head: Head, parameters: FittedParameters, state: State, members: list[np.ndarray],
+    head: Head,
+    parameters: FittedParameters,
+    state: State,
+    members: list[np.ndarray],
     key_norm: float,
-) -> list[FittedPair]:  # fmt: skip
+) -> list[FittedPair]:
     """Return the pair of each group, fitted to the sums of some of its rows."""
     xp = array_api_compat.array_namespace(head.Q)
     norms, dtype = head.rows.query_norms, parameters.dtype

@@ -53,8 +53,11 @@ class FittedParameters:
 
     def __str__(self) -> str:
         groups = f"{len(self.edges)} group{'s' if len(self.edges) > 1 else ''} of rows"
-        share = "every row exact" if self.exact_share >= 1.0 else (
-            f"about {100.0 * self.exact_share:.2g} % of rows exact")  # fmt: skip
+        share = (
+            "every row exact"
+            if self.exact_share >= 1.0
+            else (f"about {100.0 * self.exact_share:.2g} % of rows exact")
+        )
         large = f"{self.large_keys:,} keys exact, " if self.large_keys else ""
         return f"degree {self.degree}, r {self.r:,}, {groups}, {large}{share}, {self.dtype}"
 
@@ -81,9 +84,8 @@ def blank_parameters(
     ranks, values = stats.query_norms.ranks, stats.query_norms.values
     low = min(int(np.searchsorted(ranks, 0.9 * (stats.n - 1))), ranks.size - 1)
     edges = group_edges(
-        stats.query_norms.largest, float(values[low]),
-        min(cut[0], stats.key_norms.largest),
-    )  # fmt: skip
+        stats.query_norms.largest, float(values[low]), min(cut[0], stats.key_norms.largest)
+    )
     r = feature_dimension(stats.d, degree)
     return FittedParameters(degree, edges, "float64", r, 1.0, tol, *cut)
 
@@ -133,17 +135,23 @@ def _trial_pairs(
     """Return a pair for each group that has sampled rows, fitted to them."""
     return {
         int(i): fit_pair(
-            degree, reach(edges[i], key_norm, "float32"), sample.sums[group == i, : degree + 1],
+            degree,
+            reach(edges[i], key_norm, "float32"),
+            sample.sums[group == i, : degree + 1],
             rounds=1,
         )
         for i in np.unique(group[group < len(edges)])
-    }  # fmt: skip
+    }
 
 
 def _trial_bounds(
-    stats: Stats, sample: RowSample, rows: np.ndarray, pair: FittedPair, dtype: str,
+    stats: Stats,
+    sample: RowSample,
+    rows: np.ndarray,
+    pair: FittedPair,
+    dtype: str,
     beside: tuple[float, float],
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Return the bounds predicted for some sampled rows, all Terms together.
 
     What the large keys add to the normaliser is left out; `beside` is what they add to the error

@@ -27,20 +27,9 @@ from subquad.arguments import check_limit
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.certificate import Term
 from subquad.cost import Rates, Work
-from subquad.methods.bucket_accounts import (
-    count_work,
-    exact_error,
-    parts_of,
-    sums_over_normaliser,
-)
+from subquad.methods.bucket_accounts import count_work, exact_error, parts_of, sums_over_normaliser
 from subquad.methods.bucket_sums import Sorted, bucket_partial, centre_error
-from subquad.methods.buckets import (
-    BucketParameters,
-    all_exact,
-    check_criterion,
-    magnitudes,
-    single,
-)
+from subquad.methods.buckets import BucketParameters, all_exact, check_criterion, magnitudes, single
 from subquad.methods.cut_tables import sum_limit
 from subquad.methods.cuts import cheapest_cuts
 from subquad.methods.exact import sum_error
@@ -123,12 +112,13 @@ class MultiThreshold:
         ]
         return min(rates.seconds(self.work(stats, p)) for p in divisions)
 
-    def _divisions(
-        self, stats: Stats, tol: float, rates: Rates
-    ) -> Iterator[BucketParameters]:
+    def _divisions(self, stats: Stats, tol: float, rates: Rates) -> Iterator[BucketParameters]:
         """Yield the divisions worth proving, the single-threshold ones among them."""
-        found = [self._cuts(stats, tol, rates, dtype, room, own=False)
-                 for dtype in COMPUTE_DTYPES for room in ROOM]  # fmt: skip
+        found = [
+            self._cuts(stats, tol, rates, dtype, room, own=False)
+            for dtype in COMPUTE_DTYPES
+            for room in ROOM
+        ]
         yield from found
         for dtype in COMPUTE_DTYPES:
             yield all_exact(stats, self.criterion, dtype)
@@ -148,9 +138,7 @@ class MultiThreshold:
                 )
         for offer in Polynomial().fit(stats, tol, rates):
             if isinstance(offer, Proposal) and self.criterion == "norm":
-                yield single(
-                    stats, self.criterion, math.inf, math.inf, (0, 0), offer.parameters
-                )
+                yield single(stats, self.criterion, math.inf, math.inf, (0, 0), offer.parameters)
 
     def _cuts(
         self, stats: Stats, tol: float, rates: Rates, dtype: str, room: float, own: bool
@@ -158,9 +146,17 @@ class MultiThreshold:
         """Return the best cuts with a share `room` of tol left to truncation."""
         eps, rest = ratio_bound_inverse(room * tol), (1.0 - room) * tol
         return cheapest_cuts(
-            stats, self.criterion, dtype, rates, eps, sum_limit(rest, dtype), self.buckets, own,
-            slack=rest / 2.0, tol=tol,
-        )  # fmt: skip
+            stats,
+            self.criterion,
+            dtype,
+            rates,
+            eps,
+            sum_limit(rest, dtype),
+            self.buckets,
+            own,
+            slack=rest / 2.0,
+            tol=tol,
+        )
 
     def certify(self, stats: Stats, parameters: BucketParameters) -> tuple[Term, ...]:
         """Return the Terms: the largest eps and logit error of a part, the sums of a worst row.
@@ -188,17 +184,22 @@ class MultiThreshold:
             + (0.0 if p.moved is None else float(centre_error(p.moved, stats.d)))
             for p in parts
         ]
-        errors += [exact_error(stats, parameters.criterion, b.largest, x, parameters.reach)
-                   for b, x in exact]  # fmt: skip
+        errors += [
+            exact_error(stats, parameters.criterion, b.largest, x, parameters.reach)
+            for b, x in exact
+        ]
         if parts:
             error = max(errors)
             grown = math.exp(error) if error < 700.0 else math.inf
             sums += sums_over_normaliser(stats, parts) * grown
         return a_priori_terms(
-            stats, dtype, eps=max((p.eps for p in parts), default=0.0),
+            stats,
+            dtype,
+            eps=max((p.eps for p in parts), default=0.0),
             perturbation=max(errors, default=0.0),
-            sums=sums + 2.0**-51 * (2 * len(parameters.buckets) - 1), floor=1.0,
-        )  # fmt: skip
+            sums=sums + 2.0**-51 * (2 * len(parameters.buckets) - 1),
+            floor=1.0,
+        )
 
     def work(self, stats: Stats, parameters: BucketParameters) -> Work:
         """Return the pairs and features of all buckets."""

@@ -59,9 +59,13 @@ def _run_exact(head: Head, parameters: ExactParameters) -> list[Partial]:
     """Every key and value comes to every rank, which attends with its own queries."""
     K, V = _shards(head.K), _shards(head.V)
     return _exactly(
-        head, _shards(head.Q).parts, _shards(head.Q).own(head.rows.full_query_norms),
-        K.joined(), V.joined(), parameters.dtype,
-    )  # fmt: skip
+        head,
+        _shards(head.Q).parts,
+        _shards(head.Q).own(head.rows.full_query_norms),
+        K.joined(),
+        V.joined(),
+        parameters.dtype,
+    )
 
 
 def _exactly(
@@ -81,15 +85,21 @@ def _exactly(
 def _run_polynomial(head: Head, parameters: PolynomialParameters) -> list[Partial]:
     rows = head.rows
     return _by_polynomial(
-        head, (_shards(head.Q), rows.query_norms), (_shards(head.K), rows.key_norms),
-        _shards(head.V), parameters,
-    )  # fmt: skip
+        head,
+        (_shards(head.Q), rows.query_norms),
+        (_shards(head.K), rows.key_norms),
+        _shards(head.V),
+        parameters,
+    )
 
 
 def _by_polynomial(
-    head: Head, queries: tuple[Sharded, np.ndarray], keys: tuple[Sharded, np.ndarray], V: Sharded,
+    head: Head,
+    queries: tuple[Sharded, np.ndarray],
+    keys: tuple[Sharded, np.ndarray],
+    V: Sharded,
     parameters: PolynomialParameters,
-) -> list[Partial]:  # fmt: skip
+) -> list[Partial]:
     """Return the sums of some queries over some keys by polynomial; norms are of all ranks."""
     (Q, query_norms), (K, key_norms) = queries, keys
     if query_norms.size == 0 or key_norms.size == 0:
@@ -105,9 +115,12 @@ def _by_polynomial(
 
 
 def _key_sums(
-    head: Head, query_norm: float, keys: tuple[Sharded, float], V: Sharded,
+    head: Head,
+    query_norm: float,
+    keys: tuple[Sharded, float],
+    V: Sharded,
     parameters: PolynomialParameters,
-) -> list[KeySums]:  # fmt: skip
+) -> list[KeySums]:
     """Return what `accumulate_keys` does, of the keys of all ranks, on each device."""
     (K, key_norm), frame, dtype = keys, head.frame, stored_dtype(parameters.dtype)
     weights, shift = frame.key_weights(K)
@@ -116,10 +129,13 @@ def _key_sums(
     prepared = K.map(lambda k: frame.keys(k, dtype, -balance))
     states = sharded.accumulate(
         Sharded(K.fleet, tuple(prepared), K.starts, K.home),
-        V.map(lambda v, w: frame.values(v, w, dtype), used), parameters.degree,
-        key_centre=frame.key.centre, weight_shift=shift, balance=balance,
+        V.map(lambda v, w: frame.values(v, w, dtype), used),
+        parameters.degree,
+        key_centre=frame.key.centre,
+        weight_shift=shift,
+        balance=balance,
         operands=parameters.dtype if parameters.dtype in OPERANDS else None,
-    )  # fmt: skip
+    )
     return [KeySums(state, key_norm, weights is not None, parameters) for state in states]
 
 
@@ -136,12 +152,21 @@ def _run_support_basis(head: Head, parameters: SplitParameters) -> list[Partial]
     small = _fleet(head).map(
         Partial.merge,
         _by_polynomial(
-            head, (Q_small, rows.query_norms[~few_q]), (K.take(small_k), rows.key_norms[~few_k]),
-            V.take(small_k), parameters.small,
+            head,
+            (Q_small, rows.query_norms[~few_q]),
+            (K.take(small_k), rows.key_norms[~few_k]),
+            V.take(small_k),
+            parameters.small,
         ),
-        _exactly(head, Q_small.parts, Q_small.own(full[~few_q]),
-                 K.take(large_k).joined(), V.take(large_k).joined(), dtype),
-    )  # fmt: skip
+        _exactly(
+            head,
+            Q_small.parts,
+            Q_small.own(full[~few_q]),
+            K.take(large_k).joined(),
+            V.take(large_k).joined(),
+            dtype,
+        ),
+    )
     if not few_q.any():
         return small
     Q_large = Q.take(large_q)
@@ -149,14 +174,19 @@ def _run_support_basis(head: Head, parameters: SplitParameters) -> list[Partial]
     large = merge_over(
         _fleet(head), _exactly(head, Q_large.joined(), every, K.parts, V.parts, dtype)
     )
-    return Q_large.map(_in_place, Q_large.own(np.arange(Q_large.shape[0])), small, large,
-                       small_q, large_q)  # fmt: skip
+    return Q_large.map(
+        _in_place, Q_large.own(np.arange(Q_large.shape[0])), small, large, small_q, large_q
+    )
 
 
 def _in_place(
-    Q: Array, own: np.ndarray, small: Partial, large: Partial, small_q: np.ndarray,
+    Q: Array,
+    own: np.ndarray,
+    small: Partial,
+    large: Partial,
+    small_q: np.ndarray,
     large_q: np.ndarray,
-) -> Partial:  # fmt: skip
+) -> Partial:
     """Return the rows of a shard from its small ones and, among those of all ranks, its large."""
     if own.size == 0:
         return small
@@ -186,5 +216,7 @@ def _fleet(head: Head) -> Fleet:
 
 
 _RUNS: dict[type, Callable[[Head, Any], list[Partial]]] = {
-    Exact: _run_exact, Polynomial: _run_polynomial, SupportBasis: _run_support_basis,
-}  # fmt: skip
+    Exact: _run_exact,
+    Polynomial: _run_polynomial,
+    SupportBasis: _run_support_basis,
+}

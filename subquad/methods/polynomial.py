@@ -17,14 +17,7 @@ from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import OPERANDS
 from subquad.engine.calls import both_passes
-from subquad.methods.method import (
-    Proposal,
-    Refusal,
-    beaten,
-    compute_dtypes,
-    degrees_of,
-    widened,
-)
+from subquad.methods.method import Proposal, Refusal, beaten, compute_dtypes, degrees_of, widened
 from subquad.methods.polynomial_sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
@@ -142,10 +135,15 @@ class Polynomial:
         """Return r features of n queries and of m keys."""
         elements = (stats.n + stats.m) * (stats.d + stats.d_v)
         return Work(
-            0.0, float(parameters.r) * (stats.n + stats.m), float(elements), stats.d, stats.d_v,
-            parameters.dtype, passes_bytes(stats.d, stats.d_v, parameters),
+            0.0,
+            float(parameters.r) * (stats.n + stats.m),
+            float(elements),
+            stats.d,
+            stats.d_v,
+            parameters.dtype,
+            passes_bytes(stats.d, stats.d_v, parameters),
             calls=both_passes(stats.m, stats.n, stats.d, stats.d_v, parameters.degree),
-        )  # fmt: skip
+        )
 
     def run(self, head: Head, parameters: PolynomialParameters) -> Partial:
         """Return the sums over all keys."""
@@ -153,5 +151,3 @@ class Polynomial:
         return polynomial_partial(
             head, (head.Q, rows.query_norms), (head.K, rows.key_norms), head.V, parameters
         )
-
-

@@ -80,9 +80,7 @@ def passes_bytes(d: int, d_v: int, parameters: PolynomialParameters) -> float:
     return 3.0 * state + thread_count() * tile
 
 
-def parameters_for(
-    degree: int, logit_bound: float, dtype: str, d: int
-) -> PolynomialParameters:
+def parameters_for(degree: int, logit_bound: float, dtype: str, d: int) -> PolynomialParameters:
     """Return the parameters of a degree, the feature dimension filled in."""
     return PolynomialParameters(degree, logit_bound, dtype, feature_dimension(d, degree))
 
@@ -133,9 +131,12 @@ def gammas_for(
 
 
 def relative_sums(
-    stats: Stats, parameters: PolynomialParameters, keys: int, offset: float,
+    stats: Stats,
+    parameters: PolynomialParameters,
+    keys: int,
+    offset: float,
     shared: PolynomialParameters | None = None,
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     """Return (rounding, lower bound of the computed sum), both per unit of key weight.
 
     `shared` is the polynomial of highest degree and largest bound that uses the same State.
@@ -149,9 +150,7 @@ def relative_sums(
     return rho, float(normaliser_lower_bound(1.0, b, offset)) / (1.0 + p.upper)
 
 
-def underflow_for(
-    parameters: PolynomialParameters, keys: int, d: int, logit_bound: float
-) -> float:
+def underflow_for(parameters: PolynomialParameters, keys: int, d: int, logit_bound: float) -> float:
     """Return `polynomial_underflow` of the parameters, rows balanced for `logit_bound`."""
     sizes = block_sizes(d, parameters.degree)
     return polynomial_underflow(
@@ -167,10 +166,13 @@ def certify_part(
     inside = p.upper < 1.0 and widened(logit_bound, dtype) <= parameters.logit_bound
     sums, floor = relative_sums(stats, parameters, keys, offset) if inside else (0.0, 1.0)
     return a_priori_terms(
-        stats, dtype, eps=p.upper if inside else math.inf,
+        stats,
+        dtype,
+        eps=p.upper if inside else math.inf,
         perturbation=input_error(parameters.logit_bound, stats.d, dtype, stats.tilted),
-        sums=sums, floor=floor,
-    )  # fmt: skip
+        sums=sums,
+        floor=floor,
+    )
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,13 @@ class KeySums:
 
 
 def accumulate_keys(
-    head: Head, query_norm: float, keys: tuple[Array, np.ndarray], V: Array,
-    shared: PolynomialParameters, side: Side | None = None,
-) -> KeySums:  # fmt: skip
+    head: Head,
+    query_norm: float,
+    keys: tuple[Array, np.ndarray],
+    V: Array,
+    shared: PolynomialParameters,
+    side: Side | None = None,
+) -> KeySums:
     """Return the KeySums of some keys (rows of the input, and their norms), at least one.
 
     No query that is contracted with it may be larger than `query_norm`. The norms are about the
@@ -202,10 +208,14 @@ def accumulate_keys(
     # Large rows elsewhere may have left these unbalanced, and powers overflow early.
     balance = balancing_exponent(query_norm, float(key_norms.max()))
     state = accumulate(
-        frame.keys(K, dtype, -balance), frame.values(V, weights, dtype), shared.degree,
-        key_centre=frame.key.centre, weight_shift=shift, balance=balance,
+        frame.keys(K, dtype, -balance),
+        frame.values(V, weights, dtype),
+        shared.degree,
+        key_centre=frame.key.centre,
+        weight_shift=shift,
+        balance=balance,
         operands=shared.dtype if shared.dtype in OPERANDS else None,
-    )  # fmt: skip
+    )
     return KeySums(state, float(key_norms.max()), weights is not None, shared)
 
 
@@ -232,11 +242,14 @@ def contract_queries(
     one = xp.ones_like(normaliser)
     perturbation = input_error(rows_bound, state.d, dtype, sums.weighted)
     return Partial(
-        numerator, normaliser, xp.full(Q.shape[0], state.weight_shift, dtype=xp.int64),
+        numerator,
+        normaliser,
+        xp.full(Q.shape[0], state.weight_shift, dtype=xp.int64),
         error=xp.where(inside, p.upper * (normaliser + rounding), xp.inf),
-        ratio=xp.where(inside, p.upper * one, one), rounding=rounding,
+        ratio=xp.where(inside, p.upper * one, one),
+        rounding=rounding,
         perturbation=perturbation * one,
-    )  # fmt: skip
+    )
 
 
 def polynomial_partial(

@@ -98,10 +98,15 @@ def cheapest_splits(
         cost = pair * (a * float(stats.m) + (stats.n - a) * b)
         best = int(np.argmin(cost + token * r * (stats.n - a + stats.m - b)))
         yield _parameters(
-            stats, criterion, dtype, degree,
-            float(queries.values[possible][best]), float(keys.values[place[best]]),
-            int(a[best]), int(b[best]),
-        )  # fmt: skip
+            stats,
+            criterion,
+            dtype,
+            degree,
+            float(queries.values[possible][best]),
+            float(keys.values[place[best]]),
+            int(a[best]),
+            int(b[best]),
+        )
 
 
 def _parameters(
@@ -130,9 +135,12 @@ def fixed_split(
     if a < stats.n and b < stats.m:
         return _parameters(stats, criterion, dtype, degree, t_q, t_k, a, b)
     return replace(
-        all_exact(stats, criterion, dtype), query_threshold=t_q, key_threshold=t_k,
-        large_queries=a, large_keys=b,
-    )  # fmt: skip
+        all_exact(stats, criterion, dtype),
+        query_threshold=t_q,
+        key_threshold=t_k,
+        large_queries=a,
+        large_keys=b,
+    )
 
 
 def fixed_splits(

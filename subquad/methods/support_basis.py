@@ -118,9 +118,13 @@ class SupportBasis:
         eps = ratio_bound_inverse(tol)
         dtypes = (*fused_dtypes(stats, rates), *cheapest_dtypes(rates))
         return min(
-            (rates.seconds(self.work(stats, p)) for dtype in dtypes
-             for p in cheapest_splits(stats, eps, criterion, dtype, rates)), default=math.inf
-        )  # fmt: skip
+            (
+                rates.seconds(self.work(stats, p))
+                for dtype in dtypes
+                for p in cheapest_splits(stats, eps, criterion, dtype, rates)
+            ),
+            default=math.inf,
+        )
 
     def _why(self, stats: Stats, criterion: str) -> str:
         """Return why no split certifies."""
@@ -166,10 +170,17 @@ class SupportBasis:
             return terms
         sums, floor = relative_sums(stats, small, stats.m, offset)
         prepared = input_error(small.logit_bound, stats.d, small.dtype, stats.tilted)
-        return terms[:1] + a_priori_terms(
-            stats, small.dtype, eps=0.0, perturbation=max(logits, prepared),
-            sums=max(sums, exact_sums * floor), floor=floor,
-        )[1:]  # fmt: skip
+        return (
+            terms[:1]
+            + a_priori_terms(
+                stats,
+                small.dtype,
+                eps=0.0,
+                perturbation=max(logits, prepared),
+                sums=max(sums, exact_sums * floor),
+                floor=floor,
+            )[1:]
+        )
 
     def work(self, stats: Stats, parameters: SplitParameters) -> Work:
         """Return a m + (n - a) b pairs and r features of the small rows and keys."""
@@ -180,15 +191,20 @@ class SupportBasis:
         elements = passes * (stats.n + stats.m) * (stats.d + stats.d_v)
         return Work(
             float(a) * stats.m + float(stats.n - a) * b,
-            float(r) * (stats.n - a + stats.m - b), float(elements), stats.d, stats.d_v,
+            float(r) * (stats.n - a + stats.m - b),
+            float(elements),
+            stats.d,
+            stats.d_v,
             parameters.small.dtype,
             passes_bytes(stats.d, stats.d_v, parameters.small) if r else 0.0,
             calls=exact_calls(a, stats.m, stats.d, stats.d_v)
             + exact_calls(stats.n - a, b, stats.d, stats.d_v)
-            + (both_passes(
-                stats.m - b, stats.n - a, stats.d, stats.d_v, parameters.small.degree
-            ) if r else NONE),
-        )  # fmt: skip
+            + (
+                both_passes(stats.m - b, stats.n - a, stats.d, stats.d_v, parameters.small.degree)
+                if r
+                else NONE
+            ),
+        )
 
     def run(self, head: Head, parameters: SplitParameters) -> Partial:
         """Return the sums over all keys, the rows of both parts in their places."""
@@ -206,10 +222,12 @@ class SupportBasis:
             return exact_sums(head, own, (K, float(rows.key_norms.max())), V, dtype)
 
         small = polynomial_partial(
-            head, (take(head.Q, small_q), rows.query_norms[small_q]),
-            (take(head.K, small_k), rows.key_norms[small_k]), take(head.V, small_k),
+            head,
+            (take(head.Q, small_q), rows.query_norms[small_q]),
+            (take(head.K, small_k), rows.key_norms[small_k]),
+            take(head.V, small_k),
             parameters.small,
-        ).merge(exactly(small_q, take(head.K, large_k), take(head.V, large_k)))  # fmt: skip
+        ).merge(exactly(small_q, take(head.K, large_k), take(head.V, large_k)))
         if large_q.size == 0:
             return small
         large = exactly(large_q, head.K, head.V)

@@ -187,12 +187,7 @@ def matrix_statistics(
 
 
 def _tail(
-    centred: np.ndarray,
-    weights: np.ndarray,
-    sigma: float,
-    proxy: float,
-    level: float,
-    unit: int,
+    centred: np.ndarray, weights: np.ndarray, sigma: float, proxy: float, level: float, unit: int
 ) -> TailCurve:
     """Return the curve of entries divided by 2**unit, with thresholds of those that they were."""
     deviation = sigma or 1.0

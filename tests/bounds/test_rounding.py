@@ -74,9 +74,11 @@ def test_polynomial_sum_error_is_sound(m, d, degree, dtype):
     state = accumulate(K, W, degree, key_centre=np.zeros(d))
     numerator, by_degree = contract(Q, state, c)
     bound = polynomial_sum_error(
-        c, np.linalg.norm(Q.astype(float), axis=1) * (1 + 1e-12), state.norm_moments,
+        c,
+        np.linalg.norm(Q.astype(float), axis=1) * (1 + 1e-12),
+        state.norm_moments,
         gammas_for(d, m, degree, dtype),
-    )  # fmt: skip
+    )
     logits = Q.astype(WIDE) @ K.astype(WIDE).T
     weights = sum(WIDE(ck) * logits**k for k, ck in enumerate(c))
     sums = weights @ W.astype(WIDE)
@@ -106,8 +108,11 @@ def test_exact_errors_are_sound(size, dtype):
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from((1e-3, 1.0, 40.0)),
-       dtype=st.sampled_from(DTYPES))  # fmt: skip
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from((1e-3, 1.0, 40.0)),
+    dtype=st.sampled_from(DTYPES),
+)
 def test_preparation_error_is_sound(seed, size, dtype):
     rng = np.random.default_rng(seed)
     d = int(rng.integers(1, 20))
@@ -120,10 +125,12 @@ def test_preparation_error_is_sound(seed, size, dtype):
 
 @settings(max_examples=60)
 @given(
-    seed=st.integers(0, 2**32 - 1), output=st.sampled_from(("float16", "float32", "float64")),
-    compute=st.sampled_from(DTYPES), offset=st.sampled_from((0.0, 1.0, 1e3)),
+    seed=st.integers(0, 2**32 - 1),
+    output=st.sampled_from(("float16", "float32", "float64")),
+    compute=st.sampled_from(DTYPES),
+    offset=st.sampled_from((0.0, 1.0, 1e3)),
     power=st.sampled_from((0, -4, -30, -41, 30)),
-)  # fmt: skip
+)
 def test_storage_error_is_sound(seed, output, compute, offset, power):
     """Values in, one of their means out: denormals, offsets, float16; through the frame itself."""
     from subquad.problem import Problem
@@ -166,8 +173,10 @@ def test_exp_float32_is_within_4_ulp():
     """Every 256th float of the range in which exp is normal, offset at random: 2**22 of them."""
     rng = np.random.default_rng(0)
     top, bottom = np.float32(88.72), np.float32(-87.33)
-    bits = [np.arange(0, end.view(np.uint32) & 0x7FFFFFFF, 512, dtype=np.uint32)
-            for end in (top, bottom)]  # fmt: skip
+    bits = [
+        np.arange(0, end.view(np.uint32) & 0x7FFFFFFF, 512, dtype=np.uint32)
+        for end in (top, bottom)
+    ]
     for sign, start in ((0, bits[0]), (0x80000000, bits[1])):
         x = (start + rng.integers(0, 512, start.size, dtype=np.uint32)) | np.uint32(sign)
         x = x.view(np.float32)
@@ -181,10 +190,13 @@ def test_exp_float32_is_within_4_ulp():
 
 def test_exp_float64_is_within_4_ulp():
     rng = np.random.default_rng(1)
-    x = np.concatenate([
-        rng.uniform(-708.0, 709.0, 2000), rng.uniform(-1.0, 1.0, 500),
-        rng.choice([-1.0, 1.0], 500) * 10.0 ** rng.uniform(-300.0, 2.8, 500),
-    ])  # fmt: skip
+    x = np.concatenate(
+        [
+            rng.uniform(-708.0, 709.0, 2000),
+            rng.uniform(-1.0, 1.0, 500),
+            rng.choice([-1.0, 1.0], 500) * 10.0 ** rng.uniform(-300.0, 2.8, 500),
+        ]
+    )
     x = x[(x > -708.0) & (x < 709.0)]
     with mpmath.workdps(40):
         for value, computed in zip(x, np.exp(x), strict=True):
@@ -194,8 +206,10 @@ def test_exp_float64_is_within_4_ulp():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(64, 512, 8), (256, 64, 512), (1, 513, 24),
-                                                        (512, 512, 512), (100, 1, 7)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"),
+    [(64, 512, 8), (256, 64, 512), (1, 513, 24), (512, 512, 512), (100, 1, 7)],
+)
 def test_products_are_sums_of_products(rows, inner, columns, dtype):
     """Entry by entry within gamma_k sum |x||y|: Strassen's method fails it on graded entries."""
     rng = np.random.default_rng(rows)
@@ -215,10 +229,18 @@ def strassen(A, B):
     h = len(A) // 2
     a, b, c, d = A[:h, :h], A[:h, h:], A[h:, :h], A[h:, h:]
     e, f, g, k = B[:h, :h], B[:h, h:], B[h:, :h], B[h:, h:]
-    m = [(a + d) @ (e + k), (c + d) @ e, a @ (f - k), d @ (g - e), (a + b) @ k,
-         (c - a) @ (e + f), (b - d) @ (g + k)]  # fmt: skip
-    return np.block([[m[0] + m[3] - m[4] + m[6], m[2] + m[4]],
-                     [m[1] + m[3], m[0] - m[1] + m[2] + m[5]]])  # fmt: skip
+    m = [
+        (a + d) @ (e + k),
+        (c + d) @ e,
+        a @ (f - k),
+        d @ (g - e),
+        (a + b) @ k,
+        (c - a) @ (e + f),
+        (b - d) @ (g + k),
+    ]
+    return np.block(
+        [[m[0] + m[3] - m[4] + m[6], m[2] + m[4]], [m[1] + m[3], m[0] - m[1] + m[2] + m[5]]]
+    )
 
 
 def test_the_check_of_products_would_see_strassen():

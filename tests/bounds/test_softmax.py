@@ -22,15 +22,20 @@ from subquad.bounds.softmax import (
 
 SMALL = [1e-300, 1e-150, 1e-16, 1e-8, 1e-4, 1e-2]
 PAIRS = [
-    (e, a) for a in (*SMALL, 0.1, 0.5, 0.9, 0.999999, 1.0)
-    for e in (*SMALL, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99) if 1e-12 * a <= e <= a
-]  # fmt: skip
+    (e, a)
+    for a in (*SMALL, 0.1, 0.5, 0.9, 0.999999, 1.0)
+    for e in (*SMALL, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99)
+    if 1e-12 * a <= e <= a
+]
 
 
 def distance(true, computed):
     """Return the l1 distance of two weight vectors, each divided by its sum."""
-    return float(np.abs(true / true.sum(-1, keepdims=True)
-                        - computed / computed.sum(-1, keepdims=True)).sum(-1).max())  # fmt: skip
+    return float(
+        np.abs(true / true.sum(-1, keepdims=True) - computed / computed.sum(-1, keepdims=True))
+        .sum(-1)
+        .max()
+    )
 
 
 def worst_masses(e, a):
@@ -167,8 +172,16 @@ def test_monotone(a, x, y):
 
 
 def test_nothing_is_claimed_where_nothing_is_known():
-    for e, a in ((1.0, 1.0), (1.5, 1.0), (np.nan, 0.5), (-1e-9, 0.5), (np.inf, 1.0), (0.5, np.nan),
-                 (np.nan, np.nan), (0.1, 0.0)):  # fmt: skip
+    for e, a in (
+        (1.0, 1.0),
+        (1.5, 1.0),
+        (np.nan, 0.5),
+        (-1e-9, 0.5),
+        (np.inf, 1.0),
+        (0.5, np.nan),
+        (np.nan, np.nan),
+        (0.1, 0.0),
+    ):
         assert not float(output_bound(e, a)) <= 2.0 or (e, a) == (0.1, 0.0)
     assert float(output_bound(0.0, 0.7)) == 0.0
     assert np.array_equal(output_bound(np.array([0.0, 2.0]), np.array([0.5, 1.0])), [0.0, np.inf])

@@ -45,8 +45,12 @@ def assert_within_bound(Q, K, W, result):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 40), st.integers(1, 6),
-    st.integers(1, 9), st.sampled_from([0.0, 0.5, 8.0, 39.0, 200.0, 1e4]),
+    st.integers(0, 2**32),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.sampled_from([0.0, 0.5, 8.0, 39.0, 200.0, 1e4]),
     st.sampled_from(["float32", "float64"]),
 )
 def test_rounding_bound(seed, n, m, d, d_v, logit, dtype):

@@ -119,16 +119,18 @@ def test_rows_are_measured_as_on_one_device(shares, dtype):
     true = (x.astype(np.longdouble) * pre - centre).mean(axis=0)
     assert np.linalg.norm(mean - true) <= slack
     assert np.linalg.norm(plain_mean - true) <= plain_slack
-    both = zip(prepare.row_measures(placed, pre, centre), prepare.row_measures(x, pre, centre),
-               strict=True)  # fmt: skip
+    both = zip(
+        prepare.row_measures(placed, pre, centre), prepare.row_measures(x, pre, centre), strict=True
+    )
     assert all(np.array_equal(a, b) for a, b in both)
     ends = zip(prepare.column_range(placed), prepare.column_range(x), strict=True)
     assert all(np.array_equal(a, b) for a, b in ends)
     rows = rng.permutation(503)[:40]
     assert np.array_equal(prepare.take_rows(placed, pre, rows), prepare.take_rows(x, pre, rows))
     dots = prepare.row_dots(placed, pre, centre, vector)
-    np.testing.assert_allclose(dots.joined()[0], prepare.row_dots(x, pre, centre, vector),
-                               rtol=1e-13, atol=1e-13)  # fmt: skip
+    np.testing.assert_allclose(
+        dots.joined()[0], prepare.row_dots(x, pre, centre, vector), rtol=1e-13, atol=1e-13
+    )
     weights = rng.uniform(0.2, 1.0, 503)
     mean = prepare.weighted_mean(placed, pre, CpuFleet(shares).place(weights))
     true = weights @ (x * np.float64(pre)) / weights.sum()
@@ -178,8 +180,9 @@ def test_the_state_of_all_shards_is_exact_on_integers(shares):
         for k, bound in enumerate(state.norm_moments):
             assert W[:, -1] @ norms**k <= bound <= (W[:, -1] @ norms**k) * (1.0 + 1e-9)
     again = states(shares, K, W, 3)
-    assert all(np.array_equal(a, b) for a, b in
-               zip(found[0].moments, again[-1].moments, strict=True))  # fmt: skip
+    assert all(
+        np.array_equal(a, b) for a, b in zip(found[0].moments, again[-1].moments, strict=True)
+    )
 
 
 def test_a_lost_shard_would_be_seen(monkeypatch):

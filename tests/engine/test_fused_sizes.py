@@ -4,14 +4,7 @@ import itertools
 
 import pytest
 
-from subquad.engine.fused_sizes import (
-    OPERANDS,
-    QUERY_GROUPS,
-    SHARED,
-    TRIPLES,
-    fusable,
-    sizes_for,
-)
+from subquad.engine.fused_sizes import OPERANDS, QUERY_GROUPS, SHARED, TRIPLES, fusable, sizes_for
 
 SHAPES = [
     (d, d_v, degree, operands)
@@ -25,8 +18,11 @@ def diagonal_pairs(c):
     own, found = 16 * c, []
     for s in range(4):
         for e in range(2):
-            found += [(own + k, own + (k // 2 + s) % 8 * 2 + (k % 2 ^ e))
-                      for k in range(16) if s or not e or k % 2]  # fmt: skip
+            found += [
+                (own + k, own + (k // 2 + s) % 8 * 2 + (k % 2 ^ e))
+                for k in range(16)
+                if s or not e or k % 2
+            ]
     return found + [(own + k % 8, own + 8 + (k % 8 ^ k // 8)) for k in range(16)]
 
 
@@ -37,11 +33,21 @@ def triples(c):
         for crossed, swapped in itertools.product(range(2), range(2)):
             if s == 0 and (crossed and swapped or swapped and u == 0):
                 continue  # two of one pair: the other order is the same
-            blocks.append([
-                tuple(sorted(16 * c + v for v in (
-                    k, (k // 2 + s) % 8 * 2 + (k % 2 ^ crossed),
-                    (k // 2 + u) % 8 * 2 + (k % 2 ^ swapped)))) for k in range(16)
-            ])  # fmt: skip
+            blocks.append(
+                [
+                    tuple(
+                        sorted(
+                            16 * c + v
+                            for v in (
+                                k,
+                                (k // 2 + s) % 8 * 2 + (k % 2 ^ crossed),
+                                (k // 2 + u) % 8 * 2 + (k % 2 ^ swapped),
+                            )
+                        )
+                    )
+                    for k in range(16)
+                ]
+            )
     return blocks
 
 
@@ -91,13 +97,17 @@ def monomials_of_blocks(d, degree, rotated):
 
 
 @pytest.mark.parametrize("operands", OPERANDS)
-@pytest.mark.parametrize(("d", "degree"), [(16, 2), (16, 3), (32, 2), (32, 3), (48, 3), (64, 2),
-                                           (80, 3), (128, 2)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("d", "degree"), [(16, 2), (16, 3), (32, 2), (32, 3), (48, 3), (64, 2), (80, 3), (128, 2)]
+)
 def test_the_blocks_hold_every_monomial_once(d, degree, operands):
     sizes = sizes_for(d, 8, degree, operands)
     found, count = monomials_of_blocks(d, degree, sizes.rotated)
-    wanted = [m for k in range(1, degree + 1)
-              for m in itertools.combinations_with_replacement(range(d), k)]  # fmt: skip
+    wanted = [
+        m
+        for k in range(1, degree + 1)
+        for m in itertools.combinations_with_replacement(range(d), k)
+    ]
     assert sorted(found) == sorted(wanted)
     assert count == sizes.blocks
 
@@ -109,8 +119,13 @@ def cubic_units(d, width):
         own = 16 * c
         units.append(([(x,) for x in range(own, own + 16)], 1))
         for b in range(0, own, width):
-            units += [([(a, b + i, own + k) for i in range(width) for k in range(16) if a <= b + i],
-                       width) for a in range(b + width)]  # fmt: skip
+            units += [
+                (
+                    [(a, b + i, own + k) for i in range(width) for k in range(16) if a <= b + i],
+                    width,
+                )
+                for a in range(b + width)
+            ]
         for s, a in itertools.product(range(9), range(0, own, width)):  # turned
             rows = range(16 if s < 8 else 8)
             pairs = [sorted((own + k, own + (k + s) % 16)) for k in rows]
@@ -118,8 +133,17 @@ def cubic_units(d, width):
         for s, a in itertools.product(range(5), range(own, own + 16, width)):  # in halves
             rows = [k for k in range(16) if s < 4 or k % 8 < 4]
             pairs = [sorted((own + k, own + k // 8 * 8 + (k + s) % 8)) for k in rows]
-            units.append(([tuple(sorted((a + i, *p))) for i in range(width) for p in pairs
-                           if (a + i) // 8 != p[1] // 8 or a + i >= p[1]], width))  # fmt: skip
+            units.append(
+                (
+                    [
+                        tuple(sorted((a + i, *p)))
+                        for i in range(width)
+                        for p in pairs
+                        if (a + i) // 8 != p[1] // 8 or a + i >= p[1]
+                    ],
+                    width,
+                )
+            )
     return units
 
 
@@ -146,8 +170,11 @@ def test_every_shape_fits_in_shared_memory(shape):
     operands = 64 * QUERY_GROUPS * 2 * sizes.d * sizes.parts
     barriers = sizes.query_shared - stages * sizes.stage_blocks * sizes.tile_bytes - operands
     assert barriers >= 8 + 16 * stages  # a pair of ones, two barriers a stage
-    assert sizes.key_shared - sizes.key_stage[1] * sizes.key_stage[0] * (
-        sizes.key_bytes + sizes.tile_bytes) >= 128 + 2 * 64 * sizes.accumulators  # fmt: skip
+    assert (
+        sizes.key_shared
+        - sizes.key_stage[1] * sizes.key_stage[0] * (sizes.key_bytes + sizes.tile_bytes)
+        >= 128 + 2 * 64 * sizes.accumulators
+    )
     assert 16 * sizes.key_stage[1] <= 128  # two barriers a stage, then ones and zeros
     assert max(sizes.key_shared, sizes.pack_shared) <= SHARED
     assert sizes.columns >= sizes.d_v + sizes.degree

@@ -14,8 +14,9 @@ def product(cp, a, b):
     return product(cp.asarray(a), cp.asarray(b)).get()
 
 
-@pytest.mark.parametrize(("dtype", "low", "high"), [("float32", -87.0, 88.0),
-                                                    ("float64", -708.0, 709.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("float32", -87.0, 88.0), ("float64", -708.0, 709.0)]
+)
 def test_exp_is_within_the_assumed_ulps(cp, dtype, low, high):
     from subquad.engine.cpu_exact import LN2
     from subquad.engine.gpu_kernels import launch
@@ -38,8 +39,9 @@ def spread(seed, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(2080, 512, 72), (72, 416, 4096),
-                                                        (64, 64, 512), (1, 7, 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"), [(2080, 512, 72), (72, 416, 4096), (64, 64, 512), (1, 7, 3)]
+)
 def test_products_are_rounded_sums_even_where_tf32_is_on(cp, dtype, rows, inner, columns):
     from cupy.cuda import cublas, device
 

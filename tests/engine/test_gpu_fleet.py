@@ -59,7 +59,8 @@ def test_sums_have_the_bits_of_the_host_whatever_carries_them(cp):
     rng = np.random.default_rng(1)
     for fleet in fleets():
         values = rng.standard_normal((fleet.ranks, 700, 9)) * 10.0 ** rng.integers(
-            -9, 9, (fleet.ranks, 700, 9))  # fmt: skip
+            -9, 9, (fleet.ranks, 700, 9)
+        )
         for one in (fleet, by_copies(fleet)):
             parts = one.map(cp.asarray, list(values))
             for total in one.map(cp.asnumpy, one.sum(parts)):
@@ -72,9 +73,14 @@ def test_attention_over_devices(cp, method, dtype):
     Q, K, V = (gentle if method == "polynomial" else data)(d=4, dtype=dtype)
     options = {"tol": 5e-2, "method": method, "rates": TYPICAL}
     for fleet in fleets():
-        results = [subquad.attention(*arrays, devices=one, **options)
-                   for one, arrays in ((fleet, (Q, K, V)), (by_copies(fleet), (Q, K, V)),
-                                       (fleet, tuple(map(cp.asarray, (Q, K, V)))))]  # fmt: skip
+        results = [
+            subquad.attention(*arrays, devices=one, **options)
+            for one, arrays in (
+                (fleet, (Q, K, V)),
+                (by_copies(fleet), (Q, K, V)),
+                (fleet, tuple(map(cp.asarray, (Q, K, V)))),
+            )
+        ]
         output, bounds = results[0].output, results[0].certificate.row_bounds
         assert isinstance(output, np.ndarray)
         error = oracle.row_errors(output, Q, K, V, Q.shape[1] ** -0.5)
@@ -102,8 +108,9 @@ def test_fused_passes_over_devices(cp, tol, operands):
     Q, K, V = data(n=3001, m=4003, d=32, d_v=24)
     scale = 0.5 / (np.linalg.norm(Q, axis=1).max() * np.linalg.norm(K, axis=1).max())
     for fleet in fleets():
-        result = subquad.attention(Q, K, V, tol=tol, method="polynomial", devices=fleet,
-                                   scale=scale, rates=fused_rates())  # fmt: skip
+        result = subquad.attention(
+            Q, K, V, tol=tol, method="polynomial", devices=fleet, scale=scale, rates=fused_rates()
+        )
         assert result.plan.heads[0].chosen.parameters.dtype == operands
         error = oracle.row_errors(result.output, Q, K, V, scale)
         assert np.all(error <= result.certificate.row_bounds)
@@ -123,8 +130,9 @@ def in_a_process(fleet, port):
         found = []
         for method in METHODS:
             arrays = (cupy.asarray(np.array_split(x, fleet.ranks)[rank]) for x in gentle())
-            result = subquad.attention(*arrays, tol=2e-2, method=method, devices=communicator,
-                                       rates=TYPICAL)  # fmt: skip
+            result = subquad.attention(
+                *arrays, tol=2e-2, method=method, devices=communicator, rates=TYPICAL
+            )
             found.append((result.output.get(), result.certificate.row_bounds.get()))
         communicator.barrier()
     return found

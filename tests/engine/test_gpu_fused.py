@@ -83,8 +83,10 @@ def test_two_bits_below_the_last_are_kept(step, sign):
 def test_a_step_is_within_its_bound_of_the_sum_of_absolute_values(step):
     rng, worst = np.random.default_rng(0), 0.0
     for trial in range(200):
-        A, B = (cut(rng.standard_normal(s) * 2.0 ** rng.integers(-12, 3, s))
-                for s in ((64, 16), (16, 8)))  # fmt: skip
+        A, B = (
+            cut(rng.standard_normal(s) * 2.0 ** rng.integers(-12, 3, s))
+            for s in ((64, 16), (16, 8))
+        )
         if trial % 2:
             A, B = abs(A), abs(B)
         C = (rng.standard_normal((64, 8)) * 2.0 ** rng.integers(-20, 3)).astype(np.float32)
@@ -109,10 +111,17 @@ def drawn(cp, n, m, d, d_v, seed):
 @pytest.mark.parametrize("operands", OPERANDS)
 @pytest.mark.parametrize(
     ("n", "m", "d", "d_v", "degree"),
-    [(1, 1, 64, 64, 2), (300, 777, 64, 64, 2), (1000, 3001, 16, 13, 3), (129, 17, 32, 24, 3),
-     (65, 20_001, 128, 128, 2), (4100, 11_000, 64, 1, 2), (500, 12_345, 64, 64, 3),
-     (300, 5000, 48, 100, 3)],
-)  # fmt: skip
+    [
+        (1, 1, 64, 64, 2),
+        (300, 777, 64, 64, 2),
+        (1000, 3001, 16, 13, 3),
+        (129, 17, 32, 24, 3),
+        (65, 20_001, 128, 128, 2),
+        (4100, 11_000, 64, 1, 2),
+        (500, 12_345, 64, 64, 3),
+        (300, 5000, 48, 100, 3),
+    ],
+)
 def test_passes_are_within_their_rounding(cp, fused, n, m, d, d_v, degree, operands):
     Q, K, W = drawn(cp, n, m, d, d_v, n + m)
     c = [1.003, 0.98, 0.53, 0.17][: degree + 1]
@@ -144,8 +153,9 @@ def test_passes_are_within_their_rounding(cp, fused, n, m, d, d_v, degree, opera
 def test_the_state_is_that_of_the_portable_pass(cp, fused, operands):
     _, K, W = drawn(cp, 1, 2000, 32, 7, 5)
     ours = engine.accumulate(K, W, 3, key_centre=np.zeros(32), operands=operands)
-    theirs = engine.accumulate(K.astype(cp.float64), W.astype(cp.float64), 3,
-                               key_centre=np.zeros(32))  # fmt: skip
+    theirs = engine.accumulate(
+        K.astype(cp.float64), W.astype(cp.float64), 3, key_centre=np.zeros(32)
+    )
     limit = 12.0 * FORMATS[operands].u
     for k, (a, b) in enumerate(zip(ours.moments, theirs.moments, strict=True)):
         assert a.shape == b.shape == (block_sizes(32, 3)[k], 8)
@@ -184,8 +194,9 @@ def test_many_rows_are_those_of_few(cp, fused, operands, degree):
         assert bool((b.reshape(128, 4096, -1) == a).all())
 
 
-@pytest.mark.parametrize(("dtype", "rows", "d"), [("float64", 8, 16), ("float32", 8, 24),
-                                                  ("float32", 0, 16)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dtype", "rows", "d"), [("float64", 8, 16), ("float32", 8, 24), ("float32", 0, 16)]
+)
 def test_what_has_no_fused_pass_is_named(cp, fused, dtype, rows, d):
     K, W = cp.ones((rows, d), dtype), cp.ones((rows, 3), dtype)
     with pytest.raises(ValueError, match="bfloat16|d 24"):

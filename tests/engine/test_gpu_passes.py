@@ -39,8 +39,12 @@ def tiny_steps(numbers):
 
 def test_every_degree_and_dtype_within_the_bound(cp):
     @CUDA
-    @given(sizes_of_a_case, st.integers(0, 5), st.sampled_from(["float32", "float64"]),
-           st.sampled_from([1, 3000, 1 << 22]))  # fmt: skip
+    @given(
+        sizes_of_a_case,
+        st.integers(0, 5),
+        st.sampled_from(["float32", "float64"]),
+        st.sampled_from([1, 3000, 1 << 22]),
+    )
     def check(case, degree, dtype, numbers):
         Q, K, W = test_passes.problem(*case, bits=9 if dtype == "float32" else 20)
         coefficients = [(-1) ** k * 0.7 / (k + 1) for k in range(degree + 1)]
@@ -74,8 +78,13 @@ def test_a_key_forgotten_or_a_wrong_coefficient_is_caught(cp):
 
 def test_exact_on_small_integers_whatever_the_steps(cp):
     @CUDA
-    @given(sizes_of_a_case, st.integers(0, 5), st.integers(2, 9), st.integers(1, 7),
-           st.sampled_from([1, 500, 1 << 22]))  # fmt: skip
+    @given(
+        sizes_of_a_case,
+        st.integers(0, 5),
+        st.integers(2, 9),
+        st.integers(1, 7),
+        st.sampled_from([1, 500, 1 << 22]),
+    )
     def check(case, degree, tile, chunk, numbers):
         seed, n, m, d, d_v = case
         rng = np.random.default_rng(seed)
@@ -185,10 +194,15 @@ def test_overflow_is_not_silent(cp):
 def test_exact_weights_within_the_bound(cp):
     @CUDA
     @given(
-        st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 40), st.integers(1, 6),
-        st.integers(1, 9), st.sampled_from([0.0, 0.5, 8.0, 39.0, 200.0, 1e4]),
-        st.sampled_from(["float32", "float64"]), st.sampled_from([1, 600, 1 << 22]),
-    )  # fmt: skip
+        st.integers(0, 2**32),
+        st.integers(1, 40),
+        st.integers(1, 40),
+        st.integers(1, 6),
+        st.integers(1, 9),
+        st.sampled_from([0.0, 0.5, 8.0, 39.0, 200.0, 1e4]),
+        st.sampled_from(["float32", "float64"]),
+        st.sampled_from([1, 600, 1 << 22]),
+    )
     def check(seed, n, m, d, d_v, logit, dtype, numbers):
         case = test_exact.problem(seed, n, m, d, d_v, logit, dtype)
         _, steps = tiny_steps(numbers)
@@ -229,8 +243,12 @@ def test_repeated_runs_give_the_same_bits(cp):
 
     def bits():
         state, sums = run(cp, Q, K, W, [1.0, 1.0, 0.5, 0.2], "float32")
-        return [*(m.get() for m in state.moments), state.norm_moments, *sums,
-                *exact(cp, Q[:3000], K, W)]  # fmt: skip
+        return [
+            *(m.get() for m in state.moments),
+            state.norm_moments,
+            *sums,
+            *exact(cp, Q[:3000], K, W),
+        ]
 
     first = bits()
     for _ in range(3):

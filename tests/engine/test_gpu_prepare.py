@@ -27,8 +27,13 @@ def views(cp, x):
     yield x, cp.asfortranarray(cp.asarray(x))
 
 
-CASES = [(1, 1, "float16"), (300, 7, "float16"), (5001, 64, "float32"), (700, 65, "float64"),
-         (40, 300, "float32")]  # fmt: skip
+CASES = [
+    (1, 1, "float16"),
+    (300, 7, "float16"),
+    (5001, 64, "float32"),
+    (700, 65, "float64"),
+    (40, 300, "float32"),
+]
 
 
 @pytest.mark.parametrize(("n", "d", "dtype"), CASES)

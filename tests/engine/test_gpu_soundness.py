@@ -54,9 +54,15 @@ def attend(cp, data, there, rates, **options):
     """Return the Result on the host, or the ToleranceError; the inputs must come out unchanged."""
     try:
         result = subquad.attention(
-            there.Q, there.K, there.V, tol=there.tol, scale=there.scale, key_mask=there.key_mask,
-            rates=rates, **options,
-        )  # fmt: skip
+            there.Q,
+            there.K,
+            there.V,
+            tol=there.tol,
+            scale=there.scale,
+            key_mask=there.key_mask,
+            rates=rates,
+            **options,
+        )
     except subquad.ToleranceError as error:
         return error
     finally:
@@ -67,9 +73,11 @@ def attend(cp, data, there, rates, **options):
 @pytest.mark.parametrize("method", ["auto", *subquad.METHODS])
 def test_every_method_is_sound(cp, method, rates):
     seen = Counter()
-    own = {"polynomial": test_soundness.polynomial_cannot,
-           "anisotropic": test_soundness.anisotropic_cannot,
-           "fitted": test_soundness.fitted_cannot}  # fmt: skip
+    own = {
+        "polynomial": test_soundness.polynomial_cannot,
+        "anisotropic": test_soundness.anisotropic_cannot,
+        "fitted": test_soundness.fitted_cannot,
+    }
     allow_exact = method in ("auto", "exact", "fitted")
 
     @DRAWN
@@ -93,8 +101,11 @@ def test_every_method_is_sound(cp, method, rates):
 
 def test_every_degree_has_its_own_true_certificate(cp):
     @DRAWN
-    @given(recipe=recipes(leads=(0,)), degree=st.integers(0, 5),
-           dtype=st.sampled_from(["float32", "float64"]))  # fmt: skip
+    @given(
+        recipe=recipes(leads=(0,)),
+        degree=st.integers(0, 5),
+        dtype=st.sampled_from(["float32", "float64"]),
+    )
     def check(recipe, degree, dtype):
         data = recipe.build()
         there = moved(cp, data, recipe.layout)
@@ -148,8 +159,12 @@ def test_same_plan_and_nearly_the_same_answer_as_on_the_cpu(cp, dtype, rates):
     assert again.certificate.bound <= tol
     whole = subquad.exact_attention(*map(cp.asarray, (Q, K, V)))
     plain = subquad.exact_attention(Q, K, V)
-    np.testing.assert_allclose(whole.get().astype(float), plain.astype(float), rtol=0,
-                               atol=2 * float(np.finfo(dtype).eps) * abs(V).max())  # fmt: skip
+    np.testing.assert_allclose(
+        whole.get().astype(float),
+        plain.astype(float),
+        rtol=0,
+        atol=2 * float(np.finfo(dtype).eps) * abs(V).max(),
+    )
 
 
 def test_bad_input_is_named(cp, rates):

@@ -12,8 +12,14 @@ from tests.oracle import row_errors
 from tests.test_measuring import same, stack
 
 pytestmark = pytest.mark.gpu
-CASES = [(1, 1, "float32"), (300, 7, "float16"), (5001, 64, "float32"), (70_000, 65, "float64"),
-         (257, 300, "float32"), (66_000, 16, "float32")]  # fmt: skip
+CASES = [
+    (1, 1, "float32"),
+    (300, 7, "float16"),
+    (5001, 64, "float32"),
+    (70_000, 65, "float64"),
+    (257, 300, "float32"),
+    (66_000, 16, "float32"),
+]
 
 
 def heads_of(cp, n, d, dtype):
@@ -79,8 +85,10 @@ def test_centres_are_those_of_the_cpu(cp, n, d):
 
 def test_attention_over_heads(cp):
     x = stack(6, 700, 16, "float32").reshape(2, 3, 700, 16)
-    Q, K, V = (np.float32(0.5) * (x - x.mean(axis=2, keepdims=True)) / x.std(axis=(2, 3))[
-        ..., None, None] for _ in range(3))  # fmt: skip
+    Q, K, V = (
+        np.float32(0.5) * (x - x.mean(axis=2, keepdims=True)) / x.std(axis=(2, 3))[..., None, None]
+        for _ in range(3)
+    )
     result = subquad.attention(*map(cp.asarray, (Q, K, V)), tol=0.1)
     for i in np.ndindex(2, 3):
         error = row_errors(result.output[i].get(), Q[i], K[i], V[i], 0.25)

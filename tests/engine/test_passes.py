@@ -85,7 +85,10 @@ def assert_within_bound(Q, K, W, coefficients, dtype, result):
 
 
 sizes_of_a_case = st.tuples(
-    st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 33), st.integers(1, 5),
+    st.integers(0, 2**32),
+    st.integers(1, 12),
+    st.integers(1, 33),
+    st.integers(1, 5),
     st.integers(1, 9),
 )
 
@@ -123,8 +126,13 @@ def test_one_key_of_many_forgotten_is_caught():
 
 
 @settings(deadline=None, max_examples=60)
-@given(sizes_of_a_case, st.integers(0, 5), st.integers(2, 9), st.integers(1, 7),
-       st.sampled_from([0, 2000, 2**28]))
+@given(
+    sizes_of_a_case,
+    st.integers(0, 5),
+    st.integers(2, 9),
+    st.integers(1, 7),
+    st.sampled_from([0, 2000, 2**28]),
+)
 def test_exact_on_small_integers_whatever_the_tiles(case, degree, tile, chunk, group_bytes):
     seed, n, m, d, d_v = case
     rng = np.random.default_rng(seed)
@@ -150,8 +158,10 @@ def test_norm_moments_are_upper_bounds_and_sharp(seed, m, d, scale):
         np.ldexp(K, 8 * scale).astype(dtype), W.astype(dtype), 3, key_centre=np.zeros(d)
     )
     for k in range(0, 4, 2):  # even powers of a norm are rational
-        true = sum(int(w) * sum(int(x) ** 2 for x in row) ** (k // 2)
-                   for w, row in zip(W[:, -1], K, strict=True)) * Fraction(2) ** (8 * scale * k)
+        true = sum(
+            int(w) * sum(int(x) ** 2 for x in row) ** (k // 2)
+            for w, row in zip(W[:, -1], K, strict=True)
+        ) * Fraction(2) ** (8 * scale * k)
         assert true <= Fraction(state.norm_moments[k])
         if scale == 0:
             assert Fraction(state.norm_moments[k]) <= true * (1 + Fraction(1, 10**12))
@@ -261,9 +271,7 @@ def test_tiles_are_added_in_float64_and_degree_0_tile_by_tile():
 def test_lower_degrees_are_added_up_in_chunks_too():
     """Of 512 features in float32, where each is exact, and then in float64."""
     w = np.arange(5461, 5461 - 2 * 40, -2)[None]
-    state = engine.accumulate(
-        np.ones((1, 16), "f"), w.astype("f"), 4, key_centre=np.zeros(16)
-    )
+    state = engine.accumulate(np.ones((1, 16), "f"), w.astype("f"), 4, key_centre=np.zeros(16))
     numerator, by_degree = engine.contract(np.ones((50, 16), "f"), state, [0, 0, 0, 1, 0])
     sums = 16**3 * w
     assert (sums > 2**24).all()

@@ -85,9 +85,10 @@ def test_small_exact_blocks_are_whole():
     assert sizes.exact_shares(64, 65_536) == (64, 16)
 
 
-@pytest.mark.parametrize(("inner", "columns", "rows"), [
-    (512, 65, 16), (416, 65, 32), (512, 17, 112), (64, 512, 16), (512, 129, 12), (512, 512, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("inner", "columns", "rows"),
+    [(512, 65, 16), (416, 65, 32), (512, 17, 112), (64, 512, 16), (512, 129, 12), (512, 512, None)],
+)
 def test_rows_of_one_product(inner, columns, rows):
     assert sizes.product_rows(inner, columns) == rows
 

@@ -49,11 +49,15 @@ def test_norms_at_the_ends_of_the_range(d):
     sizes = np.array([0.0, 5e-324, 2.0**-1040, 2.0**-600, 2.0**-465, 1.0, 2.0**600, 2.0**1000])
     x = sizes[:, None] * np.linspace(1.0, -0.6, d)
     x[3, 1:] = x[4, 1:] = 0.0
-    true = [math.sqrt(sum(Fraction(float(v / size)) ** 2 for v in row)) * size if size else 0.0
-            for row, size in zip(x, sizes, strict=True)]  # fmt: skip
+    true = [
+        math.sqrt(sum(Fraction(float(v / size)) ** 2 for v in row)) * size if size else 0.0
+        for row, size in zip(x, sizes, strict=True)
+    ]
     true[1] = true[2] = 0.0  # subnormal: the truth is only known to be below the next line's
-    for norms in (cpu_measure.row_measures(x, 1.0, np.zeros(d))[0],
-                  prepare.survey(x[:-1], 1.0, np.zeros(d))[0]):  # fmt: skip
+    for norms in (
+        cpu_measure.row_measures(x, 1.0, np.zeros(d))[0],
+        prepare.survey(x[:-1], 1.0, np.zeros(d))[0],
+    ):
         own = np.array(true)[: len(norms)]
         assert np.all(norms >= own)
         assert np.all(norms <= math.sqrt(d) * sizes[: len(norms)] * (1.0 + 2.0**-40) + 2.0**-1070)

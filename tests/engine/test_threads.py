@@ -35,9 +35,15 @@ def test_bits_do_not_depend_on_the_threads(monkeypatch, dtype, group_bytes):
     for count in ("1", "2", "3"):
         monkeypatch.setenv("SUBQUAD_NUM_THREADS", count)
         state = engine.accumulate(K, W, 3, key_centre=np.zeros(d))
-        results.append([*state.moments, state.norm_moments,
-                        *engine.contract(Q, state, [1.0, 1.0, 0.5, 0.1]),
-                        *engine.exact_block(Q, K, W), *engine.exact_block(Q / 64, K, W)])
+        results.append(
+            [
+                *state.moments,
+                state.norm_moments,
+                *engine.contract(Q, state, [1.0, 1.0, 0.5, 0.1]),
+                *engine.exact_block(Q, K, W),
+                *engine.exact_block(Q / 64, K, W),
+            ]
+        )
     for other in results[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
 
@@ -172,8 +178,9 @@ def test_what_runs_side_by_side_has_one_thread_each(monkeypatch):
     monkeypatch.setenv("SUBQUAD_NUM_THREADS", "2")
 
     def used(_=None):
-        return set(threads.parallel_map(lambda _: (time.sleep(1e-3), threading.get_ident())[1],
-                                        range(20)))  # fmt: skip
+        return set(
+            threads.parallel_map(lambda _: (time.sleep(1e-3), threading.get_ident())[1], range(20))
+        )
 
     inside = threads.side_by_side(used, range(4))
     assert [len(found) for found in inside] == [1] * 4

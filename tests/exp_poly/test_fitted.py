@@ -29,9 +29,9 @@ def least_gap(p, m, logit_bound, points=401):
         p, m = ([mpmath.mpf(float(c)) for c in reversed(x)] for x in (p, m))
         B = mpmath.mpf(float(logit_bound))
         grid = [B * (2 * mpmath.mpf(i) / (points - 1) - 1) for i in range(points)]
-        return float(min(
-            mpmath.polyval(m, x) - abs(mpmath.exp(x) - mpmath.polyval(p, x)) for x in grid
-        ))  # fmt: skip
+        return float(
+            min(mpmath.polyval(m, x) - abs(mpmath.exp(x) - mpmath.polyval(p, x)) for x in grid)
+        )
 
 
 @pytest.mark.parametrize("degree", [0, 2, 3, 4, 6, 8])
@@ -45,9 +45,10 @@ def test_the_majorant_is_one(degree, logit_bound):
 
 @settings(max_examples=30)
 @given(
-    p=st.lists(st.floats(-3, 3), min_size=3, max_size=5), logit_bound=st.floats(0.0, 6.0),
+    p=st.lists(st.floats(-3, 3), min_size=3, max_size=5),
+    logit_bound=st.floats(0.0, 6.0),
     m=st.lists(st.floats(-1, 1), min_size=3, max_size=5),
-)  # fmt: skip
+)
 def test_any_two_polynomials_become_a_pair(p, m, logit_bound):
     """Whatever the linear program answers: the lift makes a majorant, and is not much too high."""
     size = min(len(p), len(m))
@@ -73,9 +74,15 @@ def test_nine_tenths_of_a_majorant_are_refuted_and_raised(degree, logit_bound):
 
 @pytest.mark.parametrize(
     ("degree", "logit_bound", "reached", "a_priori"),
-    [(2, 0.5, 4.2e-4, 10), (2, 1.0, 3.5e-3, 10), (2, 2.0, 3.2e-2, 8),
-     (4, 0.5, 1.2e-7, 100), (4, 1.0, 4e-6, 70), (4, 2.0, 1.3e-4, 60)],
-)  # fmt: skip
+    [
+        (2, 0.5, 4.2e-4, 10),
+        (2, 1.0, 3.5e-3, 10),
+        (2, 2.0, 3.2e-2, 8),
+        (4, 0.5, 1.2e-7, 100),
+        (4, 1.0, 4e-6, 70),
+        (4, 2.0, 1.3e-4, 60),
+    ],
+)
 def test_the_data_steer_it(degree, logit_bound, reached, a_priori):
     """Bounds of the worst row, and how many times smaller than the a priori one they are."""
     sums = sums_of(gaussian_logits(logit_bound), degree)
@@ -94,9 +101,15 @@ def test_one_round_is_near_enough_to_predict_with():
 
 @pytest.mark.parametrize(
     "sums",
-    [np.zeros((0, 3)), np.zeros((2, 3)), np.full((1, 3), np.nan), np.full((1, 3), np.inf),
-     np.array([[1.0, 0.0, 0.0]]), -np.ones((3, 3))],
-)  # fmt: skip
+    [
+        np.zeros((0, 3)),
+        np.zeros((2, 3)),
+        np.full((1, 3), np.nan),
+        np.full((1, 3), np.inf),
+        np.array([[1.0, 0.0, 0.0]]),
+        -np.ones((3, 3)),
+    ],
+)
 @pytest.mark.parametrize("logit_bound", [2.0**-40, 1.0])
 def test_sums_of_any_kind_give_a_majorant(sums, logit_bound):
     pair = fit_pair(2, logit_bound, sums)

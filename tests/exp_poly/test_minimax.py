@@ -8,13 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from subquad.exp_poly import (
-    chebyshev_interpolant,
-    chebyshev_series,
-    minimax,
-    minimax_error,
-    taylor,
-)
+from subquad.exp_poly import chebyshev_interpolant, chebyshev_series, minimax, minimax_error, taylor
 
 from .oracle import evaluate, mpf, sampled_error
 

@@ -8,8 +8,12 @@ import subquad
 from experiments import __main__, certificates, instances, summary
 from experiments.store import run
 
-SMALL = {"n": 256, "degrees": (2, 4), "families": ("gauss(0.5), d = 8", "outliers, d = 8"),
-         "heads": instances.real_names()[:1]}  # fmt: skip
+SMALL = {
+    "n": 256,
+    "degrees": (2, 4),
+    "families": ("gauss(0.5), d = 8", "outliers, d = 8"),
+    "heads": instances.real_names()[:1],
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,9 @@ def test_the_table_has_the_null_models(record):
 
 def test_the_finding_holds_only_where_every_bound_is_sound_and_smaller(record):
     smaller = record["derived"]["a_priori_over_fitted"]
-    assert set(smaller) == {f"{kind}, degree {g}" for kind in ("synthetic", "real heads")
-                            for g in (2, 4)}  # fmt: skip
+    assert set(smaller) == {
+        f"{kind}, degree {g}" for kind in ("synthetic", "real heads") for g in (2, 4)
+    }
 
     def verdict(sound, least):
         other = json.loads(json.dumps(record))
@@ -57,8 +62,10 @@ def test_the_finding_holds_only_where_every_bound_is_sound_and_smaller(record):
         return summary.findings(other)[0]["verdict"]
 
     assert [verdict(6, 1.1), verdict(6, 0.9), verdict(5, 1.1)] == [
-        "holds", "partly", "does not hold"
-    ]  # fmt: skip
+        "holds",
+        "partly",
+        "does not hold",
+    ]
 
 
 def test_degrees_of_too_many_features_are_left_out():

@@ -47,10 +47,12 @@ def test_one_wrong_way_is_enough(monkeypatch, wrong):
     monkeypatch.setitem(sys.modules, "subquad.engine.gpu_fleet", fleets)
     monkeypatch.setattr(subquad.engine, "gpu_fleet", fleets, raising=False)
     for name, value in {
-        "drawn": lambda n: None, "oracle": lambda data, c: (None, None), "shards": lambda *x: None,
+        "drawn": lambda n: None,
+        "oracle": lambda data, c: (None, None),
+        "shards": lambda *x: None,
         "check": lambda fleet, *rest: float("nan") if fleet.label == wrong else 1e-7,
         "_seconds": lambda fleet, *rest: 1.0 if fleet.label == "one" else 0.625,
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setattr(many_gpus, name, value)
     if wrong is None:
         assert many_gpus._row("float32", 64, 2, None)["efficiency"] == 0.8

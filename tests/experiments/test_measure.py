@@ -33,10 +33,14 @@ def by_mpmath(Q, K, V, scale):
         out = np.empty((len(Q), V.shape[1]))
         for i, c in itertools.product(range(len(Q)), range(V.shape[1])):
             weights = [
-                mpmath.exp(mpmath.mpf(scale) * mpmath.fsum(
-                    mpmath.mpf(a) * mpmath.mpf(b) for a, b in zip(Q[i], k, strict=True)
-                )) for k in K.tolist()
-            ]  # fmt: skip
+                mpmath.exp(
+                    mpmath.mpf(scale)
+                    * mpmath.fsum(
+                        mpmath.mpf(a) * mpmath.mpf(b) for a, b in zip(Q[i], k, strict=True)
+                    )
+                )
+                for k in K.tolist()
+            ]
             top = mpmath.fsum(w * mpmath.mpf(v) for w, v in zip(weights, V[:, c], strict=True))
             out[i, c] = float(top / mpmath.fsum(weights))
     return out
@@ -52,8 +56,9 @@ def test_oracle_against_forty_digits(size):
 def test_oracle_of_some_rows_and_many_blocks():
     Q, K, V, scale = head(n=1200, m=30)
     rows = np.array([0, 600, 1199])
-    np.testing.assert_allclose(oracle(Q, K, V, scale, rows), oracle(Q, K, V, scale)[rows],
-                               rtol=1e-14)  # fmt: skip
+    np.testing.assert_allclose(
+        oracle(Q, K, V, scale, rows), oracle(Q, K, V, scale)[rows], rtol=1e-14
+    )
 
 
 def test_measured_error_is_the_worst_in_value_radius():
@@ -64,8 +69,9 @@ def test_measured_error_is_the_worst_in_value_radius():
     size = math.sqrt(1 + 100 + 4 + 121)
     assert frobenius_error(output, exact) == pytest.approx(math.hypot(0.5, 0.3) / size)
     assert errors(output, exact, V) == {
-        "measured": measured_error(output, exact, V), "frobenius": frobenius_error(output, exact),
-    }  # fmt: skip
+        "measured": measured_error(output, exact, V),
+        "frobenius": frobenius_error(output, exact),
+    }
 
 
 def test_a_constant_column_must_be_met():
@@ -89,8 +95,9 @@ def test_a_nan_in_any_column_is_no_right_answer(column):
 
 
 def test_mean_answer():
-    np.testing.assert_array_equal(mean_answer(2, np.array([[1.0, 0], [3.0, 1]])),
-                                  [[2.0, 0.5], [2.0, 0.5]])  # fmt: skip
+    np.testing.assert_array_equal(
+        mean_answer(2, np.array([[1.0, 0], [3.0, 1]])), [[2.0, 0.5], [2.0, 0.5]]
+    )
 
 
 def test_first_order_is_the_derivative_at_no_logits():
@@ -102,8 +109,9 @@ def test_first_order_is_the_derivative_at_no_logits():
     first = first_order_answer(Q, K, V, scale) - mean_answer(6, V)
     np.testing.assert_allclose(first, slope, atol=1e-7)
     # It does not depend on where the keys' origin is.
-    np.testing.assert_allclose(first_order_answer(Q, K + 3.0, V, scale),
-                               first_order_answer(Q, K, V, scale), atol=1e-12)  # fmt: skip
+    np.testing.assert_allclose(
+        first_order_answer(Q, K + 3.0, V, scale), first_order_answer(Q, K, V, scale), atol=1e-12
+    )
 
 
 def test_first_order_error_is_second_order():
@@ -174,10 +182,17 @@ def test_slope_interval_covers_the_truth_as_often_as_it_says():
 
 def test_ahead_of_exact_from_the_last_loss():
     rows = [
-        {"family": "f", "n": n, "methods": {"polynomial": {"seconds": ours}, "refused": {},
-                                            "exact": {"seconds": exact}}}
+        {
+            "family": "f",
+            "n": n,
+            "methods": {
+                "polynomial": {"seconds": ours},
+                "refused": {},
+                "exact": {"seconds": exact},
+            },
+        }
         for n, ours, exact in ((10, 1, 2), (20, 3, 2), (40, 3, 4), (80, 3, 9))
-    ]  # fmt: skip
+    ]
     found = crossover.scaling(rows)["f"]
     assert found["polynomial"]["faster_from"] == 40
     assert found["polynomial"]["times_faster_than_exact"] == pytest.approx(3.0)

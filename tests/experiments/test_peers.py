@@ -66,7 +66,12 @@ def test_the_tally_of_the_cost_model():
     assert found["regret"]["worst"] == pytest.approx(1.4)
     assert found["within_1.5"] == 0.5  # 1 and 1/1.4 are, 1/1.6 and 2 are not
     assert found["predicted_over_measured"]["a"] == {
-        "runs": 2, "within_1.5": 0.5, "least": 1.0, "median": 1.5, "most": 2.0}  # fmt: skip
+        "runs": 2,
+        "within_1.5": 0.5,
+        "least": 1.0,
+        "median": 1.5,
+        "most": 2.0,
+    }
     left_out = {**wrong, "seconds": {}, "regret": None}
     assert cost_model_tables.tally([right, wrong, left_out])["cells"] == 2
 

@@ -38,9 +38,9 @@ def small():
     return (
         dataclasses.replace(  # what is too dear to be run must not depend on a clock
             error_vs_bound.experiment(
-                n=160, d=8, heads=(HEAD,), families=("bounded(0.5)", "outliers"),
-                tols=(1e-1, 1e-2),
-            ), rates=TYPICAL,
+                n=160, d=8, heads=(HEAD,), families=("bounded(0.5)", "outliers"), tols=(1e-1, 1e-2)
+            ),
+            rates=TYPICAL,
         ),
         crossover.experiment(d=4, lengths=(128, 256, 512), repeats=1),
         error_vs_threshold.experiment(True, n=256, d=16, count=3),
@@ -48,7 +48,7 @@ def small():
         certificates.experiment(n=256, degrees=(2,), families=("outliers, d = 8",), heads=(HEAD,)),
         bridge.experiment(n=96, d=6, degree=4, buckets=(1, 3), heads=(HEAD,)),
         verdict.experiment(heads={HEAD: partial(instances.real, HEAD)}, tols=(1e-1,)),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +61,29 @@ def written(small, tmp_path_factory):
 
 
 def shown(page):
-    return {html.unescape(re.sub("<[^>]+>", "", cell)).strip()
-            for cell in re.findall(r"<td[^>]*>(.*?)</td>", page)}  # fmt: skip
+    return {
+        html.unescape(re.sub("<[^>]+>", "", cell)).strip()
+        for cell in re.findall(r"<td[^>]*>(.*?)</td>", page)
+    }
 
 
 def test_every_section_is_there(written):
     _, page, _, said = written
-    for name in ("asked", "real", "families", "plans", "bounds", "speed", "sweep", "committed",
-                 "how", "lengths", "thresholds", "certificates", "bridge"):  # fmt: skip
+    for name in (
+        "asked",
+        "real",
+        "families",
+        "plans",
+        "bounds",
+        "speed",
+        "sweep",
+        "committed",
+        "how",
+        "lengths",
+        "thresholds",
+        "certificates",
+        "bridge",
+    ):
         assert f'<section id="{name}">' in page
     assert page.count("<svg") == 7
     assert said[-1] == "drawing the page"
@@ -78,7 +93,7 @@ def test_page_is_self_contained_and_well_formed(written):
     _, page, _, _ = written
     assert "<script" not in page
     assert not re.search(r'(src|href)="(?!#)', page.replace('xlink:href="#', ""))
-    body = re.sub("<pre>.*?</pre>", "", page[page.index("<body>"):], flags=re.DOTALL)
+    body = re.sub("<pre>.*?</pre>", "", page[page.index("<body>") :], flags=re.DOTALL)
     text = re.sub("<[^>]+>", " ", body)  # a plan may say that a refused bound is infinite
     assert not re.search(r"\b(nan|NaN|inf|None(?! yet))\b", text)
     ids = re.findall(r'\bid="([^"]+)"', page)
@@ -89,9 +104,14 @@ def test_page_and_json_have_the_same_numbers(written):
     made, page, kept, _ = written
     assert made == kept
     cells = shown(page)
-    for name, module in (("error_vs_bound", error_vs_bound), ("crossover", crossover),
-                         ("error_vs_threshold", error_vs_threshold), ("thresholds", thresholds),
-                         ("certificates", certificates), ("bridge", bridge)):  # fmt: skip
+    for name, module in (
+        ("error_vs_bound", error_vs_bound),
+        ("crossover", crossover),
+        ("error_vs_threshold", error_vs_threshold),
+        ("thresholds", thresholds),
+        ("certificates", certificates),
+        ("bridge", bridge),
+    ):
         rows = module.table_rows(kept["records"][name])
         assert rows
         for row in rows:
@@ -103,8 +123,16 @@ def test_page_and_json_have_the_same_numbers(written):
 
 
 def test_every_error_table_has_the_null_models():
-    for module in (error_vs_bound, error_vs_threshold, crossover, bench, thresholds, certificates,
-                   bridge, verdict):
+    for module in (
+        error_vs_bound,
+        error_vs_threshold,
+        crossover,
+        bench,
+        thresholds,
+        certificates,
+        bridge,
+        verdict,
+    ):
         assert {"mean(V)", "first order"} <= set(module.HEADER)
 
 
@@ -204,11 +232,19 @@ def test_bench_in_small():
 
 def test_verdicts_follow_the_numbers():
     record = {
-        "experiment": "error_vs_bound", "complete": True,
-        "settings": {"plans shown at": 1e-2}, "rows": [],
-        "derived": {"runs": 2, "within_bound": 2, "within_tol": 2, "median_ratio": 5.0,
-                    "smallest_ratio": 1.5, "trivial": 0},
-    }  # fmt: skip
+        "experiment": "error_vs_bound",
+        "complete": True,
+        "settings": {"plans shown at": 1e-2},
+        "rows": [],
+        "derived": {
+            "runs": 2,
+            "within_bound": 2,
+            "within_tol": 2,
+            "median_ratio": 5.0,
+            "smallest_ratio": 1.5,
+            "trivial": 0,
+        },
+    }
     assert summary.findings(record)[0]["verdict"] == finding.HOLDS
     record["derived"]["within_bound"] = 1
     assert summary.findings(record)[0]["verdict"] == finding.FAILS
@@ -230,8 +266,18 @@ def test_crossover_line_of_a_plan():
 def test_numbers_as_written():
     given = [0, 0.0, 1234, 0.5, 12.345, 4321.0, 2e5, 1.5e-7, None, "x", True]
     assert [number(x) for x in given] == [
-        "0", "0", "1,234", "0.500", "12.3", "4,321", "2.0e+05", "1.5e-07", "–", "x", "True"
-    ]  # fmt: skip
+        "0",
+        "0",
+        "1,234",
+        "0.500",
+        "12.3",
+        "4,321",
+        "2.0e+05",
+        "1.5e-07",
+        "–",
+        "x",
+        "True",
+    ]
     assert [tolerance(t) for t in (1e-2, 4e-4, 1.0)] == ["1e-2", "4e-4", "1e0"]
     found = text_table(("a", "b"), [["x", 1.0], ["long", None]])
     assert found == "a        b\nx     1.00\nlong     –"

@@ -27,8 +27,10 @@ def test_a_record_of_growth():
 @pytest.mark.parametrize(("power", "verdict"), [(1.0, "holds"), (1.2, "does not hold")])
 def test_the_verdict_is_of_the_slope_over_all_lengths(power, verdict):
     lengths = [2**k for k in range(14, 21)]
-    rows = [{"family": name, "points": [{"n": n, "seconds": 1e-7 * n**power} for n in lengths]}
-            for name in ("a", "b")]  # fmt: skip
+    rows = [
+        {"family": name, "points": [{"n": n, "seconds": 1e-7 * n**power} for n in lengths]}
+        for name in ("a", "b")
+    ]
     derived = scaling.growth(rows)
     assert derived["a"]["slope"] == pytest.approx(power)
     assert derived["a"]["points"] == 7

@@ -19,11 +19,16 @@ def counting(calls, fails_at=None, settings=None, keys="abcd"):
                 raise KeyboardInterrupt
             calls.append(key)
             return {"value": ord(key), "exact_flops": rates.float32.exact_flops}
+
         return run
+
     return Experiment(
-        "counting", "Does it count?", {"seed": 0, **(settings or {})}, {k: case(k) for k in keys},
+        "counting",
+        "Does it count?",
+        {"seed": 0, **(settings or {})},
+        {k: case(k) for k in keys},
         lambda rows: {"sum": sum(row["value"] for row in rows)},
-    )  # fmt: skip
+    )
 
 
 def killed(path, calls):

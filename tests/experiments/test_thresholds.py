@@ -38,8 +38,10 @@ def test_several_thresholds_cost_no_more_than_one_and_more_never_more(record):
         assert set(gains) == set(thresholds.ways()), instance
         assert gains["at most 0, norm"] == pytest.approx(1.0)
         for criterion in ("norm", "entry"):
-            steps = [gains[f"{x}, {criterion}"] for x in
-                     ("at most 0", "at most 1", "at most 2", "at most 4", "any number")]
+            steps = [
+                gains[f"{x}, {criterion}"]
+                for x in ("at most 0", "at most 1", "at most 2", "at most 4", "any number")
+            ]
             assert all(a <= b * 1.001 for a, b in zip(steps, steps[1:], strict=False)), instance
             assert steps[1] >= 0.999 * gains[f"single, {criterion}"], instance
 

@@ -66,7 +66,7 @@ def test_below_one_sets_are_closed_under_division(b, r):
         return  # ties may be cut anywhere
     for alpha in found:
         for i, a in enumerate(alpha):
-            assert a == 0 or (*alpha[:i], a - 1, *alpha[i + 1:]) in found
+            assert a == 0 or (*alpha[:i], a - 1, *alpha[i + 1 :]) in found
 
 
 def test_values_and_coefficients():

@@ -91,8 +91,13 @@ def test_feature_dimension_is_exact_beyond_float64():
 
 
 def test_messages():
-    for call in (features.feature_dimension, features.block_sizes, features.exponents,
-                 features.suffix_offsets, features.multinomials):
+    for call in (
+        features.feature_dimension,
+        features.block_sizes,
+        features.exponents,
+        features.suffix_offsets,
+        features.multinomials,
+    ):
         with pytest.raises(ValueError, match="`d` is 0: monomials need at least 1"):
             call(0, 2)
         with pytest.raises(ValueError, match="`degree` is -1: it must be at least 0"):

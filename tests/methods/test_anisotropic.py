@@ -46,9 +46,7 @@ def offer(data, tol=1e-2, **sizes):
 
 
 def check(Q, K, V, tol, scale=1.0, method=METHOD):
-    result = subquad.attention(
-        Q, K, V, tol=tol, scale=scale, method=method, rates=subquad.TYPICAL
-    )
+    result = subquad.attention(Q, K, V, tol=tol, scale=scale, method=method, rates=subquad.TYPICAL)
     error = oracle.row_errors(result.output, Q, K, V, scale)
     assert np.all(error <= result.certificate.row_bounds)
     assert result.certificate.bound <= result.plan.heads[0].chosen.bound <= tol
@@ -171,9 +169,15 @@ def test_few_rows(n, m, d):
 def test_degenerate_rows():
     rng = np.random.default_rng(0)
     Q, K, V = (0.25 * rng.standard_normal((50, 4)) for _ in range(3))
-    for data in ((0 * Q, K, V), (Q, 0 * K, V), (Q[:1].repeat(9, 0), K[:1].repeat(9, 0), V[:9]),
-                 (Q * [1, 0, 1, 1], K * [1, 1, 0, 1], V), (1e-200 * Q, K, V),
-                 (Q * 1e150, K * 1e-150, V), (Q, K + 1e3, V)):  # fmt: skip
+    for data in (
+        (0 * Q, K, V),
+        (Q, 0 * K, V),
+        (Q[:1].repeat(9, 0), K[:1].repeat(9, 0), V[:9]),
+        (Q * [1, 0, 1, 1], K * [1, 1, 0, 1], V),
+        (1e-200 * Q, K, V),
+        (Q * 1e150, K * 1e-150, V),
+        (Q, K + 1e3, V),
+    ):
         check(*data, 1e-2)
 
 
@@ -198,8 +202,9 @@ def test_a_plan_runs_again_on_other_data():
     Q, K, V = head(0.5, 200, 300, 8)
     made = subquad.plan(Q, K, V, tol=1e-2, scale=1.0, method=METHOD, rates=subquad.TYPICAL)
     result = made.run(0.9 * Q, K, V)
-    assert np.all(oracle.row_errors(result.output, 0.9 * Q, K, V, 1.0)
-                  <= result.certificate.row_bounds)  # fmt: skip
+    assert np.all(
+        oracle.row_errors(result.output, 0.9 * Q, K, V, 1.0) <= result.certificate.row_bounds
+    )
     with pytest.raises(subquad.ToleranceError, match="plan again"):
         made.run(2.0 * Q, K, V)
     with pytest.raises(subquad.ToleranceError, match="plan again"):

@@ -73,8 +73,12 @@ def test_row_bounds_are_true(name, offset, share, degree, dtype):
 
 
 @settings(max_examples=settings().max_examples // 2)
-@given(recipe=recipes(leads=(0,)), degree=st.sampled_from(DEGREES), shares=st.floats(0.0, 1.0),
-       small=st.floats(0.0, 1.0))  # fmt: skip
+@given(
+    recipe=recipes(leads=(0,)),
+    degree=st.sampled_from(DEGREES),
+    shares=st.floats(0.0, 1.0),
+    small=st.floats(0.0, 1.0),
+)
 def test_drawn_problems_have_true_row_bounds(recipe, degree, shares, small):
     """Any groups, any data, any keys exact: a bound may be infinite, never too small."""
     data = recipe.build()
@@ -226,8 +230,7 @@ def test_where_nothing_pays_it_is_no_offer_and_runs_by_name(rates):
     assert chosen.parameters.exact_share == 1.0 and "every row exact" in str(chosen.parameters)
     exact = next(iter(subquad.METHODS["exact"].fit(stats, 1e-3, rates)))
     assert rates.seconds(chosen.work) > rates.seconds(exact.work)
-    assert np.all(oracle.row_errors(result.output, Q, K, V, scale)
-                  <= result.certificate.row_bounds)  # fmt: skip
+    assert np.all(oracle.row_errors(result.output, Q, K, V, scale) <= result.certificate.row_bounds)
 
 
 def test_queries_past_any_degree_are_in_no_group():

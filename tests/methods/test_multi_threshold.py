@@ -87,8 +87,9 @@ def division(head, criterion, dtype, cuts, cells, own=(False,) * 4, wide=(False,
     """
     rows = head.rows
     queries, keys = {
-        "norm": (rows.query_norms, rows.key_norms), "entry": (rows.query_entries, rows.key_entries)
-    }[criterion]  # fmt: skip
+        "norm": (rows.query_norms, rows.key_norms),
+        "entry": (rows.query_entries, rows.key_entries),
+    }[criterion]
     factor = 1.0 if criterion == "norm" else head.stats.d
     edges = [math.inf, *(float(np.quantile(keys, c, method="lower")) for c in cuts), -1.0]
     buckets = []
@@ -109,8 +110,12 @@ def division(head, criterion, dtype, cuts, cells, own=(False,) * 4, wide=(False,
 
 
 @settings(max_examples=settings().max_examples * 2)
-@given(recipe=recipes(leads=(0,)), dtype=st.sampled_from(COMPUTE),
-       criterion=st.sampled_from(CRITERIA), drawn=divisions())  # fmt: skip
+@given(
+    recipe=recipes(leads=(0,)),
+    dtype=st.sampled_from(COMPUTE),
+    criterion=st.sampled_from(CRITERIA),
+    drawn=divisions(),
+)
 def test_every_division_has_its_own_true_certificate(recipe, dtype, criterion, drawn):
     """Cuts anywhere, degrees in any order, empty buckets and cells: a true bound, run below it."""
     head = single_head(recipe)
@@ -128,9 +133,14 @@ def test_a_wrong_logit_bound_is_never_certified():
     cell = bucket.cells[-1]
     small = dataclasses.replace(cell.polynomial, logit_bound=cell.polynomial.logit_bound * 0.7)
     cells = (*bucket.cells[:-1], dataclasses.replace(cell, polynomial=small))
-    wrong = dataclasses.replace(p, buckets=(
-        *p.buckets[:place], dataclasses.replace(bucket, cells=cells), *p.buckets[place + 1 :]
-    ))  # fmt: skip
+    wrong = dataclasses.replace(
+        p,
+        buckets=(
+            *p.buckets[:place],
+            dataclasses.replace(bucket, cells=cells),
+            *p.buckets[place + 1 :],
+        ),
+    )
     assert sum(float(t.value) for t in method.certify(stats, p)) <= 1e-2
     assert not sum(float(t.value) for t in method.certify(stats, wrong)) <= 2.0
 
@@ -143,9 +153,15 @@ def offer_of(method, stats, tol, rates):
 @pytest.mark.parametrize("tol", [0.5, 1e-2, 1e-5])
 @pytest.mark.parametrize(
     "data",
-    [heavy_tail(), outliers(), instances.bounded(900, 3), instances.subgaussian(700, 16),
-     instances.subgaussian(3000, 4, sigma=0.3, dtype=np.float32), instances.planted(300, 8)],
-)  # fmt: skip
+    [
+        heavy_tail(),
+        outliers(),
+        instances.bounded(900, 3),
+        instances.subgaussian(700, 16),
+        instances.subgaussian(3000, 4, sigma=0.3, dtype=np.float32),
+        instances.planted(300, 8),
+    ],
+)
 def test_never_predicted_dearer_than_one_threshold_on_sorted_rows(data, tol, rates):
     Q, K, V, scale = data
     for head in next(Problem(Q, K, V, scale=scale).heads()).views():
@@ -233,8 +249,9 @@ def test_a_bucket_far_out_gets_its_own_centre(tol, dtype, patient):
     assert np.all(error <= result.certificate.row_bounds)
     assert result.certificate.bound <= chosen.bound <= tol
     again = result.plan.run(0.99 * Q, K, V)
-    assert np.all(oracle.row_errors(again.output, 0.99 * Q, K, V, scale)
-                  <= again.certificate.row_bounds)  # fmt: skip
+    assert np.all(
+        oracle.row_errors(again.output, 0.99 * Q, K, V, scale) <= again.certificate.row_bounds
+    )
 
 
 def test_own_centres_cost_less_there(patient, monkeypatch):
@@ -247,9 +264,10 @@ def test_own_centres_cost_less_there(patient, monkeypatch):
     assert not any(b.own for b in common.parameters.buckets)
 
 
-@pytest.mark.parametrize(("name", "least"), [
-    ("minilm-l5-h0-smallest", 1.2), ("minilm-l5-h11-median", 1.1), ("minilm-l3-h7-median", 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("minilm-l5-h0-smallest", 1.2), ("minilm-l5-h11-median", 1.1), ("minilm-l3-h7-median", 1.0)],
+)
 def test_own_centres_on_real_heads(name, least, monkeypatch):
     """At 1M rows and keys of the same distribution, tol 0.1: how much less than a common centre."""
     Q, K, V, scale = instances.real(name)
@@ -323,8 +341,10 @@ def test_one_threshold_and_one_polynomial_are_divisions():
     work = MultiThreshold().work(head.stats, p)
     assert work.elements > offer.work.elements
     assert dataclasses.replace(work, elements=offer.work.elements) == offer.work
-    a, b = (m.run(head, q).finish()[0] for m, q in
-            ((MultiThreshold(), p), (offer.method, offer.parameters)))  # fmt: skip
+    a, b = (
+        m.run(head, q).finish()[0]
+        for m, q in ((MultiThreshold(), p), (offer.method, offer.parameters))
+    )
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
@@ -338,8 +358,9 @@ def test_the_reachable_logit_bound_is_within_eps_and_nearly_the_largest(degree, 
 
 
 def test_refuses_where_magnitudes_are_unknown():
-    made = subquad.plan(n=100, d=4, logit_bound=0.5, tol=1e-2, method=MultiThreshold(),
-                        rates=subquad.TYPICAL)  # fmt: skip
+    made = subquad.plan(
+        n=100, d=4, logit_bound=0.5, tol=1e-2, method=MultiThreshold(), rates=subquad.TYPICAL
+    )
     (offer,) = made.heads[0].options
     assert isinstance(offer, Refusal)
     assert "magnitudes" in offer.reason
@@ -360,8 +381,10 @@ def test_printed_on_one_line():
 def test_more_thresholds_never_cost_more(data):
     Q, K, V, scale = data()
     stats = next(Problem(Q, K, V, scale=scale).heads()).stats
-    offers = [offer_of(MultiThreshold(buckets=most), stats, 1e-2, BY_COUNT)
-              for most in (0, 1, 2, 4, 8, None)]  # fmt: skip
+    offers = [
+        offer_of(MultiThreshold(buckets=most), stats, 1e-2, BY_COUNT)
+        for most in (0, 1, 2, 4, 8, None)
+    ]
     used = [sum(bool(b.cells) for b in o.parameters.buckets) for o in offers]
     assert used[0] == 0
     assert all(a <= b for a, b in zip(used, (0, 1, 2, 4, 8), strict=False))

@@ -71,8 +71,10 @@ def test_a_given_threshold(criterion, threshold):
     p = result.plan.heads[0].chosen.parameters
     problem = next(Problem(Q, K, V).heads()).views()[result.plan.heads[0].chosen.view]
     rows, unit = problem.rows, (problem.stats.query_unit, problem.stats.key_unit)
-    sides = {"norm": (rows.query_norms, rows.key_norms),
-             "entry": (rows.query_entries, rows.key_entries)}[criterion]  # fmt: skip
+    sides = {
+        "norm": (rows.query_norms, rows.key_norms),
+        "entry": (rows.query_entries, rows.key_entries),
+    }[criterion]
     counted = [int((x > threshold * u).sum()) for x, u in zip(sides, unit, strict=True)]
     assert [p.large_queries, p.large_keys] >= counted
     if len(Q) <= 64:
@@ -134,8 +136,10 @@ def test_equal_magnitudes(criterion):
 
 def test_a_common_offset_of_the_keys_is_free():
     plain, moved = head(), head(offset=3.0)
-    p = [run(*x, 1e-2, SupportBasis(criterion="norm")).plan.heads[0].chosen.parameters
-         for x in (plain, (plain[0], moved[1], plain[2]))]  # fmt: skip
+    p = [
+        run(*x, 1e-2, SupportBasis(criterion="norm")).plan.heads[0].chosen.parameters
+        for x in (plain, (plain[0], moved[1], plain[2]))
+    ]
     assert p[0].large_keys == p[1].large_keys
     assert p[0].small.degree == p[1].small.degree
 

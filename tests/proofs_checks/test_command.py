@@ -12,9 +12,19 @@ from proofs_checks import registry
 from proofs_checks.claim import Twin, decide, holds, refuted, undecided
 
 FIELDS = {
-    "id", "statement", "source", "provenance", "evidence", "depends", "verdict", "expected",
-    "detail", "twin", "as_expected", "seconds",
-}  # fmt: skip
+    "id",
+    "statement",
+    "source",
+    "provenance",
+    "evidence",
+    "depends",
+    "verdict",
+    "expected",
+    "detail",
+    "twin",
+    "as_expected",
+    "seconds",
+}
 
 
 def planted(found, twin_found=refuted, **changes):
@@ -33,10 +43,16 @@ def test_exit_0_when_all_is_as_expected(monkeypatch, capsys):
     assert "1 of 1 claims as expected" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("claim", [
-    planted(refuted), planted(undecided), planted(holds, holds), planted(holds, undecided),
-    planted(holds, expected="refuted"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "claim",
+    [
+        planted(refuted),
+        planted(undecided),
+        planted(holds, holds),
+        planted(holds, undecided),
+        planted(holds, expected="refuted"),
+    ],
+)
 def test_exit_1_on_a_wrong_claim_or_twin(monkeypatch, capsys, claim):
     assert exit_code(monkeypatch, claim) == 1
     out = capsys.readouterr().out

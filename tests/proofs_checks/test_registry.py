@@ -93,8 +93,9 @@ def test_order_puts_each_claim_after_those_it_rests_on():
 
 
 def test_the_tree_prints_what_a_claim_rests_on():
-    claims = registry.by_id([claim("top", ["left", "right"]), claim("left", ["low"]),
-                             claim("right"), claim("low")])  # fmt: skip
+    claims = registry.by_id(
+        [claim("top", ["left", "right"]), claim("left", ["low"]), claim("right"), claim("low")]
+    )
     lines = registry.tree("top", claims).splitlines()
     assert [line.split()[0] for line in lines] == ["top", "left", "low", "right"]
     assert [len(line) - len(line.lstrip()) for line in lines] == [0, 2, 4, 2]

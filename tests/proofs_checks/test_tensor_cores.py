@@ -82,8 +82,11 @@ def test_the_passes_by_hand_compute_the_polynomial(parts):
     numerator, by_degree = passes(Q, K, W, [2.0, 1.0, 0.7, 0.3], parts, groups=3)
     logits = Q @ K.T
     near = {"rtol": 0, "atol": (2.0, 2e-3)[parts - 1]}  # a sign or a multinomial off is 10 or more
-    np.testing.assert_allclose(by_degree[:, 1:] / 3.0, np.stack(
-        [(logits**k).sum(axis=1) for k in (1, 2, 3)], axis=1) / 3.0, **near)  # fmt: skip
+    np.testing.assert_allclose(
+        by_degree[:, 1:] / 3.0,
+        np.stack([(logits**k).sum(axis=1) for k in (1, 2, 3)], axis=1) / 3.0,
+        **near,
+    )
     weights = 2.0 + logits + 0.7 * logits**2 + 0.3 * logits**3
     np.testing.assert_allclose(numerator, weights @ W[:, :-1], **near)
 

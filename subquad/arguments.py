@@ -13,7 +13,7 @@ import numbers
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import Array, namespace
+from subquad.arrays.arithmetic import Array, namespace
 from subquad.engine import prepare
 
 LARGEST_SIZE = 2**53  # sizes enter the cost model and the bounds as float64

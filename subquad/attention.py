@@ -18,9 +18,9 @@ from subquad.arguments import (
     dtype_name,
     refuse_options,
 )
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
+from subquad.arrays.libraries import at_home
 from subquad.cost import Rates, measured_rates, rates_for
-from subquad.engine.convert import at_home
 from subquad.engine.devices import fleet_of
 from subquad.execution import Plan, Result, execute, place, require, stack, view_of
 from subquad.methods import METHODS

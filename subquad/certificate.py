@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from subquad.arrays import Array, namespace
+from subquad.arrays.arithmetic import Array, namespace
 
 
 @dataclass(frozen=True, eq=False)

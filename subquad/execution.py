@@ -9,12 +9,12 @@ from itertools import groupby
 
 import numpy as np
 
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
+from subquad.arrays.libraries import at_home
 from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
 from subquad.certificate import Certificate, Term, total
 from subquad.cost import Rates
 from subquad.engine import OPERANDS
-from subquad.engine.convert import at_home
 from subquad.engine.fleet import Fleet
 from subquad.frame import Frame
 from subquad.planner import HeadPlan, ToleranceError, refusal_message, table

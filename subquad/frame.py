@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from subquad.arrays import Array, namespace
+from subquad.arrays.arithmetic import Array, namespace
+from subquad.arrays.once import Once
 from subquad.engine import prepare, sharded
 from subquad.engine.fleet import Sharded
 from subquad.engine.rotate import measure_rotation
 from subquad.magnitudes import Measures, entries_of, mean_offset
-from subquad.once import Once
 from subquad.sides import Measured, Rows, Side, ldexp
 from subquad.value_units import value_ratio
 

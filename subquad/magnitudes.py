@@ -12,10 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
+from subquad.arrays.once import Once
 from subquad.engine import prepare
 from subquad.engine.rotate import Rotation
-from subquad.once import Once
 from subquad.sides import Rows, Side
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.arrays import Array, exponent_of, power_of_two
+from subquad.arrays.arithmetic import Array, exponent_of, power_of_two
 from subquad.ball import BALL_POINTS, BALL_STEPS, BULK, NEARLY, Clouds, ball_centres, balls_of
 from subquad.engine import prepare
 from subquad.engine.threads import parallel_map

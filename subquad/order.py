@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from subquad.once import Once
+from subquad.arrays.once import Once
 
 EXACT_RANKS = 64
 RANK_RATIO = 1.05

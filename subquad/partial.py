@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from array_api_compat import is_numpy_array
 
-from subquad.arrays import OUTWARD, Array, namespace
+from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.rounding import U64
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.certificate import Term

@@ -19,13 +19,13 @@ from subquad.arguments import (
     check_shapes,
     dtype_name,
 )
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
+from subquad.arrays.once import Once
 from subquad.engine import prepare
 from subquad.engine.threads import ENTRY_WORK, side_by_side, thread_count
 from subquad.frame import Frame, make_frames
 from subquad.magnitudes import Measures
 from subquad.measuring import measure
-from subquad.once import Once
 from subquad.sample import HeadSample
 from subquad.shells import KeyShells
 from subquad.sides import Measured, NotFiniteError

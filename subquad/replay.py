@@ -17,7 +17,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
 from subquad.certificate import Term
 from subquad.engine import OPERANDS, prepare
 from subquad.exp_poly import minimax

@@ -9,11 +9,11 @@ from typing import Protocol
 
 import numpy as np
 
+from subquad.arrays.once import Once
 from subquad.bounds.rounding import FORMATS, conversion_error
 from subquad.certificate import Term
 from subquad.engine.fused_rounding import fused_errors
 from subquad.frame import WEIGHT_RANGE
-from subquad.once import Once
 from subquad.order import OrderStatistics
 from subquad.planner import HeadPlan
 

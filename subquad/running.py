@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import Array, namespace
+from subquad.arrays.arithmetic import Array, namespace
 from subquad.certificate import Term, total
 from subquad.engine.fleet import Sharded
 from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, side_by_side

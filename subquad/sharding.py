@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.arrays import OUTWARD, Array, namespace
+from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.rounding import U64
 from subquad.cost import Rates, Speed
 from subquad.engine.fleet import Fleet

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from subquad.arrays import OUTWARD, Array, namespace
+from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.ball import BALL_POINTS, ball_centre
 from subquad.engine import prepare
 from subquad.frame import Frame

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
 from subquad.order import OrderStatistics
 
 

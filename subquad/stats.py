@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from subquad.arrays import product_up
+from subquad.arrays.arithmetic import product_up
+from subquad.arrays.once import Once
 from subquad.engine.fused_sizes import DEGREES, fusable
 from subquad.engine.rotate import Rotation
 from subquad.frame import Frame
 from subquad.magnitudes import Measures
-from subquad.once import Once
 from subquad.order import OrderStatistics
 from subquad.sample import HeadSample
 from subquad.shells import KeyShells

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
 from subquad.engine import prepare
 from subquad.measuring import groups
 from subquad.sides import NotFiniteError

@@ -6,9 +6,9 @@ import weakref
 import numpy as np
 import pytest
 
+from subquad.arrays.once import Once
 from subquad.ball import ball_centre
 from subquad.measuring import SAMPLE, measure
-from subquad.once import Once
 from subquad.order import EXACT_RANKS, OrderStatistics
 from subquad.problem import Problem
 from subquad.sides import NotFiniteError

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import subquad
-from subquad.arrays import product_up
+from subquad.arrays.arithmetic import product_up
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.methods.anisotropic import AT_LEAST
 from subquad.methods.exact import ExactParameters

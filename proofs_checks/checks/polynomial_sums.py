@@ -14,7 +14,7 @@ import sympy
 from proofs_checks.checks.rounding import stagnating
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved
-from subquad.arrays import OUTWARD
+from subquad.arrays.arithmetic import OUTWARD
 from subquad.bounds.rounding import polynomial_gammas, polynomial_sum_error, polynomial_underflow
 from subquad.engine import accumulate, contract, contraction_length, tile_count
 from subquad.engine.naive import polynomial as naive_polynomial

@@ -13,10 +13,10 @@ import sympy
 from proofs_checks.checks.support_basis import PAPER
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
+from subquad.arrays.once import Once
 from subquad.exp_poly.balls import ball, precision
 from subquad.methods.polynomial_sums import parameters_for
 from subquad.methods.support_basis import SplitParameters, SupportBasis
-from subquad.once import Once
 from subquad.order import OrderStatistics
 from subquad.stats import Stats
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from subquad.arrays import OUTWARD, Array, namespace
+from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 
 ASSUMPTIONS = (
     "the library's exp is within 4 ulp wherever its result is a normal number",

@@ -7,7 +7,7 @@ is what the output can move by when the values may be anything in [-1, 1].
 
 from __future__ import annotations
 
-from subquad.arrays import OUTWARD, Array, namespace
+from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 
 
 def output_bound(relative_error: Array, ratio: Array) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.arrays import OUTWARD
+from subquad.arrays.arithmetic import OUTWARD
 from subquad.engine import prepare
 from subquad.engine.threads import single_threaded_blas
 from subquad.features.anisotropic import MONOMIALS_MAX, BestFirst

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from subquad.arrays import OUTWARD, namespace
+from subquad.arrays.arithmetic import OUTWARD, namespace
 from subquad.bounds.softmax import additive_bound, logit_perturbation_bound
 from subquad.certificate import Term
 from subquad.cost import Rates, Work

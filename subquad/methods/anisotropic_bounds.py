@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from subquad.arrays import OUTWARD, Array, namespace
+from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.rounding import FORMATS, U64, gamma
 from subquad.bounds.softmax import logit_perturbation_bound, normaliser_lower_bound
 from subquad.engine import sets

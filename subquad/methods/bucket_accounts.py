@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from subquad.arrays import product_up
+from subquad.arrays.arithmetic import product_up
 from subquad.bounds.rounding import exact_logit_error
 from subquad.cost import Work
 from subquad.engine.calls import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
 from subquad.bounds.rounding import exact_logit_error
 from subquad.engine import prepare
 from subquad.engine.threads import parallel_map

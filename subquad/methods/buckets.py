@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from subquad.arrays import product_up
+from subquad.arrays.arithmetic import product_up
 from subquad.engine import stored_dtype
 from subquad.methods.polynomial_sums import PolynomialParameters
 from subquad.order import OrderStatistics

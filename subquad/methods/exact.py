@@ -13,7 +13,7 @@ from math import exp
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
 from subquad.bounds.rounding import exact_logit_error, exact_sum_error
 from subquad.certificate import Term
 from subquad.cost import Rates, Work

@@ -5,7 +5,7 @@ from __future__ import annotations
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import OUTWARD, Array
+from subquad.arrays.arithmetic import OUTWARD, Array
 from subquad.bounds.rounding import polynomial_sum_error, polynomial_underflow
 from subquad.engine import State, accumulate, contract
 from subquad.exp_poly.fitted import FittedPair, fit_pair

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from subquad.arrays import OUTWARD
+from subquad.arrays.arithmetic import OUTWARD
 from subquad.bounds.rounding import polynomial_sum_error
 from subquad.bounds.softmax import logit_perturbation_bound
 from subquad.exp_poly.fitted import FittedPair, fit_pair

@@ -13,7 +13,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
 from subquad.engine import OPERANDS, sharded, stored_dtype
 from subquad.engine.fleet import Fleet, Sharded
 from subquad.frame import balancing_exponent

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import array_api_compat
 import numpy as np
 
-from subquad.arrays import Array
+from subquad.arrays.arithmetic import Array
 from subquad.bounds.rounding import (
     FORMATS,
     polynomial_gammas,

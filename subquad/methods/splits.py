@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from subquad.arrays import product_up
+from subquad.arrays.arithmetic import product_up
 from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
 from subquad.cost import Rates, Work
 from subquad.exp_poly import estimate_error

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import subquad
 from experiments import instances
-from subquad.arrays import product_up
+from subquad.arrays.arithmetic import product_up
 from subquad.cost import Rates, Speed
 from subquad.engine.calls import GATHERED, ORDERED
 from subquad.methods import multi_threshold

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.measure import value_radius
-from subquad.certificate import total
+from subquad.bounds.certificate import total
 from subquad.methods.method import Method, storage_term
 from subquad.problem import Head
 

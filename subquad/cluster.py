@@ -20,7 +20,7 @@ import numpy as np
 
 from subquad.arguments import check_real, check_shapes, refuse_options
 from subquad.attention import OPTIONS
-from subquad.certificate import Certificate
+from subquad.bounds.certificate import Certificate
 from subquad.engine.process_fleet import ProcessFleet
 from subquad.execution import Plan, Result
 from subquad.meeting import AbandonedError, Meeting, member

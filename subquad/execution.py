@@ -11,8 +11,8 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.libraries import at_home
+from subquad.bounds.certificate import Certificate, Term, total
 from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
-from subquad.certificate import Certificate, Term, total
 from subquad.cost import Rates
 from subquad.engine import OPERANDS
 from subquad.engine.fleet import Fleet

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from subquad.attention import attention
-from subquad.certificate import Certificate
+from subquad.bounds.certificate import Certificate
 from subquad.engine import threads
 from subquad.engine.process_fleet import ProcessFleet
 from subquad.execution import Plan

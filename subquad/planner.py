@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from subquad.certificate import Term
+from subquad.bounds.certificate import Term
 from subquad.cost import Rates
 from subquad.measuring import measuring_steps
 from subquad.methods.method import Method, Proposal, Refusal

@@ -18,7 +18,7 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays.arithmetic import Array
-from subquad.certificate import Term
+from subquad.bounds.certificate import Term
 from subquad.engine import OPERANDS, prepare
 from subquad.exp_poly import minimax
 from subquad.frame import Frame, balancing_exponent

@@ -15,13 +15,13 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays.arithmetic import Array, namespace
-from subquad.certificate import Term, total
+from subquad.bounds.certificate import Term, total
+from subquad.bounds.partial import Partial, join_rows
 from subquad.engine.fleet import Sharded
 from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, side_by_side
 from subquad.methods.exact import Exact, exact_rows, exact_together
 from subquad.methods.method import Proposal, storage_term
 from subquad.methods.on_shards import finished, partials_on_shards
-from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 
 Ran = tuple[Array, tuple[Term, ...]]

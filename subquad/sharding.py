@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
+from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import U64
 from subquad.cost import Rates, Speed
 from subquad.engine.fleet import Fleet
-from subquad.partial import Partial
 from subquad.problem import Key, Problem
 from subquad.sides import NotFiniteError
 

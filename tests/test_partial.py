@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subquad.partial import EMPTY_SHIFT, Partial, join_rows, stack_rows
+from subquad.bounds.partial import EMPTY_SHIFT, Partial, join_rows, stack_rows
 
 FIELDS = tuple(f.name for f in dataclasses.fields(Partial))
 D_V = 2
@@ -126,7 +126,7 @@ def test_the_rounding_of_a_numerator_beside_weights_that_cancel_is_booked():
 def test_blocks_of_rows_are_merged_and_certified_as_all_at_once(a, b, size):
     whole, divisor_and_terms = a.merge(b), a.certified()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("subquad.partial.ROWS_AT_ONCE", size)
+        patched.setattr("subquad.bounds.partial.ROWS_AT_ONCE", size)
         assert (size < 7) == bool(a._blocks())
         assert same(a.merge(b), whole)
         divisor, terms = a.certified()
@@ -140,7 +140,7 @@ def test_blocks_of_rows_narrow_no_bound(monkeypatch):
     one, other = (partial(np.ones((3, D_V)), np.ones(3), 0, error=x) for x in (0.5, 0.1))
     one = dataclasses.replace(one, error=one.error.astype(np.float32))
     whole = one.merge(other)
-    monkeypatch.setattr("subquad.partial.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("subquad.bounds.partial.ROWS_AT_ONCE", 2)
     assert same(one.merge(other), whole) and whole.error.dtype == np.float64
 
 

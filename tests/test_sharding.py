@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import subquad
+from subquad.bounds.partial import EMPTY_SHIFT, Partial
 from subquad.cost import TYPICAL
 from subquad.engine.devices import CpuFleet
 from subquad.engine.fleet import Fleet
 from subquad.engine.process_fleet import ProcessFleet
 from subquad.methods import on_shards
-from subquad.partial import EMPTY_SHIFT, Partial
 from subquad.sharding import fleet_rates, merge_over
 from tests import oracle, test_soundness
 from tests.fleets import in_processes

@@ -10,7 +10,7 @@ from itertools import permutations
 import numpy as np
 
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
-from subquad.partial import Partial
+from subquad.bounds.partial import Partial
 
 
 def _one_key(weight: float, value: float, shift: int) -> Partial:

@@ -19,8 +19,9 @@ import math
 from collections.abc import Iterator
 
 from subquad.arrays.arithmetic import OUTWARD, namespace
+from subquad.bounds.certificate import Term
+from subquad.bounds.partial import Partial
 from subquad.bounds.softmax import additive_bound, logit_perturbation_bound
-from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import sets
 from subquad.engine.calls import Calls
@@ -37,7 +38,6 @@ from subquad.methods.anisotropic_bounds import (
     tail_within,
 )
 from subquad.methods.method import COMPUTE_DTYPES, Proposal, Refusal, storage_term, widened
-from subquad.partial import Partial
 from subquad.problem import Head
 from subquad.stats import Stats
 

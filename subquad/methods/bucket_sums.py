@@ -9,6 +9,7 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays.arithmetic import Array
+from subquad.bounds.partial import Partial, stack_rows
 from subquad.bounds.rounding import exact_logit_error
 from subquad.engine import prepare
 from subquad.engine.threads import parallel_map
@@ -16,7 +17,6 @@ from subquad.methods.buckets import Bucket, shell_of
 from subquad.methods.exact import exact_sums
 from subquad.methods.method import widened
 from subquad.methods.polynomial_sums import KeySums, accumulate_keys, contract_queries
-from subquad.partial import Partial, stack_rows
 from subquad.problem import Head
 from subquad.shells import Shell
 

@@ -18,7 +18,8 @@ from dataclasses import replace
 import array_api_compat
 import numpy as np
 
-from subquad.certificate import Term
+from subquad.bounds.certificate import Term
+from subquad.bounds.partial import Partial, join_rows
 from subquad.cost import Rates, Work
 from subquad.engine.calls import (
     GATHERED,
@@ -48,7 +49,6 @@ from subquad.methods.method import (
     storage_term,
 )
 from subquad.methods.polynomial_sums import PolynomialParameters, passes_bytes
-from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 from subquad.stats import Stats
 

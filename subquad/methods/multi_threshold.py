@@ -24,8 +24,9 @@ from functools import reduce
 import array_api_compat
 
 from subquad.arguments import check_limit
+from subquad.bounds.certificate import Term
+from subquad.bounds.partial import Partial, join_rows
 from subquad.bounds.softmax import ratio_bound_inverse
-from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.methods.bucket_accounts import count_work, exact_error, parts_of, sums_over_normaliser
 from subquad.methods.bucket_sums import Sorted, bucket_partial, centre_error
@@ -46,7 +47,6 @@ from subquad.methods.method import (
 from subquad.methods.polynomial import Polynomial
 from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX
 from subquad.methods.support_basis import SupportBasis
-from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 from subquad.shells import TABLE_ROWS
 from subquad.stats import Stats

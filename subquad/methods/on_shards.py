@@ -14,6 +14,7 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays.arithmetic import Array
+from subquad.bounds.partial import Partial, join_rows
 from subquad.engine import OPERANDS, sharded, stored_dtype
 from subquad.engine.fleet import Fleet, Sharded
 from subquad.frame import balancing_exponent
@@ -22,7 +23,6 @@ from subquad.methods.method import Method
 from subquad.methods.polynomial import Polynomial
 from subquad.methods.polynomial_sums import KeySums, PolynomialParameters, contract_queries
 from subquad.methods.support_basis import SplitParameters, SupportBasis
-from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 from subquad.sharding import merge_over
 

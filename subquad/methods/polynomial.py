@@ -12,8 +12,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from subquad.bounds.certificate import Term
+from subquad.bounds.partial import Partial
 from subquad.bounds.softmax import ratio_bound_inverse
-from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import OPERANDS
 from subquad.engine.calls import both_passes
@@ -29,7 +30,6 @@ from subquad.methods.polynomial_sums import (
     polynomial_partial,
     smallest_degree,
 )
-from subquad.partial import Partial
 from subquad.problem import Head
 from subquad.stats import Stats
 

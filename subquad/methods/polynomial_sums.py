@@ -13,6 +13,8 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays.arithmetic import Array
+from subquad.bounds.certificate import Term
+from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import (
     FORMATS,
     polynomial_gammas,
@@ -20,7 +22,6 @@ from subquad.bounds.rounding import (
     polynomial_underflow,
 )
 from subquad.bounds.softmax import normaliser_lower_bound
-from subquad.certificate import Term
 from subquad.engine import (
     KEY_TILE,
     OPERANDS,
@@ -40,7 +41,6 @@ from subquad.exp_poly.arguments import MAX_DEGREE, MAX_LOGIT_BOUND
 from subquad.features import block_sizes, feature_dimension
 from subquad.frame import balancing_exponent
 from subquad.methods.method import a_priori_terms, input_error, widened
-from subquad.partial import Partial
 from subquad.problem import Head
 from subquad.sides import Side
 from subquad.stats import Stats

@@ -18,8 +18,9 @@ import array_api_compat
 import numpy as np
 
 from subquad.arguments import check_real
+from subquad.bounds.certificate import Term
+from subquad.bounds.partial import Partial, join_rows
 from subquad.bounds.softmax import ratio_bound_inverse
-from subquad.certificate import Term
 from subquad.cost import Rates, Work
 from subquad.engine import stored_dtype
 from subquad.engine.calls import GATHERED, NONE, both_passes, exact_calls
@@ -52,7 +53,6 @@ from subquad.methods.splits import (
     small_logit_bound,
     small_offset,
 )
-from subquad.partial import Partial, join_rows
 from subquad.problem import Head
 from subquad.stats import Stats
 

@@ -10,10 +10,10 @@ import subquad
 from proofs_checks import registry
 from proofs_checks.claim import decide
 from subquad.bounds import rounding, softmax
+from subquad.bounds.partial import Partial
 from subquad.engine import fused_rounding
 from subquad.exp_poly import ExpPolynomial, fitted
 from subquad.features import anisotropic
-from subquad.partial import Partial
 from tests.proofs_checks.mutate import code_of, raising_code
 
 SOURCES = sorted(Path(subquad.__file__).parent.rglob("*.py"))

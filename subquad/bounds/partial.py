@@ -15,9 +15,9 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
+from subquad.bounds.certificate import Term
 from subquad.bounds.rounding import U64
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
-from subquad.certificate import Term
 from subquad.engine.prepare import scatter_rows
 
 EMPTY_SHIFT = -(2**40)

@@ -16,7 +16,7 @@ class ProcessFleet(CpuFleet):
     """One rank of several processes that make the same calls, each with NumPy rows of its own.
 
     For `devices`: every process passes its own rows and gets its own back. With mpi4py,
-    ``ProcessFleet(comm.rank, comm.size, comm.allgather)``; on dask, `subquad.cluster` makes it.
+    ``ProcessFleet(comm.rank, comm.size, comm.allgather)``; on dask, `subquad.cluster.client` makes it.
 
     Parameters
     ----------

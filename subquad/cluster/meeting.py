@@ -1,4 +1,4 @@
-"""What runs on the workers of `subquad.cluster`: ranks, and the actor through which they speak."""
+"""What runs on the workers of `subquad.cluster.client`: ranks, and the actor through which they speak."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from experiments.cost_model_tables import NEAR, SAME, tally
 from experiments.cost_model_tables import table_rows as table_rows
 from experiments.store import Experiment
 from experiments.timing import features_by
-from subquad.engine import cpu_rates
+from subquad.cost import cpu_rates
 from subquad.methods.method import Proposal
 
 QUESTION = "Does the plan predict the seconds of each method, and pick the fastest?"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from subquad.bounds.softmax import ratio_bound_inverse
-from subquad.cost import Work
+from subquad.cost.rates import Work
 from subquad.features import feature_dimension
 from subquad.methods.cut_tables import reachable_logit_bound
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from subquad.attention import attention, exact_attention, plan
 from subquad.bounds.certificate import Certificate, Term
 from subquad.bridge import softmax_as_polynomials
-from subquad.cost import TYPICAL, Rates, Speed, measured_rates
+from subquad.cost.rates import TYPICAL, Rates, Speed, measured_rates
 from subquad.execution import Plan, Result
 from subquad.exp_poly import minimal_degree
 from subquad.methods import METHODS

@@ -20,7 +20,7 @@ from subquad.arguments import (
 )
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.libraries import at_home
-from subquad.cost import Rates, measured_rates, rates_for
+from subquad.cost.rates import Rates, measured_rates, rates_for
 from subquad.engine.devices import fleet_of
 from subquad.execution import Plan, Result, execute, place, require, stack, view_of
 from subquad.methods import METHODS

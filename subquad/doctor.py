@@ -8,7 +8,7 @@ import sys
 
 from rich.table import Table
 
-from subquad.cost import Rates
+from subquad.cost.rates import Rates
 from subquad.engine.threads import thread_count
 from subquad.planner import memory_bytes
 

@@ -13,7 +13,7 @@ from subquad.arrays.arithmetic import Array
 from subquad.arrays.libraries import at_home
 from subquad.bounds.certificate import Certificate, Term, total
 from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
-from subquad.cost import Rates
+from subquad.cost.rates import Rates
 from subquad.engine import OPERANDS
 from subquad.engine.fleet import Fleet
 from subquad.frame import Frame

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from subquad.bounds.certificate import Term
-from subquad.cost import Rates
+from subquad.cost.rates import Rates
 from subquad.measuring import measuring_steps
 from subquad.methods.method import Method, Proposal, Refusal
 from subquad.stats import Stats

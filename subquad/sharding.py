@@ -16,7 +16,7 @@ import numpy as np
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import U64
-from subquad.cost import Rates, Speed
+from subquad.cost.rates import Rates, Speed
 from subquad.engine.fleet import Fleet
 from subquad.problem import Key, Problem
 from subquad.sides import NotFiniteError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad.cost import TYPICAL
+from subquad.cost.rates import TYPICAL
 from tests import oracle
 from tests.test_sharding import data, gentle, same
 

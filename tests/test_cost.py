@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from subquad import TYPICAL, Rates, Speed
-from subquad.cost import Work
-from subquad.engine import cpu_rates, fast, sizes, threads
-from subquad.engine.calls import Calls, accumulate_calls, both_passes, contract_calls, exact_calls
+from subquad.cost import cpu_rates
+from subquad.cost.rates import Work
+from subquad.cost.steps import Calls, accumulate_calls, both_passes, contract_calls, exact_calls
+from subquad.engine import fast, sizes, threads
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 UNIT = Speed(*[math.inf] * 5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import subquad
 from subquad.bounds.partial import EMPTY_SHIFT, Partial
-from subquad.cost import TYPICAL
+from subquad.cost.rates import TYPICAL
 from subquad.engine.devices import CpuFleet
 from subquad.engine.fleet import Fleet
 from subquad.engine.process_fleet import ProcessFleet

@@ -23,8 +23,8 @@ from math import log
 
 import numpy as np
 
+from subquad.cost.steps import exact_work
 from subquad.engine import sizes
-from subquad.engine.calls import exact_work
 from subquad.engine.threads import ENTRY_WORK, for_each, parallel_map
 from subquad.engine.tiles import product
 

@@ -22,9 +22,9 @@ from subquad.arrays.arithmetic import OUTWARD, namespace
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial
 from subquad.bounds.softmax import additive_bound, logit_perturbation_bound
-from subquad.cost import Rates, Work
+from subquad.cost.rates import Rates, Work
+from subquad.cost.steps import Calls
 from subquad.engine import sets
-from subquad.engine.calls import Calls
 from subquad.engine.rotate import rotated
 from subquad.engine.threads import thread_count
 from subquad.features.anisotropic import MONOMIALS_MAX, best_first, best_set, box_tail

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from subquad.arrays.arithmetic import product_up
 from subquad.bounds.rounding import exact_logit_error
-from subquad.cost import Work
-from subquad.engine.calls import (
+from subquad.cost.rates import Work
+from subquad.cost.steps import (
     GATHERED,
     NONE,
     ORDERED,

@@ -15,9 +15,9 @@ from functools import lru_cache
 import numpy as np
 
 from subquad.bounds.rounding import FORMATS
-from subquad.cost import Rates, Work
+from subquad.cost.rates import Rates, Work
+from subquad.cost.steps import NONE, Calls, more_passes
 from subquad.engine import KEY_TILE
-from subquad.engine.calls import NONE, Calls, more_passes
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
 from subquad.methods.bucket_accounts import merge_elements

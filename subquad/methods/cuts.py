@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 
 from subquad.bounds.softmax import logit_perturbation_bound
-from subquad.cost import Rates
+from subquad.cost.rates import Rates
 from subquad.methods.bucket_accounts import exact_error
 from subquad.methods.buckets import (
     Bucket,

@@ -17,9 +17,9 @@ from subquad.arrays.arithmetic import Array
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import exact_logit_error, exact_sum_error
-from subquad.cost import Rates, Work
+from subquad.cost.rates import Rates, Work
+from subquad.cost.steps import exact_calls, exact_work
 from subquad.engine import EXACT_KEY_BLOCK, UNSHIFTED_LOGITS, exact_block
-from subquad.engine.calls import exact_calls, exact_work
 from subquad.engine.threads import side_by_side
 from subquad.frame import Frame
 from subquad.methods.method import COMPUTE_DTYPES, Proposal, Refusal, a_priori_terms, widened

@@ -20,15 +20,8 @@ import numpy as np
 
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial, join_rows
-from subquad.cost import Rates, Work
-from subquad.engine.calls import (
-    GATHERED,
-    NONE,
-    Calls,
-    accumulate_calls,
-    contract_calls,
-    exact_calls,
-)
+from subquad.cost.rates import Rates, Work
+from subquad.cost.steps import GATHERED, NONE, Calls, accumulate_calls, contract_calls, exact_calls
 from subquad.features import feature_dimension
 from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.fitted_sums import grouped, large_keys, nothing, small_keys

@@ -27,7 +27,7 @@ from subquad.arguments import check_limit
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial, join_rows
 from subquad.bounds.softmax import ratio_bound_inverse
-from subquad.cost import Rates, Work
+from subquad.cost.rates import Rates, Work
 from subquad.methods.bucket_accounts import count_work, exact_error, parts_of, sums_over_normaliser
 from subquad.methods.bucket_sums import Sorted, bucket_partial, centre_error
 from subquad.methods.buckets import BucketParameters, all_exact, check_criterion, magnitudes, single

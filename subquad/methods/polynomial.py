@@ -15,9 +15,9 @@ from dataclasses import replace
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial
 from subquad.bounds.softmax import ratio_bound_inverse
-from subquad.cost import Rates, Work
+from subquad.cost.rates import Rates, Work
+from subquad.cost.steps import both_passes
 from subquad.engine import OPERANDS
-from subquad.engine.calls import both_passes
 from subquad.methods.method import Proposal, Refusal, beaten, compute_dtypes, degrees_of, widened
 from subquad.methods.polynomial_sums import (
     LOGIT_BOUND_MAX,

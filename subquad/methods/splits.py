@@ -13,7 +13,7 @@ import numpy as np
 
 from subquad.arrays.arithmetic import product_up
 from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
-from subquad.cost import Rates, Work
+from subquad.cost.rates import Rates, Work
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
 from subquad.methods.buckets import magnitudes

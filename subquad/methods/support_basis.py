@@ -21,9 +21,9 @@ from subquad.arguments import check_real
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial, join_rows
 from subquad.bounds.softmax import ratio_bound_inverse
-from subquad.cost import Rates, Work
+from subquad.cost.rates import Rates, Work
+from subquad.cost.steps import GATHERED, NONE, both_passes, exact_calls
 from subquad.engine import stored_dtype
-from subquad.engine.calls import GATHERED, NONE, both_passes, exact_calls
 from subquad.methods.buckets import CRITERIA, check_criterion, magnitudes
 from subquad.methods.exact import exact_sums, logit_error, sum_error
 from subquad.methods.method import (

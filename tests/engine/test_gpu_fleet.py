@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad.cost import TYPICAL
+from subquad.cost.rates import TYPICAL
 from subquad.engine import prepare
 from subquad.engine.devices import CpuFleet, fleet_of
 from subquad.engine.fleet import ordered_sum

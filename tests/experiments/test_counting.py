@@ -7,7 +7,7 @@ import pytest
 from experiments import instances
 from experiments.counting import cheapest, count_rates
 from subquad import METHODS, TYPICAL
-from subquad.cost import Work
+from subquad.cost.rates import Work
 from subquad.problem import Problem
 
 

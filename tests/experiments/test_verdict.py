@@ -10,7 +10,7 @@ from experiments import capture, instances, store, summary, verdict, verdict_tab
 from experiments.__main__ import NAMES
 from experiments.counting import count_rates
 from subquad import TYPICAL
-from subquad.cost import Work
+from subquad.cost.rates import Work
 
 HEADS = ("minilm-l5-h0-smallest", "minilm-l3-h7-median")
 LENGTHS = verdict.LENGTHS

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import subquad
 from experiments import instances
 from subquad.arrays.arithmetic import product_up
-from subquad.cost import Rates, Speed
-from subquad.engine.calls import GATHERED, ORDERED
+from subquad.cost.rates import Rates, Speed
+from subquad.cost.steps import GATHERED, ORDERED
 from subquad.methods import multi_threshold
 from subquad.methods.bucket_accounts import exact_error
 from subquad.methods.buckets import Bucket, BucketParameters, Cell, bucket_height, single

@@ -8,7 +8,7 @@ from typing import Any
 
 import array_api_compat
 
-from subquad.engine.calls import NONE, Calls
+from subquad.cost.steps import NONE, Calls
 from subquad.engine.threads import thread_count
 
 OVERHEAD_SHARE = 0.4
@@ -142,7 +142,7 @@ TYPICAL = Rates(
 
 def measured_rates() -> Rates:
     """Return the rates of this machine, measured on the engine itself; under 0.3 s, once."""
-    from subquad.engine import cpu_rates
+    from subquad.cost import cpu_rates
 
     speeds, overhead = cpu_rates.speeds()
     narrow, wide = (Speed(**speeds[dtype]) for dtype in ("float32", "float64"))
@@ -153,7 +153,7 @@ def rates_for(x: Any) -> Rates:
     """Return the measured rates of what holds the array x: this machine's, or its CUDA device's."""
     if not array_api_compat.is_cupy_array(x):
         return measured_rates()
-    from subquad.engine import gpu_rates  # brings CuPy
+    from subquad.cost import gpu_rates  # brings CuPy
 
     speeds: dict[str, Any] = {k: Speed(*speed) for k, speed in gpu_rates.speeds().items()}
     return Rates(**speeds, overhead=gpu_rates.OVERHEAD, memory=gpu_rates.memory_bytes())

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from subquad.cost.steps import Calls, both_passes, exact_calls, exact_work
 from subquad.engine import fast, prepare
-from subquad.engine.calls import Calls, both_passes, exact_calls, exact_work
 from subquad.engine.dispatch import accumulate, contract, exact_block
 from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, thread_count
 from subquad.engine.tiles import padded

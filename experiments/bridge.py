@@ -62,7 +62,7 @@ def experiment(
         "buckets": buckets,
         "families": families,
         "heads": heads,
-        "powers": subquad.bridge.POWERS,
+        "powers": subquad.empirical.bridge.POWERS,
         "oracle": "float64 NumPy softmax",
     }
     return Experiment("bridge", QUESTION, settings, cases, verdict)

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from subquad.attention import attention, exact_attention, plan
 from subquad.bounds.certificate import Certificate, Term
-from subquad.bridge import softmax_as_polynomials
 from subquad.cost.rates import TYPICAL, Rates, Speed, measured_rates
+from subquad.empirical.bridge import softmax_as_polynomials
 from subquad.execution import Plan, Result
 from subquad.exp_poly import minimal_degree
 from subquad.methods import METHODS
@@ -32,7 +32,7 @@ from subquad.methods.support_basis import SupportBasis
 from subquad.planner import ToleranceError
 
 if TYPE_CHECKING:
-    from subquad.statistics import entry_statistics
+    from subquad.empirical import entry_statistics
 
 __version__ = "0.1.0"
 __all__ = [
@@ -60,7 +60,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Return `entry_statistics` at first use: it brings scipy.stats, a second of import time."""
     if name == "entry_statistics":
-        from subquad.statistics import entry_statistics
+        from subquad.empirical import entry_statistics
 
         return entry_statistics
     msg = f"module {__name__!r} has no attribute {name!r}"

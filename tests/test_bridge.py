@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad import bridge, bridge_fits
+from subquad.empirical import bridge, bridge_fits
 
 
 def head(n=120, m=150, d=5, size=1.0, seed=0):

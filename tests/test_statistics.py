@@ -13,17 +13,17 @@ import pytest
 from scipy import integrate, optimize
 
 import subquad
-from subquad.sides import ldexp
-from subquad.statistics import MatrixStatistics, entry_statistics
-from subquad.statistics.bootstrap import RUN, percentiles, resampled_psi_2, sample_rows, weights
-from subquad.statistics.hypotheses import (
+from subquad.empirical import MatrixStatistics, entry_statistics
+from subquad.empirical.bootstrap import RUN, percentiles, resampled_psi_2, sample_rows, weights
+from subquad.empirical.hypotheses import (
     coordinates_test,
     gaussian_tail,
     permutation_moments,
     psi_2,
     rows_test,
 )
-from subquad.statistics.sample import matrix_statistics
+from subquad.empirical.sample import matrix_statistics
+from subquad.sides import ldexp
 
 SIGN_NORM = 1 / math.sqrt(math.log(2))
 

@@ -15,8 +15,8 @@ from scipy import stats
 
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
-from subquad.statistics import entry_statistics
-from subquad.statistics.hypotheses import permutation_moments, psi_2
+from subquad.empirical import entry_statistics
+from subquad.empirical.hypotheses import permutation_moments, psi_2
 
 
 def surely_below(count: int, confidence: float) -> float:

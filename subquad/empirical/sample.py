@@ -12,9 +12,8 @@ import numpy as np
 from scipy import stats
 
 from subquad.arguments import check_real
-from subquad.sides import ldexp
-from subquad.statistics.bootstrap import percentiles, resampled_psi_2, sample_rows, weights
-from subquad.statistics.hypotheses import (
+from subquad.empirical.bootstrap import percentiles, resampled_psi_2, sample_rows, weights
+from subquad.empirical.hypotheses import (
     Test,
     coordinates_test,
     exp_row_sums,
@@ -24,6 +23,7 @@ from subquad.statistics.hypotheses import (
     rows_test,
     variance_proxy,
 )
+from subquad.sides import ldexp
 
 FAR = 2.0**400
 """A threshold in units of the largest entry past which no law predicts a row: exp(-FAR^2) is 0."""

@@ -3,8 +3,8 @@
 `entry_statistics` is the door; `hypotheses` says exactly what each test tests.
 """
 
-from subquad.statistics.entries import EntryStatistics, Verdict, entry_statistics
-from subquad.statistics.sample import Estimate, LargeRows, MatrixStatistics, TailCurve
+from subquad.empirical.entries import EntryStatistics, Verdict, entry_statistics
+from subquad.empirical.sample import Estimate, LargeRows, MatrixStatistics, TailCurve
 
 __all__ = [
     "EntryStatistics",

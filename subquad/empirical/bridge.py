@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from subquad.arguments import check_size
-from subquad.bridge_fits import Approximation, Measure, buckets_of, power_of, sum_of
+from subquad.empirical.bridge_fits import Approximation, Measure, buckets_of, power_of, sum_of
 from subquad.problem import Problem
 
 POWERS = (2, 4, 8)

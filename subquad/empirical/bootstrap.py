@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from subquad.statistics.hypotheses import exp_row_sums
+from subquad.empirical.hypotheses import exp_row_sums
 
 ROWS = 20_000  # more rows than this are sampled
 RUN = 100  # rows are sampled in runs, so that most neighbours stay neighbours

@@ -33,11 +33,11 @@ def drawn(heads: int, n: int, m: int, seed: int) -> tuple[Any, Any, Any]:
 
 def passes(data: tuple[Any, Any, Any], c: np.ndarray, operands: str) -> tuple[Any, Any]:
     """Return the output (heads, n, D) and the normalisers by degree."""
-    from subquad.engine import gpu_fused
+    from subquad.engine.fused import passes as fused_passes
 
     Q, K, W = data
-    moments, _ = gpu_fused.accumulate(K, W, len(c) - 1, operands)
-    return gpu_fused.contract(Q, moments, c, operands, divide=True)
+    moments, _ = fused_passes.accumulate(K, W, len(c) - 1, operands)
+    return fused_passes.contract(Q, moments, c, operands, divide=True)
 
 
 def check(degree: int, operands: str, heads: int, n: int, m: int) -> float:

@@ -78,10 +78,10 @@ def _row(operands: str, n: int, devices: int, rates) -> dict:
     """Return the errors, the seconds on one device and on all, and the parts of the latter."""
     import cupy
 
-    from subquad.engine import gpu_fleet
+    from subquad.engine.shards import gpu_fleet as shards_gpu_fleet
 
-    one, every = gpu_fleet.of_devices(0), gpu_fleet.of_devices(*range(devices))
-    uneven = gpu_fleet.GpuFleet(range(devices), [3.0, *[1.0] * (devices - 1)])
+    one, every = shards_gpu_fleet.of_devices(0), shards_gpu_fleet.of_devices(*range(devices))
+    uneven = shards_gpu_fleet.GpuFleet(range(devices), [3.0, *[1.0] * (devices - 1)])
     data, c = drawn(n), minimax(DEGREE, LOGIT_BOUND).scaled()
     passes = partial(portable if operands == "float32" else fused, c=c, operands=operands)
     expected, rows = oracle(data, c)
@@ -144,14 +144,14 @@ def _seconds(fleet: Any, placed: list[Any], passes: Passes) -> float:
 
 
 def _on_one(alone: Any, part: Any) -> Any:
-    from subquad.engine.fleet import Sharded
+    from subquad.engine.shards.fleet import Sharded
 
     return Sharded(alone, (part,), np.array([0, part.shape[0]]), part[:0])
 
 
 def _alone() -> Any:
     """Return a Fleet of the current device: no thread, no exchange, what a plain call does."""
-    from subquad.engine.devices import CpuFleet
+    from subquad.engine.shards.fleets import CpuFleet
 
     return CpuFleet([1.0])
 

@@ -46,25 +46,28 @@ def fused(fleet: Any, Q: Any, K: Any, W: Any, *, c: np.ndarray, operands: str) -
 
 def accumulated(fleet: Any, K: Any, W: Any, operands: str) -> list[Any]:
     """Return the moments of each shard of the keys, by the fused key pass."""
-    from subquad.engine import gpu_fused
+    from subquad.engine.fused import passes as fused_passes
 
-    return K.map(lambda k, w: gpu_fused.accumulate(k[None], w[None], DEGREE, operands)[0], W.parts)
+    return K.map(
+        lambda k, w: fused_passes.accumulate(k[None], w[None], DEGREE, operands)[0], W.parts
+    )
 
 
 def contracted(fleet: Any, Q: Any, moments: Any, c: np.ndarray, operands: str) -> list[Any]:
     """Return the outputs of the shards of the queries, by the fused query pass."""
-    from subquad.engine import gpu_fused
+    from subquad.engine.fused import passes as fused_passes
 
     return Q.map(
-        lambda q, m: gpu_fused.contract(q[None], m, c, operands, divide=True)[0][0], moments
+        lambda q, m: fused_passes.contract(q[None], m, c, operands, divide=True)[0][0], moments
     )
 
 
 def portable(fleet: Any, Q: Any, K: Any, W: Any, *, c: np.ndarray, operands: str) -> list[Any]:
     """Return the outputs of the shards by the portable passes, States and all."""
-    from subquad.engine import contract, sharded
+    from subquad.engine import contract
+    from subquad.engine.shards import rows as shards_rows
 
-    states = sharded.accumulate(K, W.parts, DEGREE, key_centre=np.zeros(D))
+    states = shards_rows.accumulate(K, W.parts, DEGREE, key_centre=np.zeros(D))
 
     def divided(q: Any, state: Any) -> Any:
         import cupy

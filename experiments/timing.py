@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from subquad.engine import fast
+from subquad.engine.cpu import fast as cpu_fast
 from subquad.engine.threads import thread_count
 
 BLOCK = 512
@@ -61,7 +61,7 @@ COMPILED = ", fast"
 
 def ours(name: str, call: Callable[[], object]) -> dict[str, Callable[[], object]]:
     """Return `call` on NumPy alone and, where numba is installed, with its passes compiled."""
-    able = fast.passes(fast.LEAST_PRODUCTS, 2, 2) is not None
+    able = cpu_fast.passes(cpu_fast.LEAST_PRODUCTS, 2, 2) is not None
     return {name: lambda: on_numpy(call), **({name + COMPILED: call} if able else {})}
 
 
@@ -70,21 +70,21 @@ def features_by() -> str:
 
     Loaded here, so that rates measured from now on are of it.
     """
-    fast.passes(fast.LEAST_PRODUCTS, 8, 2)
-    return "numba" if fast.expected(fast.LEAST_PRODUCTS, 8, 2) else "NumPy"
+    cpu_fast.passes(cpu_fast.LEAST_PRODUCTS, 8, 2)
+    return "numba" if cpu_fast.expected(cpu_fast.LEAST_PRODUCTS, 8, 2) else "NumPy"
 
 
 def on_numpy(call: Callable[[], Answer]) -> Answer:
     """Return call(), none of its passes compiled."""
-    before = os.environ.get(fast.VARIABLE)
-    os.environ[fast.VARIABLE] = "0"
+    before = os.environ.get(cpu_fast.VARIABLE)
+    os.environ[cpu_fast.VARIABLE] = "0"
     try:
         return call()
     finally:
         if before is None:
-            del os.environ[fast.VARIABLE]
+            del os.environ[cpu_fast.VARIABLE]
         else:
-            os.environ[fast.VARIABLE] = before
+            os.environ[cpu_fast.VARIABLE] = before
 
 
 def numpy_softmax(Q: np.ndarray, K: np.ndarray, V: np.ndarray, scale: float) -> np.ndarray:

@@ -21,7 +21,7 @@ from subquad.arguments import (
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.libraries import at_home
 from subquad.cost.rates import Rates, measured_rates, rates_for
-from subquad.engine.devices import fleet_of
+from subquad.engine.shards.fleets import fleet_of
 from subquad.execution import Plan, Result, execute, place, require, stack, view_of
 from subquad.methods import METHODS
 from subquad.methods.exact import ExactParameters

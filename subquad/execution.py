@@ -15,7 +15,7 @@ from subquad.bounds.certificate import Certificate, Term, total
 from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
 from subquad.cost.rates import Rates
 from subquad.engine import OPERANDS
-from subquad.engine.fleet import Fleet
+from subquad.engine.shards.fleet import Fleet
 from subquad.frame import Frame
 from subquad.planner import HeadPlan, ToleranceError, refusal_message, table
 from subquad.problem import Head, Problem

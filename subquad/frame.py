@@ -15,9 +15,10 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array, namespace
 from subquad.arrays.once import Once
-from subquad.engine import prepare, sharded
-from subquad.engine.fleet import Sharded
+from subquad.engine import rows as engine_rows
 from subquad.engine.rotate import measure_rotation
+from subquad.engine.shards import rows as shards_rows
+from subquad.engine.shards.fleet import Sharded
 from subquad.magnitudes import Measures, entries_of, mean_offset
 from subquad.sides import Measured, Rows, Side, ldexp
 from subquad.value_units import value_ratio
@@ -43,12 +44,12 @@ class Frame:
 
     def queries(self, Q: Array, dtype: str, balance: int = 0) -> Array:
         """Return scale * (q - query centre) * 2**balance, balanced, (n, d)."""
-        return prepare.affine(Q, *self.query.balanced(balance), dtype)
+        return engine_rows.affine(Q, *self.query.balanced(balance), dtype)
 
     def full_queries(self, Q: Array, dtype: str) -> Array:
         """Return scale * q, (n, d), for exact weights, which need no tilt; go with `full_keys`."""
         side = self.full_query
-        return prepare.affine(Q, side.pre, side.centre, side.post, dtype)
+        return engine_rows.affine(Q, side.pre, side.centre, side.post, dtype)
 
     def full_keys(self, K: Array, dtype: str) -> Array:
         """Return k - key centre, (m, d), balanced against `full_queries`."""
@@ -56,7 +57,7 @@ class Frame:
 
     def keys(self, K: Array, dtype: str, balance: int = 0) -> Array:
         """Return (k - key centre) * 2**balance, balanced, (m, d)."""
-        return prepare.affine(K, *self.key.balanced(balance), dtype)
+        return engine_rows.affine(K, *self.key.balanced(balance), dtype)
 
     def key_weights(self, K: Array) -> tuple[Array | None, int]:
         """Return (weights (m,), shift): exp(scale * query centre . k) = weights * 2**shift.
@@ -66,9 +67,9 @@ class Frame:
         if self.query_tilt is None:
             return None, 0
         if isinstance(K, Sharded):
-            return sharded.key_weights(K, self.key_weights)
+            return shards_rows.key_weights(K, self.key_weights)
         xp = namespace(K)
-        logits = prepare.row_dots(K, self.key.pre, self.key.centre, self.query_tilt)
+        logits = engine_rows.row_dots(K, self.key.pre, self.key.centre, self.query_tilt)
         shift = math.ceil(float(xp.max(logits)) / math.log(2.0))
         return xp.exp(logits - shift * math.log(2.0)), shift
 
@@ -77,11 +78,13 @@ class Frame:
         # A constant column has radius 0: it enters as 0 and leaves as its mid-range.
         moving = self.value_radius > 0.0
         inverse = np.where(moving, 1.0, 0.0) / np.where(moving, self.value_radius, 1.0)
-        return prepare.weighted_values(V, self.value_pre, self.value_mid, inverse, weights, dtype)
+        return engine_rows.weighted_values(
+            V, self.value_pre, self.value_mid, inverse, weights, dtype
+        )
 
     def restore(self, x: Array, dtype: str, divisor: Array | None = None) -> Array:
         """Return mid-range + radius * x (over `divisor`, row by row) in `dtype`, (n, d_v)."""
-        return prepare.restored_values(
+        return engine_rows.restored_values(
             x,
             self.value_pre,
             self.value_mid,

@@ -21,7 +21,7 @@ from subquad.arguments import (
 )
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.once import Once
-from subquad.engine import prepare
+from subquad.engine import rows as engine_rows
 from subquad.engine.threads import ENTRY_WORK, side_by_side, thread_count
 from subquad.frame import Frame, make_frames
 from subquad.magnitudes import Measures
@@ -108,7 +108,7 @@ class Head:
             self.Q.shape[1],
             self.V.shape[1],
             sample,
-            prepare.operands(self.Q),
+            engine_rows.operands(self.Q),
         )
         return replace(stats, shells=KeyShells(self.K, self.frame, self.rows))
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array
 from subquad.bounds.certificate import Term
-from subquad.engine import OPERANDS, prepare
+from subquad.engine import OPERANDS
+from subquad.engine import rows as engine_rows
 from subquad.exp_poly import minimax
 from subquad.frame import Frame, balancing_exponent
 from subquad.methods.polynomial import Polynomial
@@ -72,11 +73,11 @@ class Ready:
 
         Nothing where it has no fused passes.
         """
-        from subquad.engine import gpu_replay  # brings CuPy
+        from subquad.engine.fused import rerun as fused_rerun  # brings CuPy
 
-        device = gpu_replay.device()
+        device = fused_rerun.device()
         if device not in self._launches:
-            runs = _runs(self.heads) if gpu_replay.available() else []
+            runs = _runs(self.heads) if fused_rerun.available() else []
             self._launches[device] = [self._together(run) for run in runs]
         return self._launches[device]
 
@@ -85,20 +86,20 @@ class Ready:
         return bool(self._launches)
 
     def _together(self, run: list[int]) -> tuple[slice, Any]:
-        from subquad.engine import gpu_replay
+        from subquad.engine.fused import rerun as fused_rerun
 
         units, coefficients, stats = [], [], self.heads[0].stats
         for i in run:
             p = self.heads[i].parameters
             units.append(
-                gpu_replay.Units(*_sides(self.heads[i], self.frames[i]), self.frames[i].query_tilt)
+                fused_rerun.Units(*_sides(self.heads[i], self.frames[i]), self.frames[i].query_tilt)
             )
             coefficients.append(_coefficients(p.degree, p.logit_bound))
         shape = stats.n, stats.m, stats.d, stats.d_v
         operands = self.heads[run[0]].parameters.dtype
         members = slice(run[0], run[-1] + 1)
         limits = self.proofs.limits[members]
-        return members, gpu_replay.Heads(shape, units, np.array(coefficients), operands, limits)
+        return members, fused_rerun.Heads(shape, units, np.array(coefficients), operands, limits)
 
     @cached_property
     def reach(self) -> np.ndarray:
@@ -130,27 +131,27 @@ def replay(
     or a bound is not met: the device rounds norms up, by about 1% (`bfloat16`) or 0.01%
     (`bfloat16x3`) of the logit bound, for which `polynomial` leaves room where tol does.
     """
-    if not ready.able or not (ready.ran() or prepare.operands(arrays[0])):
+    if not ready.able or not (ready.ran() or engine_rows.operands(arrays[0])):
         return None
-    from subquad.engine import gpu_replay  # brings CuPy
+    from subquad.engine.fused import rerun as fused_rerun  # brings CuPy
 
     if not (
-        gpu_replay.replayable(*arrays)
+        fused_rerun.replayable(*arrays)
         and tuple(x.shape for x in arrays) == ready.shapes[:3]
         and (launches := ready.launches())
     ):
         return None
-    output, proofs = gpu_replay.empty(ready.shapes[3], "float32"), ready.proofs
+    output, proofs = fused_rerun.empty(ready.shapes[3], "float32"), ready.proofs
     pending: list[Any] = []
     try:  # While the passes run: what is left for after them is one comparison.
         for run, heads in launches:
             pending.append(heads.start(*arrays, output, run.start))
         shape = 1 + len(proofs.names), len(ready.heads)
-        per_head = gpu_replay.empty(shape, "float64")
+        per_head = fused_rerun.empty(shape, "float64")
         terms, rows = _by_row(proofs.names, per_head, ready)
         found = _joined([under_way.keys() for under_way in pending])
         bounds, room = proofs.bounds(found), proofs.room(found.key_norms)
-        gpu_replay.fill(per_head, bounds)
+        fused_rerun.fill(per_head, bounds)
         met = bool((bounds[0] <= ready.tol).all())
     finally:
         query_norms = [under_way.queries() for under_way in pending]

@@ -12,7 +12,7 @@ import numpy as np
 from subquad.arrays.once import Once
 from subquad.bounds.certificate import Term
 from subquad.bounds.rounding import FORMATS, conversion_error
-from subquad.engine.fused_rounding import fused_errors
+from subquad.engine.fused.rounding import fused_errors
 from subquad.frame import WEIGHT_RANGE
 from subquad.order import OrderStatistics
 from subquad.planner import HeadPlan

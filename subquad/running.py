@@ -17,7 +17,7 @@ import numpy as np
 from subquad.arrays.arithmetic import Array, namespace
 from subquad.bounds.certificate import Term, total
 from subquad.bounds.partial import Partial, join_rows
-from subquad.engine.fleet import Sharded
+from subquad.engine.shards.fleet import Sharded
 from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, side_by_side
 from subquad.methods.exact import Exact, exact_rows, exact_together
 from subquad.methods.method import Proposal, storage_term

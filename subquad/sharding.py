@@ -17,7 +17,7 @@ from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import U64
 from subquad.cost.rates import Rates, Speed
-from subquad.engine.fleet import Fleet
+from subquad.engine.shards.fleet import Fleet
 from subquad.problem import Key, Problem
 from subquad.sides import NotFiniteError
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.ball import BALL_POINTS, ball_centre
-from subquad.engine import prepare
+from subquad.engine import rows as engine_rows
 from subquad.frame import Frame
 from subquad.magnitudes import Measures, mean_offset
 from subquad.sides import Side
@@ -104,14 +104,14 @@ def _measured(K: Array, frame: Frame, norms: np.ndarray, low: float, high: float
     if rows.size == 0:
         return Shell(side, 0.0, 0.0, 1.0)
     spread = rows[:: -(-rows.size // BALL_POINTS)]
-    mean = prepare.take_rows(K, side.pre, spread).mean(axis=0)
+    mean = engine_rows.take_rows(K, side.pre, spread).mean(axis=0)
     xp = namespace(K)
     keys = xp.take(K, xp.asarray(rows), axis=0)
-    about_mean, _ = prepare.row_measures(keys, side.pre, mean)
+    about_mean, _ = engine_rows.row_measures(keys, side.pre, mean)
     far = np.argsort(about_mean)[-BALL_POINTS:]
-    points = prepare.take_rows(K, side.pre, np.union1d(rows[far], spread))
+    points = engine_rows.take_rows(K, side.pre, np.union1d(rows[far], spread))
     centre = ball_centre(points, mean)
-    about, _ = prepare.row_measures(keys, side.pre, centre)
+    about, _ = engine_rows.row_measures(keys, side.pre, centre)
     if not about.max() < about_mean.max():
         centre, about = mean, about_mean
     away = float(np.linalg.norm(centre - side.centre)) * (1.0 + (centre.size + 8) * 2.0**-53)

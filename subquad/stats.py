@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from subquad.arrays.arithmetic import product_up
 from subquad.arrays.once import Once
-from subquad.engine.fused_sizes import DEGREES, fusable
+from subquad.engine.fused.sizes import DEGREES, fusable
 from subquad.engine.rotate import Rotation
 from subquad.frame import Frame
 from subquad.magnitudes import Measures

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import subquad
-from subquad.engine.fused_sizes import OPERANDS
+from subquad.engine.fused.sizes import OPERANDS
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=60, **_COMMON)

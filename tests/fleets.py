@@ -3,7 +3,7 @@
 import multiprocessing
 from functools import partial
 
-from subquad.engine.process_fleet import ProcessFleet
+from subquad.engine.shards.fleets import ProcessFleet
 
 PATIENCE = 240.0
 """Seconds for what processes are asked: on a GPU they compile kernels first."""

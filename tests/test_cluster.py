@@ -15,8 +15,8 @@ from tests.test_sharding import data, gentle, same
 distributed = pytest.importorskip("distributed")
 da = pytest.importorskip("dask.array")
 
-from subquad.cluster import client as cluster_client  # noqa: E402
-from subquad.cluster import meeting
+from subquad import cluster  # noqa: E402
+from subquad.cluster import meeting  # noqa: E402
 
 WORKERS = 3
 
@@ -43,7 +43,7 @@ def as_dask(*arrays):
 def test_workers_give_the_bits_of_as_many_shards(client, method, dtype):
     Q, K, V = data(dtype=dtype)
     options = {"tol": 1e-2, "method": method, "rates": TYPICAL}
-    result = cluster_client.attention(client, Q, K, V, **options)
+    result = cluster.attention(client, Q, K, V, **options)
     assert same(result, subquad.attention(Q, K, V, devices=["cpu"] * WORKERS, **options))
     assert_sound(result.output, result.certificate.row_bounds, Q, K, V)
     assert result.certificate.bound <= 1e-2
@@ -53,7 +53,7 @@ def test_dask_arrays_of_several_heads_stay_on_the_workers(client):
     heads = [gentle(seed=seed) for seed in (1, 2)]
     Q, K, V = (np.stack(x) for x in zip(*heads, strict=True))
     options = {"tol": 1e-3, "method": "polynomial", "rates": TYPICAL}
-    result = cluster_client.attention(client, *as_dask(Q, K, V), **options)
+    result = cluster.attention(client, *as_dask(Q, K, V), **options)
     assert isinstance(result.output, da.Array)
     assert result.output.shape == (*Q.shape[:-1], V.shape[-1])
     assert result.output.numblocks == (1, WORKERS, 1)
@@ -67,11 +67,11 @@ def test_rows_that_are_still_to_be_computed(client):
     """Chunks lie across shares: no rank may begin while another's rows need its worker."""
     arrays = gentle()
     slow = [x.map_blocks(after_a_while, dtype=x.dtype) for x in as_dask(*arrays)]
-    result = cluster_client.attention(client, *slow, tol=1e-3, rates=TYPICAL, patience=20.0)
+    result = cluster.attention(client, *slow, tol=1e-3, rates=TYPICAL, patience=20.0)
     assert_sound(result.output.compute(), result.certificate.row_bounds, *arrays)
     failing = slow[0].map_blocks(fail, dtype=slow[0].dtype, meta=arrays[0][:0])
     with pytest.raises(ZeroDivisionError, match="of the caller's own"):
-        cluster_client.attention(client, failing, *slow[1:], tol=1e-3, rates=TYPICAL)
+        cluster.attention(client, failing, *slow[1:], tol=1e-3, rates=TYPICAL)
 
 
 def after_a_while(block):
@@ -86,7 +86,7 @@ def fail(block):
 
 def test_the_plan_is_one_that_runs_here(client):
     Q, K, V = gentle()
-    plan = cluster_client.attention(client, Q, K, V, tol=1e-3, rates=TYPICAL).plan
+    plan = cluster.attention(client, Q, K, V, tol=1e-3, rates=TYPICAL).plan
     assert plan.fleet is None and "chosen" in str(plan)
     again = plan.run(Q, K, V)
     assert_sound(again.output, again.certificate.row_bounds, Q, K, V)
@@ -94,7 +94,7 @@ def test_the_plan_is_one_that_runs_here(client):
 
 def test_fewer_rows_than_workers(client):
     Q, K, V = data(n=7, m=2)
-    result = cluster_client.attention(client, Q, K, V, tol=1e-3, rates=TYPICAL)
+    result = cluster.attention(client, Q, K, V, tol=1e-3, rates=TYPICAL)
     assert_sound(result.output, result.certificate.row_bounds, Q, K, V)
 
 
@@ -120,7 +120,7 @@ def spoilt(x, value):
 )
 def test_options_are_refused_as_by_attention(client, change, error, text):
     with pytest.raises(error, match=text):
-        cluster_client.attention(client, *data(), **{"tol": 1e-2, "rates": TYPICAL} | change)
+        cluster.attention(client, *data(), **{"tol": 1e-2, "rates": TYPICAL} | change)
 
 
 def test_arrays_are_refused_with_a_reason(client):
@@ -136,9 +136,9 @@ def test_arrays_are_refused_with_a_reason(client):
         ((unknown, *lazy[1:]), ValueError, "`Q` has chunks of unknown lengths"),
     ):
         with pytest.raises(error, match=text):
-            cluster_client.attention(client, *arrays, tol=1e-2, rates=TYPICAL)
+            cluster.attention(client, *arrays, tol=1e-2, rates=TYPICAL)
     with pytest.raises(TypeError, match="`client` is None"):
-        cluster_client.attention(None, Q, K, V, tol=1e-2)
+        cluster.attention(None, Q, K, V, tol=1e-2)
 
 
 class Late(subquad.SupportBasis):
@@ -163,12 +163,8 @@ def die():
 
 
 def test_a_worker_that_is_late_is_named(client):
-    with pytest.raises(
-        cluster_client.AbandonedError, match=r"workers \[0\] of 3 did not come within 1 s"
-    ):
-        cluster_client.attention(
-            client, *data(), tol=1e-2, method=Late(never), rates=TYPICAL, patience=1
-        )
+    with pytest.raises(cluster.AbandonedError, match=r"workers \[0\] of 3 did not come within 1 s"):
+        cluster.attention(client, *data(), tol=1e-2, method=Late(never), rates=TYPICAL, patience=1)
 
 
 def test_a_rank_does_not_wait_for_ever_for_an_actor_that_is_gone(monkeypatch):
@@ -196,7 +192,7 @@ def test_a_client_that_is_closed(client):
     other = distributed.Client(client.scheduler.address, set_as_default=False)
     other.close()
     with pytest.raises(ValueError, match="`client` is closed"):
-        cluster_client.attention(other, *data(), tol=1e-2)
+        cluster.attention(other, *data(), tol=1e-2)
 
 
 def test_a_meeting_gives_parts_by_rank_and_ends_for_all():
@@ -213,7 +209,7 @@ def test_a_meeting_gives_parts_by_rank_and_ends_for_all():
         await asyncio.sleep(0)
         await talk.leave("enough")
         for call in (waiting, talk.exchange(1, 1, parts[1]), talk.exchange(2, 2, parts[2])):
-            with pytest.raises(cluster_client.AbandonedError, match="enough"):
+            with pytest.raises(cluster.AbandonedError, match="enough"):
                 await call
 
     asyncio.run(check())
@@ -222,5 +218,5 @@ def test_a_meeting_gives_parts_by_rank_and_ends_for_all():
 def test_a_lost_worker_ends_the_call():
     layout = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(**layout) as local, distributed.Client(local) as client:
-        with pytest.raises(cluster_client.AbandonedError, match="lost"):
-            cluster_client.attention(client, *data(), tol=1e-2, method=Late(die), rates=TYPICAL)
+        with pytest.raises(cluster.AbandonedError, match="lost"):
+            cluster.attention(client, *data(), tol=1e-2, method=Late(die), rates=TYPICAL)

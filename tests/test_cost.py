@@ -13,7 +13,8 @@ from subquad import TYPICAL, Rates, Speed
 from subquad.cost import cpu_rates
 from subquad.cost.rates import Work
 from subquad.cost.steps import Calls, accumulate_calls, both_passes, contract_calls, exact_calls
-from subquad.engine import fast, sizes, threads
+from subquad.engine import lengths, threads
+from subquad.engine.cpu import fast as cpu_fast
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 UNIT = Speed(*[math.inf] * 5)
@@ -45,8 +46,8 @@ def test_what_one_thread_does_alone_costs_what_the_others_miss(monkeypatch):
     small = both_passes(64, 64, 4, 4, 2)
     assert small.alone == 2 * 2.0 * 64 * 15 * 8
     least = threads.THREAD_WORK
-    for text, alone in (("0", least), ("1", least / fast.EARLIER if HAS_NUMBA else least)):
-        monkeypatch.setenv(fast.VARIABLE, text)
+    for text, alone in (("0", least), ("1", least / cpu_fast.EARLIER if HAS_NUMBA else least)):
+        monkeypatch.setenv(cpu_fast.VARIABLE, text)
         assert both_passes(10**7, 10**7, 4, 4, 2).alone == 2 * alone
 
 
@@ -61,7 +62,7 @@ def test_exact_pairs_of_one_thread_are_priced_as_pairs():
 def test_accumulators_filled_are_those_of_every_group():
     one, all_groups = (accumulate_calls(n, 8, 7, 3).filled for n in (64, 2**18))
     assert one == 2 * 8.0 * 165 * 8
-    assert all_groups == (sizes.GROUPS + 1) * 8.0 * 165 * 8
+    assert all_groups == (lengths.GROUPS + 1) * 8.0 * 165 * 8
     assert contract_calls(2**18, 8, 7, 3).filled == 8.0 * 165 * 8
 
 
@@ -86,7 +87,7 @@ def test_rates_are_measured_again_once_passes_run_compiled(monkeypatch):
     monkeypatch.setattr(cpu_rates, "measured", lambda: measured.append(1) or ({}, len(measured)))
     cpu_rates._speeds.cache_clear()
     for loaded, count in ((False, 1), (False, 1), (True, 2), (True, 2)):
-        monkeypatch.setattr(fast, "in_use", lambda loaded=loaded: loaded)
+        monkeypatch.setattr(cpu_fast, "in_use", lambda loaded=loaded: loaded)
         assert cpu_rates.speeds() == ({}, count)
     cpu_rates._speeds.cache_clear()
 
@@ -109,14 +110,15 @@ def test_calls_add_up_and_nothing_costs_nothing():
 
 def test_steps_are_about_the_calls_that_the_passes_make(monkeypatch):
     """Counted on the engine: multiplications of the builder and products."""
-    from subquad.engine import cpu, tiles
+    from subquad.engine.cpu import passes as cpu_passes
+    from subquad.engine.cpu import tiles as cpu_tiles
 
     made = []
     real = np.matmul
-    monkeypatch.setattr(tiles.np, "matmul", lambda *x, **k: made.append(1) or real(*x, **k))
+    monkeypatch.setattr(cpu_tiles.np, "matmul", lambda *x, **k: made.append(1) or real(*x, **k))
     rng, n, d, degree = np.random.default_rng(0), 5000, 8, 3
     K, W = rng.standard_normal((n, d)), rng.random((n, 8))
-    cpu.accumulate(K, W, degree)
+    cpu_passes.accumulate(K, W, degree)
     loads = len(made)  # one or two products for a chunk, one chunk a degree
     steps = accumulate_calls(n, d, 7, degree).steps - accumulate_calls(1, d, 7, degree).steps
     assert 4.0 * loads / 3 < steps < 20.0 * loads
@@ -159,22 +161,22 @@ def test_measured_rates_are_sane_and_measured_once():
 
 
 def test_compiled_passes_are_expected_only_where_they_will_be_used(monkeypatch):
-    monkeypatch.setattr(fast, "_installed", lambda: True)
-    monkeypatch.setattr(fast, "LEAST_PRODUCTS", 10**6)
-    fast._compiled.cache_clear()
-    assert not fast.expected(10**9, 8, 0)
-    assert not fast.expected(10, 8, 2)
-    assert fast.expected(10**6, 8, 2)
+    monkeypatch.setattr(cpu_fast, "_installed", lambda: True)
+    monkeypatch.setattr(cpu_fast, "LEAST_PRODUCTS", 10**6)
+    cpu_fast._compiled.cache_clear()
+    assert not cpu_fast.expected(10**9, 8, 0)
+    assert not cpu_fast.expected(10, 8, 2)
+    assert cpu_fast.expected(10**6, 8, 2)
 
 
 def test_tiles_built_together_stay_within_their_limits():
     for d, degree in ((8, 2), (16, 3), (64, 2), (64, 4), (3, 9)):
-        tile = sizes.tile_size(d, degree)
-        span = sizes.tiles_at_once(tile, d, degree)
-        assert 1 <= span <= sizes.TILES_AT_ONCE
+        tile = lengths.tile_size(d, degree)
+        span = lengths.tiles_at_once(tile, d, degree)
+        assert 1 <= span <= lengths.TILES_AT_ONCE
         for n in (1, 500, 5000, 10**6):
-            query = sizes.query_tile(n, d, degree)
-            assert sizes.tile_for(n, d, degree) <= query <= span * tile
+            query = lengths.query_tile(n, d, degree)
+            assert lengths.tile_for(n, d, degree) <= query <= span * tile
 
 
 def test_heads_that_are_measured_together_share_what_that_costs():

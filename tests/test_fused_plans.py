@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import subquad
 from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
 from subquad.engine import accumulate, contract
-from subquad.engine.fused_sizes import OPERANDS
+from subquad.engine.fused.sizes import OPERANDS
 from subquad.methods.support_basis import SupportBasis
 from tests import oracle
 from tests.engine import stand_in

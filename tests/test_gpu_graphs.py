@@ -18,10 +18,10 @@ __all__ = ["fused"]  # the fixture
 @pytest.fixture
 def runs(fused):
     """The module under test; no shape is left of another test."""
-    from subquad.engine import gpu_runs
+    from subquad.engine.fused import graphs as fused_graphs
 
     gc.collect()
-    return gpu_runs
+    return fused_graphs
 
 
 @pytest.fixture

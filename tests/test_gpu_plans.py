@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad.engine.fused_sizes import OPERANDS
+from subquad.engine.fused.sizes import OPERANDS
 from subquad.methods.method import Proposal, widened
 from subquad.methods.polynomial import Polynomial
 from subquad.methods.polynomial_sums import parameters_for
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture
 def fused(cp):
     """CuPy, on a device that has the fused passes."""
-    from subquad.engine import gpu_fused
+    from subquad.engine.fused import passes as fused_passes
 
-    if not gpu_fused.available():
+    if not fused_passes.available():
         pytest.skip("the fused passes need a device of compute capability 9.0")
     return cp
 
@@ -95,15 +95,15 @@ def test_large_rows_go_exact_beside_them(fused, fast):
 @pytest.fixture
 def replays(monkeypatch, fused):
     """The heads that went through the fused passes without being measured."""
-    from subquad.engine import gpu_replay
+    from subquad.engine.fused import rerun as fused_rerun
 
-    calls, start = [], gpu_replay.Heads.start
+    calls, start = [], fused_rerun.Heads.start
 
     def counted(self, *args):
         calls.extend(range(self.heads))
         return start(self, *args)
 
-    monkeypatch.setattr(gpu_replay.Heads, "start", counted)
+    monkeypatch.setattr(fused_rerun.Heads, "start", counted)
     return calls
 
 

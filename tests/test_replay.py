@@ -10,7 +10,7 @@ import pytest
 import subquad
 from subquad import replay_terms
 from subquad.bounds.rounding import FORMATS
-from subquad.engine.fused_sizes import OPERANDS
+from subquad.engine.fused.sizes import OPERANDS
 from subquad.methods import polynomial
 from tests.engine import stand_in_replay
 from tests.oracle import row_errors

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 import subquad
 from subquad.bounds.partial import EMPTY_SHIFT, Partial
 from subquad.cost.rates import TYPICAL
-from subquad.engine.devices import CpuFleet
-from subquad.engine.fleet import Fleet
-from subquad.engine.process_fleet import ProcessFleet
+from subquad.engine.shards.fleet import Fleet
+from subquad.engine.shards.fleets import CpuFleet, ProcessFleet
 from subquad.methods import on_shards
 from subquad.sharding import fleet_rates, merge_over
 from tests import oracle, test_soundness

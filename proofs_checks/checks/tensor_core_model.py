@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from subquad.engine.fused_sizes import FLUSH_STEPS
+from subquad.engine.fused.sizes import FLUSH_STEPS
 
 Number = tuple[np.ndarray, ...]
 Feature = tuple[int, ...]

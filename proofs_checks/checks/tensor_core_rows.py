@@ -11,7 +11,7 @@ import numpy as np
 from proofs_checks.checks import tensor_core_model as model
 from proofs_checks.claim import Finding, holds, refuted
 from subquad.bounds.rounding import polynomial_underflow
-from subquad.engine.fused_sizes import FLUSH_STEPS, OPERANDS
+from subquad.engine.fused.sizes import FLUSH_STEPS, OPERANDS
 from subquad.features import block_sizes
 
 Errors = Callable[[int, int, str, int], tuple[float, ...]]

@@ -18,8 +18,8 @@ from proofs_checks.checks.tensor_core_rows import LONG, PARTS, Errors, simulated
 from proofs_checks.checks.tensor_core_split import split_pass
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both
-from subquad.engine.fused_rounding import STEP_ERROR, V, fused_errors
-from subquad.engine.fused_sizes import FLUSH_STEPS, OPERANDS
+from subquad.engine.fused.rounding import STEP_ERROR, V, fused_errors
+from subquad.engine.fused.sizes import FLUSH_STEPS, OPERANDS
 
 U32 = 2.0**-24
 

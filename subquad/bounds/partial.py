@@ -18,7 +18,7 @@ from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.certificate import Term
 from subquad.bounds.rounding import U64
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
-from subquad.engine.prepare import scatter_rows
+from subquad.engine.rows import scatter_rows
 
 EMPTY_SHIFT = -(2**40)
 """The log_shift of a row that has seen no key: below that of any weight."""

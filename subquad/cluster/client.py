@@ -22,7 +22,7 @@ from subquad.arguments import check_real, check_shapes, refuse_options
 from subquad.attention import OPTIONS
 from subquad.bounds.certificate import Certificate
 from subquad.cluster.meeting import AbandonedError, Meeting, member
-from subquad.engine.process_fleet import ProcessFleet
+from subquad.engine.shards.fleets import ProcessFleet
 from subquad.execution import Plan, Result
 from subquad.sides import NotFiniteError
 
@@ -97,7 +97,7 @@ def attention(
         msg = "`client` has no workers; start some, or client.wait_for_workers(1)."
         raise ValueError(msg)
     options = {"tol": tol, **options}
-    with client.as_current(), distributed.Lock("subquad.cluster.client"):
+    with client.as_current(), distributed.Lock("subquad.cluster"):
         ranks = _started(client, addresses, (Q, K, V), float(patience), options)
         certificates, plans = zip(*_records(client, ranks), strict=True)
     outputs = [client.submit(operator.itemgetter(0), rank, pure=False) for rank in ranks]

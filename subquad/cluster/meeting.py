@@ -1,4 +1,4 @@
-"""What runs on the workers of `subquad.cluster.client`: ranks, and the actor through which they speak."""
+"""What runs on the workers of `subquad.cluster`: ranks, and the actor through which they speak."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from subquad.attention import attention
 from subquad.bounds.certificate import Certificate
 from subquad.engine import threads
-from subquad.engine.process_fleet import ProcessFleet
+from subquad.engine.shards.fleets import ProcessFleet
 from subquad.execution import Plan
 
 MARGIN = 10.0

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from subquad.cost.steps import Calls, both_passes, exact_calls, exact_work
-from subquad.engine import fast, prepare
-from subquad.engine.dispatch import accumulate, contract, exact_block
+from subquad.engine import rows as engine_rows
+from subquad.engine.cpu import fast as cpu_fast
+from subquad.engine.lengths import padded
+from subquad.engine.passes import accumulate, contract, exact_block
 from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, thread_count
-from subquad.engine.tiles import padded
 from subquad.features import feature_dimension
 
 TERMS = ("exact_flops", "pairs", "polynomial_flops", "features", "elements", "state_bytes", "steps")
@@ -60,7 +61,7 @@ def speeds() -> tuple[dict[str, dict[str, float]], float]:
     Under 0.3 s, once a process, and once more when it has come to run compiled passes; these are
     not loaded for the sake of a measurement, which would take longer.
     """
-    return _speeds(fast.in_use())
+    return _speeds(cpu_fast.in_use())
 
 
 @lru_cache(maxsize=2)
@@ -71,12 +72,12 @@ def _speeds(_compiled: bool) -> tuple[dict[str, dict[str, float]], float]:
 def measured() -> tuple[dict[str, dict[str, float]], float]:
     """Return what `speeds` does, measured now."""
     # Of compiled passes half the lanes are known; to have them in float64 would take longer.
-    both = tuple(name for name in WIDE if not (fast.in_use() and name.startswith("polynomial")))
+    both = tuple(name for name in WIDE if not (cpu_fast.in_use() and name.startswith("polynomial")))
     probes, wide = _probes("float32", PROBES), _probes("float64", both)
-    rounds = ROUNDS + fast.in_use()  # in the first, compiled passes are loaded
+    rounds = ROUNDS + cpu_fast.in_use()  # in the first, compiled passes are loaded
     seconds = _timed({name: call for name, (_, call) in probes.items()}, rounds)
     amounts = np.array([amount for amount, _ in probes.values()])
-    typical = COMPILED_SECONDS if fast.in_use() else TYPICAL_SECONDS
+    typical = COMPILED_SECONDS if cpu_fast.in_use() else TYPICAL_SECONDS
     fitted = STEADY * fit(amounts, np.array([*seconds.values()]), typical)
     # Timed once only, so averaged with 1/2, what half the lanes say. Float64 is never faster.
     slow = _timed({name: call for name, (_, call) in wide.items()}, 1)
@@ -186,10 +187,10 @@ def _polynomial(d: int, degree: int, work: float, dtype: str) -> Probe:
     """Return the probe of both passes, each of `work` operations, about."""
     r, columns = feature_dimension(d, degree), padded(d + 1)
     n = max(64, int(work / (2 * r * columns)))
-    if not fast.in_use():
-        n = min(n, (fast.LEAST_PRODUCTS - 1) // r)
+    if not cpu_fast.in_use():
+        n = min(n, (cpu_fast.LEAST_PRODUCTS - 1) // r)
     elif work >= THREAD_WORK:  # compiled, like the passes of large problems
-        n = max(n, -(-fast.LEAST_PRODUCTS // r))
+        n = max(n, -(-cpu_fast.LEAST_PRODUCTS // r))
     tokens = 2.0 * n * r
     entries = PASSED * 2.0 * n * d
     amount = np.array([0.0, 0.0, 2 * columns * tokens, tokens, entries, 0.0, 0.0])
@@ -212,7 +213,7 @@ def _preparation(d: int, rows: int, dtype: str) -> Probe:
     x, zeros = np.random.default_rng(0).random((rows, d), np.float32).astype(dtype), np.zeros(d)
 
     def prepared() -> None:
-        prepare.affine(x, 1.0, zeros, 1.0, dtype)
-        prepare.row_measures(x, 1.0, zeros)
+        engine_rows.affine(x, 1.0, zeros, 1.0, dtype)
+        engine_rows.row_measures(x, 1.0, zeros)
 
     return np.array([0.0, 0.0, 0.0, 0.0, PREPARED * rows * d, 0.0, 0.0]), prepared

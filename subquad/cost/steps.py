@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from subquad.engine import fast, sizes
+from subquad.engine import lengths
+from subquad.engine.cpu import fast as cpu_fast
+from subquad.engine.lengths import padded
 from subquad.engine.threads import THREAD_WORK
-from subquad.engine.tiles import padded
 from subquad.features import block_sizes, feature_dimension
 
 PASS_STEPS = 200.0
@@ -69,7 +70,7 @@ NONE = Calls()
 
 def more_passes(count: int) -> Calls:
     """Return the Calls of so many passes more over the same rows, each large enough for threads."""
-    steps = PASS_STEPS + sizes.GROUPS * LOAD_STEPS
+    steps = PASS_STEPS + lengths.GROUPS * LOAD_STEPS
     return Calls(count * steps, float(count * THREAD_WORK))
 
 
@@ -85,16 +86,16 @@ def both_passes(keys: int, queries: int, d: int, d_v: int, degree: int) -> Calls
 
 def accumulate_calls(keys: int, d: int, d_v: int, degree: int) -> Calls:
     """Return the Calls of `accumulate` over so many keys."""
-    return _accumulate_calls(keys, d, d_v, degree, fast.expected(keys, d, degree))
+    return _accumulate_calls(keys, d, d_v, degree, cpu_fast.expected(keys, d, degree))
 
 
 @lru_cache(maxsize=4096)
 def _accumulate_calls(keys: int, d: int, d_v: int, degree: int, compiled: bool) -> Calls:
     if keys <= 0:
         return NONE
-    tile, tiles = sizes.tile_for(keys, d, degree), sizes.tile_count(keys, d, degree)
-    groups, pieces = sizes.shares(tiles, d, degree, padded(d_v + 1))
-    loads = groups * -(-tiles // (groups * sizes.tiles_at_once(tile, d, degree))) * pieces
+    tile, tiles = lengths.tile_for(keys, d, degree), lengths.tile_count(keys, d, degree)
+    groups, pieces = lengths.shares(tiles, d, degree, padded(d_v + 1))
+    loads = groups * -(-tiles // (groups * lengths.tiles_at_once(tile, d, degree))) * pieces
     steps = PASS_STEPS + loads * _load_steps(d, degree, SUM_STEPS, compiled)
     filled = (groups + 1) * _sum_bytes(d, d_v, degree)  # those of the groups, and their sum
     return Calls(steps, _alone(keys, d, d_v, degree, compiled), filled=filled)
@@ -102,14 +103,14 @@ def _accumulate_calls(keys: int, d: int, d_v: int, degree: int, compiled: bool) 
 
 def contract_calls(queries: int, d: int, d_v: int, degree: int) -> Calls:
     """Return the Calls of `contract` over so many queries."""
-    return _contract_calls(queries, d, d_v, degree, fast.expected(queries, d, degree))
+    return _contract_calls(queries, d, d_v, degree, cpu_fast.expected(queries, d, degree))
 
 
 @lru_cache(maxsize=4096)
 def _contract_calls(queries: int, d: int, d_v: int, degree: int, compiled: bool) -> Calls:
     if queries <= 0:
         return NONE
-    loads = -(-queries // sizes.query_tile(queries, d, degree))
+    loads = -(-queries // lengths.query_tile(queries, d, degree))
     steps = PASS_STEPS + loads * _load_steps(d, degree, PRODUCT_STEPS, compiled)
     filled = _sum_bytes(d, d_v, degree)
     return Calls(steps, _alone(queries, d, d_v, degree, compiled), filled=filled)
@@ -119,15 +120,15 @@ def exact_calls(queries: int, keys: int, d: int, d_v: int) -> Calls:
     """Return the Calls of `exact_block`."""
     if min(queries, keys) <= 0:
         return NONE
-    rows, groups = sizes.exact_shares(queries, keys)
-    blocks = -(-queries // rows) * max(groups, -(-keys // sizes.EXACT_KEY_BLOCK))
+    rows, groups = lengths.exact_shares(queries, keys)
+    blocks = -(-queries // rows) * max(groups, -(-keys // lengths.EXACT_KEY_BLOCK))
     alone = min(float(queries) * keys, THREAD_WORK / exact_work(1, 1, d, d_v + 1))
     filled = 8.0 * groups * queries * (d_v + 1)
     return Calls(PASS_STEPS + blocks * BLOCK_STEPS, alone_pairs=alone, filled=filled)
 
 
 def _alone(tokens: int, d: int, d_v: int, degree: int, compiled: bool) -> float:
-    least = THREAD_WORK / (fast.EARLIER if compiled else 1.0)
+    least = THREAD_WORK / (cpu_fast.EARLIER if compiled else 1.0)
     return min(2.0 * tokens * feature_dimension(d, degree) * padded(d_v + 1), least)
 
 
@@ -141,7 +142,7 @@ def _load_steps(d: int, degree: int, chunk: float, compiled: bool) -> float:
         return COMPILED_STEPS
     steps = LOAD_STEPS
     for k, r in enumerate(block_sizes(d, degree)[1:], start=1):
-        chunks = -(-r // sizes.FEATURE_CHUNK)
+        chunks = -(-r // lengths.FEATURE_CHUNK)
         builds = 0 if k == 1 else d + chunks - 1
         steps += BUILD_STEPS * builds + chunk * chunks
     return steps

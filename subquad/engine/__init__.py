@@ -4,16 +4,16 @@
 `exact_block` sums exact weights. All polynomial methods are the first two, O((n + m) r d_v).
 """
 
-from subquad.engine.cpu_exact import UNSHIFTED_LOGITS
-from subquad.engine.dispatch import accumulate, contract, exact_block, stored_dtype
-from subquad.engine.fused_sizes import OPERANDS
-from subquad.engine.sizes import (
+from subquad.engine.cpu.exact import UNSHIFTED_LOGITS
+from subquad.engine.fused.sizes import OPERANDS
+from subquad.engine.lengths import (
     EXACT_KEY_BLOCK,
     KEY_TILE,
     contraction_length,
     tile_count,
     tile_size,
 )
+from subquad.engine.passes import accumulate, contract, exact_block, stored_dtype
 from subquad.engine.state import State
 
 __all__ = [

@@ -11,7 +11,7 @@ import numpy as np
 from subquad.arrays.arithmetic import Array
 from subquad.bounds.partial import Partial, stack_rows
 from subquad.bounds.rounding import exact_logit_error
-from subquad.engine import prepare
+from subquad.engine import rows as engine_rows
 from subquad.engine.threads import parallel_map
 from subquad.methods.buckets import Bucket, shell_of
 from subquad.methods.exact import exact_sums
@@ -100,7 +100,7 @@ def _key_sums(
     if shell is None:
         return accumulate_keys(head, query_norm, keys, V, bucket.shared)
     side = shell.side
-    norms, _ = prepare.row_measures(keys[0], side.pre, side.centre)
+    norms, _ = engine_rows.row_measures(keys[0], side.pre, side.centre)
     return accumulate_keys(head, query_norm, (keys[0], norms * side.post), V, bucket.shared, side)
 
 
@@ -111,7 +111,9 @@ def moved_back(
     Q, norms = queries
     xp = array_api_compat.array_namespace(Q)
     side = head.frame.query
-    logits = prepare.row_dots(Q, side.pre, side.centre, shell.displacement(head.frame) * side.post)
+    logits = engine_rows.row_dots(
+        Q, side.pre, side.centre, shell.displacement(head.frame) * side.post
+    )
     slack = centre_error(norms * shell.away, head.stats.d)
     return part.times_exp(logits, xp.asarray(slack))
 

@@ -15,9 +15,9 @@ from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import FORMATS, U64, gamma, preparation_error, storage_error
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.cost.rates import Rates, Work
-from subquad.engine.dispatch import COMPUTE_DTYPES as COMPUTE_DTYPES
-from subquad.engine.dispatch import stored_dtype
-from subquad.engine.fused_sizes import DEGREES
+from subquad.engine.fused.sizes import DEGREES
+from subquad.engine.passes import COMPUTE_DTYPES as COMPUTE_DTYPES
+from subquad.engine.passes import stored_dtype
 from subquad.frame import WEIGHT_RANGE
 from subquad.problem import Head
 from subquad.stats import Stats

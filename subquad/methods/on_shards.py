@@ -15,8 +15,9 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array
 from subquad.bounds.partial import Partial, join_rows
-from subquad.engine import OPERANDS, sharded, stored_dtype
-from subquad.engine.fleet import Fleet, Sharded
+from subquad.engine import OPERANDS, stored_dtype
+from subquad.engine.shards import rows as shards_rows
+from subquad.engine.shards.fleet import Fleet, Sharded
 from subquad.frame import balancing_exponent
 from subquad.methods.exact import Exact, ExactParameters, exact_sums
 from subquad.methods.method import Method
@@ -127,7 +128,7 @@ def _key_sums(
     used = [None] * len(K.parts) if weights is None else weights.parts
     balance = balancing_exponent(query_norm, key_norm)
     prepared = K.map(lambda k: frame.keys(k, dtype, -balance))
-    states = sharded.accumulate(
+    states = shards_rows.accumulate(
         Sharded(K.fleet, tuple(prepared), K.starts, K.home),
         V.map(lambda v, w: frame.values(v, w, dtype), used),
         parameters.degree,

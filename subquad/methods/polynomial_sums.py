@@ -33,8 +33,8 @@ from subquad.engine import (
     tile_count,
     tile_size,
 )
-from subquad.engine.fused_rounding import fused_errors
-from subquad.engine.fused_sizes import PARTIAL_BYTES
+from subquad.engine.fused.rounding import fused_errors
+from subquad.engine.fused.sizes import PARTIAL_BYTES
 from subquad.engine.threads import thread_count
 from subquad.exp_poly import ExpPolynomial, estimate_error, minimax
 from subquad.exp_poly.arguments import MAX_DEGREE, MAX_LOGIT_BOUND

@@ -8,8 +8,9 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from subquad.engine import dispatch, prepare
-from subquad.engine.fused_sizes import DEGREES, OPERANDS, fusable
+from subquad.engine import passes
+from subquad.engine import rows as engine_rows
+from subquad.engine.fused.sizes import DEGREES, OPERANDS, fusable
 
 
 def rounded(x):
@@ -93,9 +94,9 @@ def install(monkeypatch):
         used.append((operands, degree))
         return accumulate(K, W, degree, operands)
 
-    monkeypatch.setattr(prepare, "operands", lambda x: OPERANDS)
-    monkeypatch.setattr(dispatch, "_fused_accumulate", accumulate_used)
-    monkeypatch.setattr(dispatch, "_fused_contract", contract)
+    monkeypatch.setattr(engine_rows, "operands", lambda x: OPERANDS)
+    monkeypatch.setattr(passes, "_fused_accumulate", accumulate_used)
+    monkeypatch.setattr(passes, "_fused_contract", contract)
     # The way to run a plan again on the device alone: there is no device.
     monkeypatch.setattr("subquad.execution.replay", lambda *arguments: None)
     return used

@@ -1,4 +1,4 @@
-"""`subquad.engine.gpu_replay` on NumPy arrays, by the stand-in of the passes: float32 as there."""
+"""`subquad.engine.fused.rerun` on NumPy arrays, by the stand-in of the passes: float32 as there."""
 
 from collections import namedtuple
 from dataclasses import make_dataclass
@@ -101,7 +101,7 @@ def install(monkeypatch):
 
     stand_in.install(monkeypatch)
     monkeypatch.setattr("subquad.execution.replay", replay)
-    calls, module = [], ModuleType("subquad.engine.gpu_replay")
+    calls, module = [], ModuleType("subquad.engine.fused.rerun")
 
     def replayable(*arrays):
         return all(x.dtype == np.float32 and x.flags.c_contiguous for x in arrays)
@@ -111,6 +111,6 @@ def install(monkeypatch):
     module.fill = np.copyto
     module.empty = lambda shape, dtype: np.full(shape, np.nan, dtype)
     module.Heads = type("Heads", (Heads,), {"calls": calls})
-    monkeypatch.setitem(__import__("sys").modules, "subquad.engine.gpu_replay", module)
-    monkeypatch.setattr("subquad.engine.gpu_replay", module, raising=False)
+    monkeypatch.setitem(__import__("sys").modules, "subquad.engine.fused.rerun", module)
+    monkeypatch.setattr("subquad.engine.fused.rerun", module, raising=False)
     return calls

@@ -16,19 +16,20 @@ import numpy as np
 import pytest
 
 from subquad import engine
-from subquad.engine import fast, sizes
+from subquad.engine import lengths
 from subquad.engine import threads as engine_threads
+from subquad.engine.cpu import fast as cpu_fast
 from subquad.features import block_sizes
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 pytestmark = pytest.mark.skipif(not HAS_NUMBA, reason="the `fast` extra is not installed")
-ENGINE = Path(fast.__file__).parent
+ENGINE = Path(cpu_fast.__file__).parent
 SIZES = ("ROWS", "TOKENS", "VECTORS", "VECTOR_BYTES")
 
 
 @pytest.fixture
 def compiled():
-    return fast.passes(10**12, 64, 2)
+    return cpu_fast.passes(10**12, 64, 2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -38,7 +39,7 @@ def test_compiled_passes_agree_and_do_not_depend_on_the_threads(compiled, dtype,
     W = np.column_stack([rng.uniform(-1, 1, (1300, 6)), np.ones(1300)]).astype(dtype)
 
     def passes(least, threads):
-        monkeypatch.setattr(fast, "LEAST_PRODUCTS", least)
+        monkeypatch.setattr(cpu_fast, "LEAST_PRODUCTS", least)
         monkeypatch.setattr(engine_threads, "THREAD_WORK", 1)
         monkeypatch.setenv("SUBQUAD_NUM_THREADS", str(threads))
         state = engine.accumulate(K, W, 4, key_centre=np.zeros(9))
@@ -81,15 +82,15 @@ def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(compiled):
 def sources() -> set[str]:
     """Return the files of the engine that compiled.py imports, itself among them, and so on.
 
-    Of sizes.py they take a number, which is in the mark.
+    Of lengths.py they take a number, which is in the mark.
     """
     found, left = set(), {"compiled.py"}
     while left:
         found.add(name := left.pop())
         for node in ast.walk(ast.parse((ENGINE / name).read_text())):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("subquad.engine"):
-                inner = node.module.split(".")[2:3] or [alias.name for alias in node.names]
-                left |= {f"{module}.py" for module in inner} - {*found, "sizes.py"}
+                inner = node.module.split(".")[3:4] or [alias.name for alias in node.names]
+                left |= {f"{module}.py" for module in inner} - {*found, "lengths.py"}
     return found
 
 
@@ -106,7 +107,7 @@ def test_the_mark_changes_with_every_source_and_size(compiled, tmp_path, monkeyp
             file.write("# changed\n")
         assert mark() != compiled.loops.MARK, name
         shutil.copy(ENGINE / name, tmp_path)
-    for module, name in ((sizes, "FEATURE_CHUNK"), *((compiled.microkernel, x) for x in SIZES)):
+    for module, name in ((lengths, "FEATURE_CHUNK"), *((compiled.microkernel, x) for x in SIZES)):
         with monkeypatch.context() as changed:
             changed.setattr(module, name, getattr(module, name) + 1)
             assert mark() != compiled.loops.MARK, name
@@ -186,7 +187,7 @@ def test_lanes_of_a_dot_product_are_added_in_float64(compiled, hard):
 
 def test_a_state_adds_the_lanes_of_its_last_column_in_float64(compiled, hard, monkeypatch):
     """One column more than a register holds: the weights are added up apart."""
-    monkeypatch.setattr(fast, "LEAST_PRODUCTS", 0)
+    monkeypatch.setattr(cpu_fast, "LEAST_PRODUCTS", 0)
     left, right, sums = hard
     W = np.column_stack([np.ones((len(right), len(right) // 3), "f"), right])
     with mock.patch.object(compiled, "KeyTiles", wraps=compiled.KeyTiles) as used:
@@ -214,7 +215,7 @@ def test_what_numpy_takes_compiled_passes_take(monkeypatch):
     Q, K, W = (abs(rng.standard_normal((40, d))) for d in (3, 3, 4))
     found = []
     for least, order in ((0, "<"), (0, ">"), (np.inf, ">")):
-        monkeypatch.setattr(fast, "LEAST_PRODUCTS", least)
+        monkeypatch.setattr(cpu_fast, "LEAST_PRODUCTS", least)
         q, k, w = (x.astype(order + "f4") for x in (Q, K, W))
         state = engine.accumulate(k, w, 3, key_centre=np.zeros(3))
         found.append(engine.contract(q, state, np.linspace(1.0, 0.1, 8)[::-2])[0])

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from subquad import engine
 from subquad.bounds.rounding import exact_sum_error
-from subquad.engine import cpu_exact, naive, sizes
+from subquad.engine import lengths, naive
+from subquad.engine.cpu import exact as cpu_exact
 from subquad.methods.exact import sum_error
 
 BITS = {"float32": 24, "float64": 53}
@@ -34,7 +35,7 @@ def assert_within_bound(Q, K, W, result):
     norms = [np.linalg.norm(rows.astype(float), axis=1) for rows in (Q, K)]
     bound = norms[0] * norms[1].max()
     exponent = (Q.shape[1] * bound + 3 * bound + 2 + 8) * u * 1.01
-    relative = np.expm1(exponent) + (sizes.EXACT_KEY_BLOCK + 1) * u * 1.01 + len(K) * 2.0**-52
+    relative = np.expm1(exponent) + (lengths.EXACT_KEY_BLOCK + 1) * u * 1.01 + len(K) * 2.0**-52
     total = weights @ long[2][:, -1]
     allowed = relative * total + len(K) * np.finfo(Q.dtype).tiny
     if np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps:
@@ -56,8 +57,8 @@ def assert_within_bound(Q, K, W, result):
 def test_rounding_bound(seed, n, m, d, d_v, logit, dtype):
     case = problem(seed, n, m, d, d_v, logit, dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sizes, "EXACT_KEY_BLOCK", 7)
-        patch.setattr(sizes, "EXACT_ROW_BLOCK", 16)
+        patch.setattr(lengths, "EXACT_KEY_BLOCK", 7)
+        patch.setattr(lengths, "EXACT_ROW_BLOCK", 16)
         assert_within_bound(*case, engine.exact_block(*case))
 
 
@@ -80,9 +81,9 @@ def test_several_real_blocks(logit, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_only_blocks_that_need_it_are_shifted(dtype, monkeypatch):
     # One large key in the second of three blocks, one large query in the last block of rows.
-    monkeypatch.setattr(sizes, "EXACT_KEY_BLOCK", 50)
-    monkeypatch.setattr(sizes, "EXACT_ROW_BLOCK", 20)
-    monkeypatch.setattr(sizes, "GROUPS", 1)
+    monkeypatch.setattr(lengths, "EXACT_KEY_BLOCK", 50)
+    monkeypatch.setattr(lengths, "EXACT_ROW_BLOCK", 20)
+    monkeypatch.setattr(lengths, "GROUPS", 1)
     Q, K, W = problem(6, 60, 150, 4, 3, 3.0, dtype)
     Q[-1] *= 50
     K[70] *= 30
@@ -114,8 +115,8 @@ def test_a_block_that_needs_a_shift_beside_one_that_does_not(sign, order):
     Q, W = np.array([[3.0], [2.0]]), np.ones((4, 2))
     K = np.array([[0.5], [-0.5], [sign * 300.0], [sign * 299.0]])[::order]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sizes, "EXACT_KEY_BLOCK", 2)
-        patch.setattr(sizes, "GROUPS", 1)
+        patch.setattr(lengths, "EXACT_KEY_BLOCK", 2)
+        patch.setattr(lengths, "GROUPS", 1)
         result = engine.exact_block(Q, K, W)
     assert_within_bound(Q, K, W, result)
     if sign < 0:
@@ -127,8 +128,8 @@ def test_a_block_that_needs_a_shift_beside_one_that_does_not(sign, order):
 
 def test_the_shift_grows_by_exact_powers_of_two(monkeypatch):
     # Keys in ascending order: every block raises the shift. W = 1, so sums are of weights alone.
-    monkeypatch.setattr(sizes, "EXACT_KEY_BLOCK", 1)
-    monkeypatch.setattr(sizes, "GROUPS", 1)
+    monkeypatch.setattr(lengths, "EXACT_KEY_BLOCK", 1)
+    monkeypatch.setattr(lengths, "GROUPS", 1)
     K = np.log(2.0) * np.arange(-40.0, 41.0, 20.0)[:, None]
     W = np.ones((len(K), 2))
     _, normaliser, shift = engine.exact_block(np.array([[1.0], [-1.0]]) * 4, K, W)
@@ -139,18 +140,18 @@ def test_the_shift_grows_by_exact_powers_of_two(monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("logit", [5.0, 100.0])
 def test_few_rows_and_many_keys_are_cut_by_keys(dtype, logit, monkeypatch):
-    monkeypatch.setattr(sizes, "SHARE_PAIRS", 1)
-    assert sizes.exact_shares(7, 4000) == (7, 8)
+    monkeypatch.setattr(lengths, "SHARE_PAIRS", 1)
+    assert lengths.exact_shares(7, 4000) == (7, 8)
     case = problem(4, 7, 4000, 5, 3, logit, dtype)
     assert_within_bound(*case, engine.exact_block(*case))
 
 
 def test_groups_of_keys_meet_at_the_largest_shift(monkeypatch):
     # Keys ascend for one row and descend for the other: the largest weight in the last, first group
-    monkeypatch.setattr(sizes, "SHARE_PAIRS", 1)
-    monkeypatch.setattr(sizes, "EXACT_KEY_BLOCK", 1)
+    monkeypatch.setattr(lengths, "SHARE_PAIRS", 1)
+    monkeypatch.setattr(lengths, "EXACT_KEY_BLOCK", 1)
     K = np.log(2.0) * np.arange(-40.0, 41.0, 20.0)[:, None]
-    assert sizes.exact_shares(2, len(K))[1] == len(K)
+    assert lengths.exact_shares(2, len(K))[1] == len(K)
     W = np.ones((len(K), 2))
     numerator, normaliser, shift = engine.exact_block(np.array([[1.0], [-1.0]]) * 4, K, W)
     assert shift.tolist() == [160, 160]
@@ -160,7 +161,7 @@ def test_groups_of_keys_meet_at_the_largest_shift(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_group_of_keys_left_out_is_caught(dtype, monkeypatch):
-    monkeypatch.setattr(sizes, "SHARE_PAIRS", 1)
+    monkeypatch.setattr(lengths, "SHARE_PAIRS", 1)
     case = problem(4, 7, 4000, 5, 3, 5.0, dtype)
     with mock.patch.object(cpu_exact, "_added", lambda sums, shifts: (sums[1:].sum(0), shifts[0])):
         result = engine.exact_block(*case)
@@ -177,7 +178,7 @@ def test_a_weight_left_out_is_caught(dtype):
 
 def test_what_underflows_is_relative_to_any_largest_weight_there_may_be():
     """In float32; in float64 it is far below what the bound itself is rounded to."""
-    m, block = 2**20, sizes.EXACT_KEY_BLOCK
+    m, block = 2**20, lengths.EXACT_KEY_BLOCK
     for least in (0.5, np.exp(-engine.UNSHIFTED_LOGITS)):
         assert sum_error(m, "float32") >= (
             exact_sum_error(least, m, block, m // block, "float32") / least

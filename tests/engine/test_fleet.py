@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subquad import engine
-from subquad.engine import naive, prepare, sharded, sizes
-from subquad.engine.devices import CpuFleet, fleet_of
-from subquad.engine.fleet import ordered_sum
+from subquad.engine import lengths as engine_lengths
+from subquad.engine import naive
+from subquad.engine import rows as engine_rows
+from subquad.engine.shards import rows as shards_rows
+from subquad.engine.shards.fleet import ordered_sum
+from subquad.engine.shards.fleets import CpuFleet, fleet_of
 from subquad.engine.state import State
 from tests.fleets import in_processes
 
@@ -113,36 +116,40 @@ def test_rows_are_measured_as_on_one_device(shares, dtype):
     x = (rng.standard_normal((503, 5)) * [1.0, 2.0, 0.1, 3.0, 1.0] + 0.7).astype(dtype)
     pre, centre, vector = 0.25, np.array([0.125, -0.5, 0.0, 0.25, 1.0]), np.arange(5.0)
     placed = CpuFleet(shares).place(x)
-    norms, mean, slack = prepare.survey(placed, pre, centre)
-    plain, plain_mean, plain_slack = prepare.survey(x, pre, centre)
+    norms, mean, slack = engine_rows.survey(placed, pre, centre)
+    plain, plain_mean, plain_slack = engine_rows.survey(x, pre, centre)
     assert np.array_equal(norms, plain) and norms.dtype == plain.dtype
     true = (x.astype(np.longdouble) * pre - centre).mean(axis=0)
     assert np.linalg.norm(mean - true) <= slack
     assert np.linalg.norm(plain_mean - true) <= plain_slack
     both = zip(
-        prepare.row_measures(placed, pre, centre), prepare.row_measures(x, pre, centre), strict=True
+        engine_rows.row_measures(placed, pre, centre),
+        engine_rows.row_measures(x, pre, centre),
+        strict=True,
     )
     assert all(np.array_equal(a, b) for a, b in both)
-    ends = zip(prepare.column_range(placed), prepare.column_range(x), strict=True)
+    ends = zip(engine_rows.column_range(placed), engine_rows.column_range(x), strict=True)
     assert all(np.array_equal(a, b) for a, b in ends)
     rows = rng.permutation(503)[:40]
-    assert np.array_equal(prepare.take_rows(placed, pre, rows), prepare.take_rows(x, pre, rows))
-    dots = prepare.row_dots(placed, pre, centre, vector)
+    assert np.array_equal(
+        engine_rows.take_rows(placed, pre, rows), engine_rows.take_rows(x, pre, rows)
+    )
+    dots = engine_rows.row_dots(placed, pre, centre, vector)
     np.testing.assert_allclose(
-        dots.joined()[0], prepare.row_dots(x, pre, centre, vector), rtol=1e-13, atol=1e-13
+        dots.joined()[0], engine_rows.row_dots(x, pre, centre, vector), rtol=1e-13, atol=1e-13
     )
     weights = rng.uniform(0.2, 1.0, 503)
-    mean = prepare.weighted_mean(placed, pre, CpuFleet(shares).place(weights))
+    mean = engine_rows.weighted_mean(placed, pre, CpuFleet(shares).place(weights))
     true = weights @ (x * np.float64(pre)) / weights.sum()
     np.testing.assert_allclose(mean, true, rtol=1e-12)
-    assert prepare.operands(placed) == ()
+    assert engine_rows.operands(placed) == ()
 
 
 def test_a_row_that_is_not_finite_is_seen_from_every_shard():
     for row in (0, 4, 9):
         x = np.ones((10, 2))
         x[row, 1] = np.nan
-        low, high = prepare.column_range(CpuFleet([1.0, 1.0, 1.0]).place(x))
+        low, high = engine_rows.column_range(CpuFleet([1.0, 1.0, 1.0]).place(x))
         assert np.isnan(low[1]) and np.isnan(high[1]) and low[0] == high[0] == 1.0
 
 
@@ -155,7 +162,7 @@ def test_key_weights_share_the_largest_shift():
         return np.exp(part - shift * math.log(2.0)), shift
 
     K = CpuFleet([2.0, 1.0, 0.0, 2.0]).place(logits)
-    weights, shift = sharded.key_weights(K, find)
+    weights, shift = shards_rows.key_weights(K, find)
     assert shift == find(logits)[1]
     np.testing.assert_allclose(weights.joined()[0] * 2.0**shift, np.exp(logits), rtol=1e-14)
     assert weights.joined()[0].max() > 0.5
@@ -164,7 +171,7 @@ def test_key_weights_share_the_largest_shift():
 def states(shares, K, W, degree, dtype="float64"):
     fleet = CpuFleet(shares)
     K, W = fleet.place(K.astype(dtype)), fleet.place(W.astype(dtype))
-    return sharded.accumulate(K, W.parts, degree, key_centre=np.zeros(K.shape[1]))
+    return shards_rows.accumulate(K, W.parts, degree, key_centre=np.zeros(K.shape[1]))
 
 
 @pytest.mark.parametrize("shares", LAYOUTS)
@@ -201,14 +208,14 @@ def test_states_of_other_units_are_refused(field):
     one = engine.accumulate(K, W, 1, key_centre=np.zeros(2))
     other = {"weight_shift": 3, "balance": -1, "key_centre": np.ones(2), "dtype": "float32"}
     fleet = CpuFleet([1.0, 1.0])
-    assert sharded.sum_states(fleet, [one, one])[1].count == 20
+    assert shards_rows.sum_states(fleet, [one, one])[1].count == 20
     with pytest.raises(ValueError, match="ranks 0 and 1"):
-        sharded.sum_states(fleet, [one, replace(one, **{field: other[field]})])
+        shards_rows.sum_states(fleet, [one, replace(one, **{field: other[field]})])
 
 
 @pytest.mark.parametrize(("d", "degree"), [(64, 2), (8, 5), (16, 8)])
 def test_rounding_of_shards_is_counted(d, degree):
     """The tiles of any shard and two roundings more are among the eight that bounds add."""
     lengths = np.unique(np.concatenate([np.arange(1, 3000), np.geomspace(3000, 1e7, 400)]))
-    tiles = np.array([sizes.tile_count(int(m), d, degree) for m in lengths])
+    tiles = np.array([engine_lengths.tile_count(int(m), d, degree) for m in lengths])
     assert (np.maximum.accumulate(tiles) + 2 <= tiles + 8).all()

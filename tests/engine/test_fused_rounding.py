@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from subquad.engine.fused_rounding import V, fused_errors
-from subquad.engine.fused_sizes import OPERANDS
+from subquad.engine.fused.rounding import V, fused_errors
+from subquad.engine.fused.sizes import OPERANDS
 
 
 def bfloat16(x):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from subquad.engine.fused_sizes import OPERANDS, QUERY_GROUPS, SHARED, TRIPLES, fusable, sizes_for
+from subquad.engine.fused.sizes import OPERANDS, QUERY_GROUPS, SHARED, TRIPLES, fusable, sizes_for
 
 SHAPES = [
     (d, d_v, degree, operands)

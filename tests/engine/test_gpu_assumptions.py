@@ -9,7 +9,7 @@ pytestmark = pytest.mark.gpu
 
 
 def product(cp, a, b):
-    from subquad.engine.gpu_blas import product
+    from subquad.engine.gpu.blas import product
 
     return product(cp.asarray(a), cp.asarray(b)).get()
 
@@ -18,8 +18,8 @@ def product(cp, a, b):
     ("dtype", "low", "high"), [("float32", -87.0, 88.0), ("float64", -708.0, 709.0)]
 )
 def test_exp_is_within_the_assumed_ulps(cp, dtype, low, high):
-    from subquad.engine.cpu_exact import LN2
-    from subquad.engine.gpu_kernels import launch
+    from subquad.engine.cpu.exact import LN2
+    from subquad.engine.gpu.kernels import launch
 
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.uniform(low, high, 2_000_000), rng.uniform(-1, 1, 1_000_000)])
@@ -66,7 +66,7 @@ def test_tf32_would_break_the_bound(cp):
 
     if int(cp.cuda.Device().compute_capability) < 80:
         pytest.skip("this GPU has no TF32")
-    from subquad.engine import gpu_blas
+    from subquad.engine.gpu import blas as gpu_blas
 
     a, b = spread(1, (512, 512), "float32"), spread(2, (512, 512), "float32")
     true = a.astype(float) @ b.astype(float)
@@ -94,7 +94,7 @@ def test_products_keep_subnormal_numbers(cp, dtype, small, shape):
 
 
 def test_no_fused_or_fast_arithmetic_is_asked_for():
-    from subquad.engine import gpu_kernels
+    from subquad.engine.gpu import kernels as gpu_kernels
 
     assert "--fmad=false" in gpu_kernels.OPTIONS
     assert not any("fast" in option or "ftz" in option for option in gpu_kernels.OPTIONS)

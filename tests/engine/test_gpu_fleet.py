@@ -8,9 +8,9 @@ import pytest
 
 import subquad
 from subquad.cost.rates import TYPICAL
-from subquad.engine import prepare
-from subquad.engine.devices import CpuFleet, fleet_of
-from subquad.engine.fleet import ordered_sum
+from subquad.engine import rows
+from subquad.engine.shards.fleet import ordered_sum
+from subquad.engine.shards.fleets import CpuFleet, fleet_of
 from tests import oracle
 from tests.fleets import in_processes
 from tests.test_sharding import data, gentle
@@ -23,21 +23,21 @@ def fleets():
     """Yield fleets on whatever devices there are: three shards on one, and one on each."""
     from cupy.cuda import runtime
 
-    from subquad.engine import gpu_fleet
+    from subquad.engine.shards import gpu_fleet as shards_gpu_fleet
 
     count = runtime.getDeviceCount()
-    yield gpu_fleet.GpuFleet([0, 0, 0], [1.0, 0.3, 2.0])
-    yield gpu_fleet.GpuFleet([0, 0], [0.0, 1.0])
+    yield shards_gpu_fleet.GpuFleet([0, 0, 0], [1.0, 0.3, 2.0])
+    yield shards_gpu_fleet.GpuFleet([0, 0], [0.0, 1.0])
     if count > 1:
-        yield gpu_fleet.GpuFleet(range(count))
-        yield gpu_fleet.GpuFleet([1, 0], [5.0, 2.0])
+        yield shards_gpu_fleet.GpuFleet(range(count))
+        yield shards_gpu_fleet.GpuFleet([1, 0], [5.0, 2.0])
 
 
 def by_copies(fleet):
     """Return the same fleet without NCCL."""
-    from subquad.engine import gpu_fleet
+    from subquad.engine.shards import gpu_fleet as shards_gpu_fleet
 
-    other = gpu_fleet.GpuFleet(fleet.devices, fleet.shares)
+    other = shards_gpu_fleet.GpuFleet(fleet.devices, fleet.shares)
     other.__dict__["_communicators"] = []
     return other
 
@@ -52,7 +52,7 @@ def test_rows_go_out_and_come_home(cp):
             assert type(back) is type(home)
             assert bool((back == home).all())
             for whole in fleet.map(cp.asnumpy, placed.joined()):
-                assert np.array_equal(whole, prepare.to_host(home))
+                assert np.array_equal(whole, rows.to_host(home))
 
 
 def test_sums_have_the_bits_of_the_host_whatever_carries_them(cp):
@@ -87,8 +87,8 @@ def test_attention_over_devices(cp, method, dtype):
         assert np.all(error <= bounds)
         assert bounds.max() <= results[0].plan.heads[0].chosen.bound
         for other in results[1:]:
-            assert np.array_equal(prepare.to_host(other.output), output)
-            assert np.array_equal(prepare.to_host(other.certificate.row_bounds), bounds)
+            assert np.array_equal(rows.to_host(other.output), output)
+            assert np.array_equal(rows.to_host(other.certificate.row_bounds), bounds)
         shards = CpuFleet(fleet.shares)
         cpu = subquad.attention(Q, K, V, devices=shards, **options).certificate.row_bounds
         np.testing.assert_allclose(bounds, cpu, rtol=1e-2)
@@ -101,9 +101,9 @@ def fused_rates():
 
 @pytest.mark.parametrize(("tol", "operands"), [(5e-2, "bfloat16"), (2e-3, "bfloat16x3")])
 def test_fused_passes_over_devices(cp, tol, operands):
-    from subquad.engine import gpu_fused
+    from subquad.engine.fused import passes as fused_passes
 
-    if not gpu_fused.available():
+    if not fused_passes.available():
         pytest.skip("the fused passes need a device of compute capability 9.0")
     Q, K, V = data(n=3001, m=4003, d=32, d_v=24)
     scale = 0.5 / (np.linalg.norm(Q, axis=1).max() * np.linalg.norm(K, axis=1).max())

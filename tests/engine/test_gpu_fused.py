@@ -5,8 +5,8 @@ import pytest
 
 import subquad.engine as engine
 from subquad.bounds.rounding import FORMATS
-from subquad.engine.fused_rounding import STEP_ERROR, fused_errors
-from subquad.engine.fused_sizes import OPERANDS
+from subquad.engine.fused.rounding import STEP_ERROR, fused_errors
+from subquad.engine.fused.sizes import OPERANDS
 from subquad.features import block_sizes, multinomials
 from subquad.methods.method import widened
 
@@ -41,11 +41,11 @@ extern "C" __global__ void probe(
 
 @pytest.fixture
 def fused(cp):
-    from subquad.engine import gpu_fused
+    from subquad.engine.fused import passes as fused_passes
 
-    if not gpu_fused.available():
+    if not fused_passes.available():
         pytest.skip("the fused passes need a device of compute capability 9.0")
-    return gpu_fused
+    return fused_passes
 
 
 def cut(x):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subquad import engine
-from subquad.engine import naive, sets, sizes
+from subquad.engine import lengths, naive
+from subquad.engine.cpu import sets as cpu_sets
 from subquad.features import block_sizes, monomials
 from subquad.features.anisotropic import best_set
 from tests.engine import test_exact, test_passes
@@ -31,10 +32,11 @@ def exact(cp, Q, K, W):
 
 def tiny_steps(numbers):
     """Steps of few numbers: small data take many of them."""
-    from subquad.engine import gpu, gpu_exact
+    from subquad.engine.gpu import exact as gpu_exact
+    from subquad.engine.gpu import passes as gpu_passes
 
     few = dict(step_numbers=lambda dtype: numbers)
-    return mock.patch.multiple(gpu, **few), mock.patch.multiple(gpu_exact, ROWS=7, **few)
+    return mock.patch.multiple(gpu_passes, **few), mock.patch.multiple(gpu_exact, ROWS=7, **few)
 
 
 def test_every_degree_and_dtype_within_the_bound(cp):
@@ -64,12 +66,12 @@ def test_within_the_bound_at_the_real_sizes(cp, dtype):
 
 
 def test_a_key_forgotten_or_a_wrong_coefficient_is_caught(cp):
-    from subquad.engine import gpu
+    from subquad.engine.gpu import passes as gpu_passes
 
     Q, K, W = test_passes.problem(2, n=3, m=20, d=3, d_v=2, bits=9)
     c = [1.0, 1.0, 0.5]
     results = [run(cp, Q, K[:-1], W[:-1], c, "float32")]
-    with mock.patch.object(gpu, "multinomials", lambda d, k: np.ones(block_sizes(d, k)[k])):
+    with mock.patch.object(gpu_passes, "multinomials", lambda d, k: np.ones(block_sizes(d, k)[k])):
         results.append(run(cp, Q, K, W, c, "float32"))
     for result in results:
         with pytest.raises(AssertionError):
@@ -104,7 +106,7 @@ def test_exact_on_small_integers_whatever_the_steps(cp):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("d", "degree"), [(1, 9), (2, 7), (5, 4), (64, 2), (17, 3)])
 def test_features_are_those_of_the_cpu_bit_for_bit(cp, d, degree, dtype):
-    from subquad.engine.gpu_tiles import Factors, factors, tokens_last
+    from subquad.engine.gpu.tiles import Factors, factors, tokens_last
 
     x = np.random.default_rng(d).standard_normal((37, d)).astype(dtype)
     x[:9] *= np.ldexp(np.ones(1, dtype), -72 if dtype == "float32" else -520)  # underflow
@@ -122,10 +124,10 @@ def test_sets_of_monomials_agree_with_the_cpu(cp, dtype):
     kept = best_set((2.0, 1.0, 0.5, 0.25, 0.1), 700)
     X, Y = (rng.uniform(-1, 1, (rows, 5)).astype(dtype) for rows in (300, 1400))
     W = rng.uniform(0, 1, (1400, 4)).astype(dtype)
-    moments = sets.accumulate_set(cp.asarray(Y), cp.asarray(W), kept)
-    found = sets.contract_set(cp.asarray(X), moments, kept).get()
+    moments = cpu_sets.accumulate_set(cp.asarray(Y), cp.asarray(W), kept)
+    found = cpu_sets.contract_set(cp.asarray(X), moments, kept).get()
     u = 2.0**-24 if dtype == "float32" else 2.0**-53
-    allowed = sets.set_length(1400, kept.r, kept.degree, dtype) * u
+    allowed = cpu_sets.set_length(1400, kept.r, kept.degree, dtype) * u
     wide = [a.astype(float) for a in (X, Y, W)]
     features = [kept.evaluate(a.T) for a in wide[:2]]
     plain = (features[0].T * kept.coefficients()) @ (features[1] @ wide[2])
@@ -206,7 +208,7 @@ def test_exact_weights_within_the_bound(cp):
     def check(seed, n, m, d, d_v, logit, dtype, numbers):
         case = test_exact.problem(seed, n, m, d, d_v, logit, dtype)
         _, steps = tiny_steps(numbers)
-        with mock.patch.object(sizes, "EXACT_KEY_BLOCK", 7), steps:
+        with mock.patch.object(lengths, "EXACT_KEY_BLOCK", 7), steps:
             test_exact.assert_within_bound(*case, exact(cp, *case))
 
     check()
@@ -230,7 +232,7 @@ def test_the_shift_grows_by_exact_powers_of_two(cp):
     K = np.log(2.0) * np.arange(-40.0, 41.0, 20.0)[:, None]
     Q, W = np.array([[1.0], [-1.0]]) * 4, np.ones((len(K), 2))
     _, steps = tiny_steps(1)
-    with mock.patch.object(sizes, "EXACT_KEY_BLOCK", 1), steps:
+    with mock.patch.object(lengths, "EXACT_KEY_BLOCK", 1), steps:
         _, normaliser, shift = exact(cp, Q, K, W)
     assert shift.tolist() == [160, 160]
     np.testing.assert_allclose(normaliser, sum(2.0 ** (-80 * i) for i in range(5)), rtol=1e-13)

@@ -11,11 +11,12 @@ D, D_V, FAR = 32, 24, 2.0**100
 
 @pytest.fixture
 def replay(cp):
-    from subquad.engine import gpu_fused, gpu_replay
+    from subquad.engine.fused import passes as fused_passes
+    from subquad.engine.fused import rerun as fused_rerun
 
-    if not gpu_fused.available():
+    if not fused_passes.available():
         pytest.skip("the fused passes need a device of compute capability 9.0")
-    return gpu_replay
+    return fused_rerun
 
 
 def drawn(heads, m, seed):

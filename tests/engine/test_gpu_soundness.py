@@ -184,7 +184,7 @@ def test_bad_input_is_named(cp, rates):
 
 def test_memory_is_linear(cp):
     """Beyond the tiles, a few numbers for each of the input's: never n r, never n m."""
-    from subquad.engine.gpu_tiles import TILE_BYTES
+    from subquad.engine.gpu.tiles import TILE_BYTES
 
     n, d = 200_000, 64
     Q, K, V = (0.05 * cp.random.standard_normal((n, d)).astype("float32") for _ in range(3))

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subquad import engine
-from subquad.engine import cpu, fast, naive, sizes
+from subquad.engine import lengths, naive
+from subquad.engine.cpu import fast as cpu_fast
+from subquad.engine.cpu import passes as cpu_passes
 from subquad.features import block_sizes, multinomials
 
 SMALL_SIZES = dict(TILE_WORK=1, KEY_TILE=5, TILE_MIN=2, TILE_STEP=2, FEATURE_CHUNK=4, GROUPS=3)
@@ -26,7 +28,7 @@ needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the `fast` extra is not 
 )
 def by(request):
     """Who runs the passes, whatever their size."""
-    with mock.patch.object(fast, "LEAST_PRODUCTS", np.inf if request.param == "NumPy" else 0):
+    with mock.patch.object(cpu_fast, "LEAST_PRODUCTS", np.inf if request.param == "NumPy" else 0):
         yield request.param
 
 
@@ -36,9 +38,9 @@ def tiny_tiles(**changes):
     The chunks of compiled passes are a constant of theirs.
     """
     small = {**SMALL_SIZES, **changes}
-    if fast.LEAST_PRODUCTS == 0:
+    if cpu_fast.LEAST_PRODUCTS == 0:
         del small["FEATURE_CHUNK"]
-    return mock.patch.multiple(sizes, **small)
+    return mock.patch.multiple(lengths, **small)
 
 
 def integers(rng, shape, bits, offset):
@@ -71,11 +73,11 @@ def assert_within_bound(Q, K, W, coefficients, dtype, result):
     Q, K, W = (a.astype(object) for a in (Q, K, W))
     true_num, true_by_degree = naive.polynomial(Q, K, W, exact_c)
     norms = np.sqrt((Q**2).sum(axis=1).astype(float))
-    tiles = sizes.tile_count(len(K), d, degree)
+    tiles = lengths.tile_count(len(K), d, degree)
     for i, norm in enumerate(norms):
         allowed = Fraction(0)
         for k, c in enumerate(exact_c):
-            L = sizes.contraction_length(k, d=d, degree=degree, tiles=tiles, dtype=dtype)
+            L = lengths.contraction_length(k, d=d, degree=degree, tiles=tiles, dtype=dtype)
             gamma = Fraction(L) * u / (1 - Fraction(L) * u)
             moment = Fraction(state.norm_moments[k]) * Fraction(norm * (1 + 1e-15)) ** k
             assert abs(Fraction(by_degree[i, k]) - true_by_degree[i, k]) <= gamma * moment
@@ -112,7 +114,7 @@ def test_rounding_bound_at_the_real_sizes(dtype):
 
 def test_a_wrong_multinomial_is_caught():
     case = problem(1, n=3, m=20, d=3, d_v=2, bits=9)
-    with mock.patch.object(cpu, "multinomials", lambda d, k: np.ones(block_sizes(d, k)[k])):
+    with mock.patch.object(cpu_passes, "multinomials", lambda d, k: np.ones(block_sizes(d, k)[k])):
         result = run(*case, [1.0, 1.0, 0.5], "float32")
     with pytest.raises(AssertionError):
         assert_within_bound(*case, [1.0, 1.0, 0.5], "float32", result)
@@ -237,9 +239,9 @@ def test_chunks_of_the_top_degree_are_dealt_to_pieces():
     K = rng.integers(-2, 3, (2500, 12)).astype("float64")
     W = np.column_stack([rng.integers(-3, 4, (2500, 3)), np.full(2500, 3)]).astype("float64")
     whole = engine.accumulate(K, W, 4, key_centre=np.zeros(12))
-    with mock.patch.object(sizes, "GROUP_BYTES", 2 * 8 * 1820 * 8):
-        columns = 4 if fast.LEAST_PRODUCTS else 8
-        groups, pieces = sizes.shares(sizes.tile_count(2500, 12, 4), 12, 4, columns)
+    with mock.patch.object(lengths, "GROUP_BYTES", 2 * 8 * 1820 * 8):
+        columns = 4 if cpu_fast.LEAST_PRODUCTS else 8
+        groups, pieces = lengths.shares(lengths.tile_count(2500, 12, 4), 12, 4, columns)
         assert groups > 1 and pieces > 1
         dealt = engine.accumulate(K, W, 4, key_centre=np.zeros(12))
     for a, b in zip(whole.moments, dealt.moments, strict=True):
@@ -263,7 +265,9 @@ def test_tiles_are_added_in_float64_and_degree_0_tile_by_tile():
     m = 2**18
     w = np.full((m, 2), 1.0 + 2.0**-41)
     total = engine.accumulate(np.zeros((m, 1)), w, 1, key_centre=np.zeros(1)).moments[0][0, 0]
-    L = sizes.contraction_length(0, d=1, degree=1, tiles=sizes.tile_count(m, 1, 1), dtype="float64")
+    L = lengths.contraction_length(
+        0, d=1, degree=1, tiles=lengths.tile_count(m, 1, 1), dtype="float64"
+    )
     exact = m * (1 + Fraction(1, 2**41))
     assert abs(Fraction(total) - exact) <= Fraction(L) / 2**53 * exact
 
@@ -287,4 +291,4 @@ def test_overflow_is_not_silent():
 
 
 def test_multinomials_are_those_of_the_features():
-    assert cpu.multinomials is multinomials
+    assert cpu_passes.multinomials is multinomials

@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from subquad import engine
-from subquad.engine import sizes, threads
+from subquad.engine import lengths, threads
 
 
 def blas_threads():
@@ -21,16 +21,16 @@ def blas_threads():
 @pytest.mark.parametrize("group_bytes", [2**28, 2 * 560 * 8 * 8])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_bits_do_not_depend_on_the_threads(monkeypatch, dtype, group_bytes):
-    monkeypatch.setattr(sizes, "GROUP_BYTES", group_bytes)
-    monkeypatch.setattr(sizes, "FEATURE_CHUNK", 100)
-    monkeypatch.setattr(sizes, "TILE_WORK", 1)
+    monkeypatch.setattr(lengths, "GROUP_BYTES", group_bytes)
+    monkeypatch.setattr(lengths, "FEATURE_CHUNK", 100)
+    monkeypatch.setattr(lengths, "TILE_WORK", 1)
     rng = np.random.default_rng(0)
     n, d, d_v = 2000, 13, 5
     Q, K = (rng.standard_normal((n, d)).astype(dtype) + 0.2 for _ in "QK")
     W = np.column_stack([rng.uniform(-1, 1, (n, d_v)), np.ones(n)]).astype(dtype)
-    assert sizes.tile_count(n, d, 3) > 4
+    assert lengths.tile_count(n, d, 3) > 4
     monkeypatch.setattr(threads, "THREAD_WORK", 1)
-    assert sizes.shares(8, d, 3, 8) == ((8, 1) if group_bytes == 2**28 else (2, 5))
+    assert lengths.shares(8, d, 3, 8) == ((8, 1) if group_bytes == 2**28 else (2, 5))
     results = []
     for count in ("1", "2", "3"):
         monkeypatch.setenv("SUBQUAD_NUM_THREADS", count)

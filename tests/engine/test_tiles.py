@@ -5,8 +5,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from subquad.engine import sizes
-from subquad.engine.tiles import FeatureTile, product
+from subquad.engine import lengths
+from subquad.engine.cpu.tiles import FeatureTile, product
 from subquad.features import block_sizes, monomials
 
 
@@ -37,7 +37,7 @@ def test_features_bit_for_bit(dtype, d, degree):
     x = np.random.default_rng(d).standard_normal((23, d)).astype(dtype)
     x[3] *= 1e-25  # products that underflow, by degrees
     ends = np.cumsum(block_sizes(d, degree))
-    with mock.patch.object(sizes, "FEATURE_CHUNK", 6):
+    with mock.patch.object(lengths, "FEATURE_CHUNK", 6):
         tile = FeatureTile(d, degree, 16, np.dtype(dtype))
         for rows in (x[:16], x[16:], x[:16]):  # a shorter tile, and back
             tile.load(rows)

@@ -44,7 +44,7 @@ def test_one_wrong_way_is_enough(monkeypatch, wrong):
         GpuFleet=lambda *given: SimpleNamespace(label="uneven"),
     )
     monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setitem(sys.modules, "subquad.engine.gpu_fleet", fleets)
+    monkeypatch.setitem(sys.modules, "subquad.engine.shards.gpu_fleet", fleets)
     monkeypatch.setattr(subquad.engine, "gpu_fleet", fleets, raising=False)
     for name, value in {
         "drawn": lambda n: None,

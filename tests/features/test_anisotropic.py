@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proofs_checks.checks import anisotropic as checks
-from subquad.engine import sets
-from subquad.engine.sizes import FEATURE_CHUNK
+from subquad.engine.cpu import sets as cpu_sets
+from subquad.engine.lengths import FEATURE_CHUNK
 from subquad.features import feature_dimension
 from subquad.features.anisotropic import BestFirst, best_set, box_tail
 
@@ -158,12 +158,12 @@ def test_the_passes_are_within_their_rounding(n, m, r, dtype):
     X, Y = (rng.uniform(-0.8, 0.8, (x, 6)).astype(dtype) for x in (n, m))
     W = np.concatenate([rng.uniform(-1, 1, (m, 3)), np.ones((m, 1))], axis=1).astype(dtype)
     kept = best_set(SPECTRUM, r)
-    sums = sets.contract_set(X, sets.accumulate_set(Y, W, kept), kept)
+    sums = cpu_sets.contract_set(X, cpu_sets.accumulate_set(Y, W, kept), kept)
     wide = [x.astype(np.longdouble) for x in (X, Y, W)]
     weights = (kept.evaluate(wide[0].T) * kept.coefficients()[:, None]).T @ kept.evaluate(wide[1].T)
     u = {"float32": 2.0**-24, "float64": 2.0**-53}[dtype]
     reach = np.exp(np.abs(X) @ np.abs(Y).max(axis=0))[:, None] * m
-    bound = sets.set_length(m, r, kept.degree, dtype) * u * reach
+    bound = cpu_sets.set_length(m, r, kept.degree, dtype) * u * reach
     assert sums.shape == (n, 4)
     assert np.all(np.abs(sums - weights @ wide[2]) <= bound)
 
@@ -173,7 +173,7 @@ def test_the_passes_are_within_their_rounding(n, m, r, dtype):
 def test_tiles_hold_the_monomials_to_the_bit(box, r):
     """Whatever is built at once, and whatever tile came before: the products of `evaluate`."""
     kept, rng = best_set(box, r), np.random.default_rng(r)
-    tile = sets._SetTile(kept, 12, np.float32)
+    tile = cpu_sets._SetTile(kept, 12, np.float32)
     for t in (12, 5, 5, 1, 12):
         x = rng.uniform(-2.0, 2.0, (t, len(box))).astype(np.float32)
         with np.errstate(over="ignore", under="ignore"):  # as in `for_each`
@@ -184,7 +184,7 @@ def test_tiles_hold_the_monomials_to_the_bit(box, r):
 
 def test_steps_are_few_and_long_runs_are_not_gathered():
     kept = best_set(tuple(2.0 * 0.49 * 0.5**i for i in range(32)), 469)
-    steps = list(sets._steps(kept))
+    steps = list(cpu_sets._steps(kept))
     assert [a for a, _, _ in steps] == [1, *(b for _, b, _ in steps[:-1])]
     assert steps[-1][1] == kept.r
     assert len(steps) < len(kept.runs) / 2
@@ -192,7 +192,7 @@ def test_steps_are_few_and_long_runs_are_not_gathered():
         assert kept.parents[start:stop].max() < start
         assert variable is None or np.all(kept.variables[start:stop] == variable)
     flat = best_set((0.9,) * 9, 1100)
-    assert any(v is not None for _, _, v in sets._steps(flat))
+    assert any(v is not None for _, _, v in cpu_sets._steps(flat))
 
 
 def test_threads_do_not_change_the_sums(monkeypatch):
@@ -201,7 +201,7 @@ def test_threads_do_not_change_the_sums(monkeypatch):
     kept, found = best_set(SPECTRUM, 300), []
     for threads in ("1", "2", "5"):
         monkeypatch.setenv("SUBQUAD_NUM_THREADS", threads)
-        found.append(sets.contract_set(X, sets.accumulate_set(Y, W, kept), kept))
+        found.append(cpu_sets.contract_set(X, cpu_sets.accumulate_set(Y, W, kept), kept))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
 

@@ -20,8 +20,8 @@ from proofs_checks.checks.tensor_core_model import (
 )
 from proofs_checks.checks.tensor_core_split import split_pass
 from subquad.bounds.rounding import FORMATS, TENSOR_CORES
-from subquad.engine.fused_rounding import STEP_ERROR, V, fused_errors
-from subquad.engine.fused_sizes import OPERANDS, sizes_for
+from subquad.engine.fused.rounding import STEP_ERROR, V, fused_errors
+from subquad.engine.fused.sizes import OPERANDS, sizes_for
 from subquad.methods.method import widened
 
 

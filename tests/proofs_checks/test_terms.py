@@ -11,7 +11,7 @@ from proofs_checks import registry
 from proofs_checks.claim import decide
 from subquad.bounds import rounding, softmax
 from subquad.bounds.partial import Partial
-from subquad.engine import fused_rounding
+from subquad.engine.fused import rounding as fused_rounding
 from subquad.exp_poly import ExpPolynomial, fitted
 from subquad.features import anisotropic
 from tests.proofs_checks.mutate import code_of, raising_code

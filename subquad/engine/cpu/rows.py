@@ -1,0 +1,118 @@
+"""The passes of `subquad.engine.rows` on NumPy: blocks of rows that stay in cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from subquad.engine.cpu.blocks import entering, over_blocks, powers_of_two
+from subquad.engine.cpu.measures import (
+    column_range,
+    column_ranges,
+    rotated_reach,
+    row_dots,
+    row_measures,
+    stacked_rows,
+    surveys,
+    weighted_mean,
+)
+
+__all__ = [
+    "affine",
+    "column_range",
+    "column_ranges",
+    "restored_values",
+    "rotated",
+    "rotated_reach",
+    "row_dots",
+    "row_measures",
+    "scatter_rows",
+    "stacked_rows",
+    "surveys",
+    "take_rows",
+    "weighted_mean",
+    "weighted_values",
+]
+
+
+def affine(x, pre, centre, post, dtype: str) -> Any:
+    """Return (x * pre - centre) * post rounded once to `dtype`."""
+    out = np.empty(x.shape, dtype=dtype)
+    enter = entering(pre, centre, post)
+
+    def block(y: np.ndarray, rows: slice) -> None:
+        enter(x[rows], y)
+        out[rows] = y
+
+    over_blocks(block, x.shape)
+    return out
+
+
+def scatter_rows(rows: list[Any], parts: list[Any]) -> Any:
+    """Return the array whose rows `rows[i]` are `parts[i]`; together they cover 0..n-1 once."""
+    out = np.empty((sum(len(index) for index in rows), *parts[0].shape[1:]), parts[0].dtype)
+    for index, part in zip(rows, parts, strict=True):
+        out[index] = part
+    return out
+
+
+def take_rows(x, pre, rows) -> Any:
+    """Return x[rows] * pre on the host, float64."""
+    return x[rows].astype(np.float64) * pre
+
+
+def weighted_values(v, pre, centre, post, weights, dtype: str) -> Any:
+    """Return [x, 1] * weights with x = (v * pre - centre) * post in [-1, 1]."""
+    m, d_v = v.shape
+    out = np.empty((m, d_v + 1), dtype=dtype)
+    enter = entering(pre, centre, post)
+    # What exceeds 1 by rounding in float64 is 1 when rounded to less; times a weight it may not.
+    clipped = dtype == "float64" or weights is not None
+
+    def block(y: np.ndarray, rows: slice) -> None:
+        enter(v[rows], y)
+        if clipped:
+            np.clip(y, -1.0, 1.0, out=y)
+        if weights is not None:
+            y *= weights[rows, None]
+        out[rows, :d_v] = y
+        out[rows, d_v] = 1.0 if weights is None else weights[rows]
+
+    over_blocks(block, v.shape)
+    return out
+
+
+def restored_values(x, pre, centre, radius, low, high, dtype: str, divisor=None) -> Any:
+    """Return (centre + radius * x / divisor) / pre within [low, high], rounded to `dtype`."""
+    out = np.empty(x.shape, dtype=dtype)
+    units = powers_of_two(pre)  # dividing by them commutes with the other roundings
+    last, centre, radius = pre / units, centre / units, radius / units
+    scaled = bool(np.any(last != 1.0))
+
+    def block(y: np.ndarray, rows: slice) -> None:
+        if divisor is None:
+            np.multiply(x[rows], radius, out=y)
+        else:
+            np.divide(x[rows], divisor[rows, None], out=y)
+            y *= radius
+        y += centre
+        if scaled:
+            y /= last
+        out[rows] = np.clip(y, low, high, out=y)
+
+    over_blocks(block, x.shape)
+    return out
+
+
+def rotated(x, pre, centre, post, basis, dtype: str) -> Any:
+    """Return ((x * pre - centre) * post) @ basis: float64, rounded once to `dtype`."""
+    out = np.empty(x.shape, dtype=dtype)
+    enter = entering(pre, centre, post)
+
+    def block(y: np.ndarray, rows: slice) -> None:
+        enter(x[rows], y)
+        out[rows] = y @ basis
+
+    over_blocks(block, x.shape)
+    return out

@@ -1,0 +1,174 @@
+"""Tile and chunk sizes, functions of the problem's sizes alone, and the dot lengths they imply.
+
+The lengths enter the rounding bound, so the engine reads them from here and nowhere else.
+"""
+
+from subquad.features import block_sizes, feature_dimension
+
+TILE_MIN, KEY_TILE, TILE_STEP = 64, 512, 64
+"""Fewest and most tokens of a tile, and what they are a multiple of. More means fewer additions in
+float64 and looser bounds."""
+
+TILE_WORK = 2**20
+"""Features of a tile, times its tokens, from which a thread of its own pays: a ms or so."""
+
+SHARE_PAIRS = 2**18
+"""Exact pairs from which a share of its own pays, as long as TILE_WORK."""
+
+FEATURE_CHUNK = 512
+"""Most features in one product, in either pass."""
+
+TILE_BYTES = 32 * 2**20
+"""What one thread may hold in features; gives way to TILE_MIN when the degree is absurd."""
+
+TILES_AT_ONCE, CHUNK_ENTRIES = 4, 3 * 2**18
+"""Tiles whose features are built together: at most so many, and so many entries of a chunk. Each
+call that two threads make on a short tile is a chance to wait for the interpreter; past the second
+number features fall out of cache."""
+
+EXACT_ROW_BLOCK, EXACT_KEY_BLOCK = 1024, 512
+"""Rows and keys of one block of weights on the exact path, where there are enough of both."""
+
+GROUPS = 16
+"""Accumulators that the keys are dealt to, whatever the number of threads."""
+
+GROUP_BYTES, SET_BYTES = 64 * 2**20, 256 * 2**20
+"""What the accumulators of all groups may hold together (one always fits); the second of `sets`.
+More of the first is slower to fill than it is to cut the top degree into pieces, as `shares` does;
+sets are not cut."""
+
+STATE_ROWS = 4096
+"""Rows of one step where whole States are added or converted, or keys measured."""
+
+SMALL_PRODUCT = 10**6
+"""Most multiply-adds of one matrix product: OpenBLAS copies its operands first above this."""
+
+
+def product_rows(inner: int, columns: int) -> int | None:
+    """Return the rows of one product (rows, inner) @ (inner, columns); None: all of them at once.
+
+    10-40 % faster where SMALL_PRODUCT leaves at least 8 rows. Sums are not cut: no rounding.
+    """
+    most = SMALL_PRODUCT // max(inner * columns, 1)
+    return most // 16 * 16 if most >= 16 else most // 4 * 4 if most >= 8 else None
+
+
+def tile_size(d: int, degree: int) -> int:
+    """Return the most tokens in a tile: the longest dot product of `accumulate`, called T.
+
+    Parameters
+    ----------
+    d, degree : int
+        The size depends on these alone: 512 unless the features of degree < `degree`, with the
+        chunk of the top degree, would exceed 32 MiB in float64; then less, down to 64.
+    """
+    rows = feature_dimension(d, max(degree - 1, 0)) + FEATURE_CHUNK
+    fitting = TILE_BYTES // (8 * rows) // TILE_STEP * TILE_STEP
+    return max(min(fitting, KEY_TILE), min(TILE_MIN, KEY_TILE))
+
+
+def tile_for(tokens: int, d: int, degree: int) -> int:
+    """Return the tile used for `tokens` rows: shorter than T when few rows must feed many cores."""
+    return min(tile_size(d, degree), short_tile(tokens, feature_dimension(d, degree)))
+
+
+def short_tile(tokens: int, r: int) -> int:
+    """Return the tile that makes 8 of `tokens` rows, or fewer that hold TILE_WORK features each."""
+    share, least = -(-tokens // (8 * TILE_STEP)), -(-TILE_WORK // (r * TILE_STEP))
+    return TILE_STEP * max(share, least, 2)
+
+
+def tiles_at_once(tile: int, d: int, degree: int) -> int:
+    """Return how many tiles of `tile` tokens are built together. Enters no rounding bound."""
+    blocks = block_sizes(d, degree)
+    longest = max(-(-r // -(-r // FEATURE_CHUNK)) for r in blocks)  # chunks are near-equal
+    rows = feature_dimension(d, max(degree - 1, 0)) + FEATURE_CHUNK
+    most = min(CHUNK_ENTRIES // (longest * tile), TILE_BYTES // (8 * rows * tile))
+    return max(1, min(TILES_AT_ONCE, most))
+
+
+def query_tile(tokens: int, d: int, degree: int) -> int:
+    """Return the tokens of a tile of `contract`, whose products are over features: any length."""
+    tile = tile_for(tokens, d, degree)
+    share = -(-tokens // (8 * tile)) * tile  # few rows must feed many cores
+    return min(tile * tiles_at_once(tile, d, degree), max(share, tile))
+
+
+def tile_count(tokens: int, d: int, degree: int) -> int:
+    """Return the number of tiles of `accumulate`: its float64 additions are fewer than this.
+
+    For a sum of States the sum of their tile counts has the same property.
+    """
+    return -(-tokens // tile_for(tokens, d, degree))
+
+
+def key_dot_length(d: int, degree: int, k: int) -> int:
+    """Return T, the longest product of degree k in `accumulate`; 0 for k = 0, done in float64."""
+    return tile_size(d, degree) if k > 0 else 0
+
+
+def feature_dot_length(d: int, k: int) -> int:
+    """Return min(r_k, C), C = FEATURE_CHUNK: the longest product of degree k in `contract`."""
+    return min(block_sizes(d, k)[k], FEATURE_CHUNK) if k > 0 else 0
+
+
+def feature_chunk_count(d: int, k: int) -> int:
+    """Return the number of chunks of degree k that `contract` adds up in float64."""
+    return -(-block_sizes(d, k)[k] // FEATURE_CHUNK)
+
+
+def contraction_length(k: int, *, d: int, degree: int, tiles: int, dtype: str) -> float:
+    """Return L_k: degree k of a row is within gamma_{L_k} |q|^k M_k of its exact value.
+
+    gamma_L = L u / (1 - L u) with u the unit roundoff of `dtype`; roundings in float64 count in
+    that unit. See the accounting in `cpu.passes`, whose every line is a summand here.
+
+    Parameters
+    ----------
+    k, degree : int
+        The degree in question, and that of the State (it sets the tile).
+    tiles : int
+        `tile_count` of the keys, summed over the States that were added.
+    dtype : {"float32", "float64"}
+        The compute dtype.
+    """
+    in_unit = 2.0**-53 / (2.0**-24 if dtype == "float32" else 2.0**-53)
+    if k == 0:
+        return (tile_size(d, degree) + tiles + degree + 1) * in_unit
+    single = key_dot_length(d, degree, k) + feature_dot_length(d, k) + 2 * k - 1
+    return single + (tiles + feature_chunk_count(d, k) + degree + 3) * in_unit
+
+
+def shares(tiles: int, d: int, degree: int, columns: int) -> tuple[int, int]:
+    """Return (groups, pieces): accumulators that tiles go to, and shares of the top degree.
+
+    Their product is the parallelism of `accumulate`. Pieces are more than 1 only where GROUP_BYTES
+    allows fewer groups than there could be, because each piece builds the lower degrees anew.
+    """
+    wanted = min(tiles, GROUPS)
+    bytes_each = feature_dimension(d, degree) * columns * 8
+    groups = min(wanted, max(1, GROUP_BYTES // bytes_each))
+    pieces = min(GROUPS // max(groups, 1), feature_chunk_count(d, degree))
+    return groups, pieces if groups < wanted else 1
+
+
+def exact_shares(rows: int, keys: int) -> tuple[int, int]:
+    """Return (rows of a block, groups of keys): about GROUPS shares or more, if there is the work.
+
+    A block of weights has about EXACT_ROW_BLOCK * EXACT_KEY_BLOCK entries: more rows to few keys.
+    """
+    wanted = min(GROUPS, -(-rows * keys // SHARE_PAIRS))
+    most = EXACT_ROW_BLOCK * max(1, EXACT_KEY_BLOCK // max(keys, 1))
+    blocks = max(1, -(-rows // most))
+    groups = min(-(-wanted // blocks), max(1, -(-keys // EXACT_KEY_BLOCK)))
+    if groups * blocks < wanted:  # too few keys: fewer rows to a block
+        blocks = min(wanted // groups, max(blocks, rows // 16))
+    return max(1, -(-rows // max(blocks, 1))), max(groups, 1)
+
+
+def padded(columns: int) -> int:
+    """Return `columns` rounded up to a multiple of 8.
+
+    An odd last column costs BLAS 7-14 %, and cuBLAS wants rows aligned to 16 bytes.
+    """
+    return -(-columns // 8) * 8

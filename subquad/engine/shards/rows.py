@@ -1,0 +1,186 @@
+"""The passes over rows in shards: each shard by its own device's passes, results joined by rank.
+
+Those of `subquad.engine.rows` that measure rows, and `accumulate`. What a row-wise pass returns
+is sharded like its rows; what it measures comes to every host, for all rows, as it would from one
+device: norms and ranges are the same numbers, means differ in the order of their sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from subquad.engine import passes
+from subquad.engine import rows as engine_rows
+from subquad.engine.fused.sizes import OPERANDS
+from subquad.engine.shards.fleet import Fleet, Sharded
+from subquad.engine.state import State, sum_up
+
+
+def operands(x: Sharded) -> tuple[str, ...]:
+    """Return the operands of the fused passes that every local device has."""
+    every = x.map(engine_rows.operands)
+    return tuple(name for name in every[0] if all(name in found for found in every))
+
+
+def survey(x: Sharded, pre, centre) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return (norms, mean, how far off the mean may be) of the rows of x * pre - centre, host."""
+    d = x.shape[1]
+
+    def own(part: Any) -> tuple[np.ndarray, np.ndarray, float]:
+        if part.shape[0] == 0:
+            return np.zeros(0, np.float32), np.zeros(d), 0.0
+        return engine_rows.survey(part, pre, centre)
+
+    norms, means, slacks = zip(*x.map(own), strict=True)
+    every = np.concatenate(
+        x.fleet.known([np.append(m, s)[None] for m, s in zip(means, slacks, strict=True)])
+    )
+    slack = float(every[:, d].max()) * (1.0 if x.fleet.ranks == 1 else 1.0 + 2.0**-10)
+    return _rows(x, norms), _shares(np.diff(x.starts)) @ every[:, :d], slack
+
+
+def row_measures(x: Sharded, pre, centre) -> tuple[np.ndarray, np.ndarray]:
+    """Return (norms, largest absolute entries) of the rows of x * pre - centre, each (n,), host."""
+    found = x.map(lambda part: np.stack(engine_rows.row_measures(part, pre, centre), axis=1))
+    both = np.concatenate(x.fleet.known(found))
+    return both[:, 0], both[:, 1]
+
+
+def row_dots(x: Sharded, pre, centre, vector) -> Sharded:
+    """Return (x * pre - centre) @ vector, shape (n,), float64, sharded like x."""
+    return replace(
+        x, parts=tuple(x.map(lambda part: engine_rows.row_dots(part, pre, centre, vector)))
+    )
+
+
+def column_range(x: Sharded) -> tuple[np.ndarray, np.ndarray]:
+    """Return (smallest, largest) entry of each column, host; NaN where a column has one."""
+
+    def own(part: Any) -> np.ndarray:
+        if part.shape[0] == 0:
+            return np.zeros((0, 2, part.shape[1]))
+        return np.stack(engine_rows.column_range(part))[None]
+
+    ends = np.concatenate(x.fleet.known(x.map(own)))
+    return ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
+
+
+def take_rows(x: Sharded, pre, rows: np.ndarray) -> np.ndarray:
+    """Return x[rows] * pre, host."""
+    rank = np.searchsorted(x.starts, rows, side="right") - 1
+    wanted = [rows[rank == r] - x.starts[r] for r in x.fleet.local]
+
+    def own(part: Any, index: np.ndarray) -> np.ndarray:
+        if index.size == 0:
+            return np.zeros((0, part.shape[1]))
+        return engine_rows.take_rows(part, pre, index)
+
+    found = np.concatenate(x.fleet.known(x.map(own, wanted)))
+    out = np.empty_like(found)
+    out[np.argsort(rank, kind="stable")] = found
+    return out
+
+
+def weighted_mean(x: Sharded, pre, weights: Sharded | None = None) -> np.ndarray:
+    """Return the mean of the rows of x * pre, shape (columns,), host."""
+
+    def own(part: Any, w: Any) -> np.ndarray:
+        if part.shape[0] == 0:
+            return np.zeros((1, 1 + part.shape[1]))
+        mass = float(part.shape[0] if w is None else w.sum())
+        return np.append(mass, engine_rows.weighted_mean(part, pre, w))[None]
+
+    used = [None] * len(x.parts) if weights is None else weights.parts
+    every = np.concatenate(x.fleet.known(x.map(own, used)))
+    return _shares(every[:, 0]) @ every[:, 1:]
+
+
+def key_weights(K: Sharded, find: Callable[[Any], tuple[Any, int]]) -> tuple[Sharded, int]:
+    """Return (weights, shift) of all keys in one unit 2**shift, from those of each shard.
+
+    The shift is the largest of those found; changing it multiplies weights near 1 by a power of
+    two, which is exact.
+    """
+
+    def own(part: Any) -> tuple[Any, int | None]:
+        if part.shape[0] == 0:
+            return array_api_compat.array_namespace(part).zeros(0, dtype=np.float64), None
+        return find(part)
+
+    weights, shifts = zip(*K.map(own), strict=True)
+    known = K.fleet.known([np.array([s] if s is not None else [], np.int64) for s in shifts])
+    shift = max((int(s[0]) for s in known if s.size), default=0)
+    raised = K.fleet.map(lambda w, s: w if s is None else w * 2.0 ** (s - shift), weights, shifts)
+    return replace(K, parts=tuple(raised)), shift
+
+
+def accumulate(
+    K: Sharded, W: Sequence[Any], degree: int, *, operands: str | None = None, **units: Any
+) -> list[State]:
+    """Return the State of all keys on the device of each local rank, the same bits on each.
+
+    `W` holds [V, 1] times the key weights of each local shard; the rest is as for
+    `engine.accumulate`. O(m r d_v / ranks) time, and one exchange of O(ranks r d_v) numbers.
+    """
+
+    def own(k: Any, w: Any) -> State:
+        if k.shape[0] > 0 or operands is None:
+            return passes.accumulate(k, w, degree, operands=operands, **units)
+        return replace(passes.accumulate(k, w, degree, **units), dtype=operands)  # of no keys
+
+    return sum_states(K.fleet, K.map(own, W))
+
+
+def sum_states(fleet: Fleet, states: Sequence[State]) -> list[State]:
+    """Return the sum of the States of all ranks, on each device: one rounding for any number.
+
+    Raises ValueError where States of two ranks have not the same units.
+    """
+    if fleet.ranks == 1:
+        return list(states)
+    units = np.concatenate(fleet.known([_units(state)[None] for state in states]))
+    apart = np.flatnonzero((units != units[0]).any(axis=1))
+    if apart.size:
+        msg = (
+            f"the States of ranks 0 and {apart[0]} have other degrees, sizes, shifts or centres "
+            f"({units[0]} and {units[apart[0]]}); they cannot be added."
+        )
+        raise ValueError(msg)
+    records = np.concatenate(
+        fleet.known([np.append(state.norm_moments, state.count)[None] for state in states])
+    )
+    norms, count = reduce(sum_up, records[:, :-1]), int(records[:, -1].sum())
+    xp = array_api_compat.array_namespace(states[0].moments[0])
+    flat = fleet.sum(fleet.map(lambda state: xp.concat(state.moments), states))
+    ends = np.cumsum([0, *(block.shape[0] for block in states[0].moments)]).tolist()
+    return [
+        replace(
+            state,
+            norm_moments=norms,
+            count=count,
+            moments=tuple(whole[a:b] for a, b in zip(ends, ends[1:], strict=False)),
+        )
+        for state, whole in zip(states, flat, strict=True)
+    ]
+
+
+def _units(state: State) -> np.ndarray:
+    """Return what States that are added must have alike, as numbers."""
+    dtype = (*passes.COMPUTE_DTYPES, *OPERANDS).index(state.dtype)
+    sizes = state.degree, state.d, state.d_v, state.weight_shift, state.balance, dtype
+    return np.concatenate([np.array(sizes, np.float64), state.key_centre])
+
+
+def _rows(x: Sharded, values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return host values of the rows of each local shard as those of all rows."""
+    return np.concatenate([v for v in x.fleet.known(values) if v.size])
+
+
+def _shares(masses: np.ndarray) -> np.ndarray:
+    return masses / masses.sum()

@@ -28,8 +28,8 @@ from experiments.timing import (
     sdpa,
     torch_available,
 )
+from subquad.head.problem import Problem
 from subquad.methods.method import Refusal
-from subquad.problem import Problem
 
 QUESTION = "How much faster than SDPA and NumPy is a certified answer, and do outliers hurt?"
 SEED = 0

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 
 from subquad import METHODS, Rates, Speed
+from subquad.head.stats import Stats
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import COMPUTE_DTYPES, Method, Proposal
 from subquad.planner import offers
-from subquad.stats import Stats
 
 
 def count_rates(d_v: int) -> Rates:

@@ -8,8 +8,8 @@ import numpy as np
 
 from experiments.measure import value_radius
 from subquad.bounds.certificate import total
+from subquad.head.problem import Head
 from subquad.methods.method import Method, storage_term
-from subquad.problem import Head
 
 
 def bounds_and_errors(

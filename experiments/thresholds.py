@@ -25,9 +25,9 @@ from experiments.forced import bounds_and_errors
 from experiments.measure import null_errors, oracle, sample_rows
 from experiments.store import Experiment
 from experiments.timing import COMPILED, features_by, interleaved, on_numpy
+from subquad.head.problem import Head, Problem
 from subquad.methods.method import Method
 from subquad.methods.multi_threshold import MultiThreshold
-from subquad.problem import Head, Problem
 
 QUESTION = "What do several thresholds buy over one, by norm or by entry, and on which data?"
 SEED = 7

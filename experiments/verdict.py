@@ -26,11 +26,11 @@ from experiments.verdict_tables import table_rows as table_rows
 from subquad import METHODS, TYPICAL, Rates
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.exp_poly import minimal_degree
+from subquad.head.problem import Head, Problem
+from subquad.head.stats import Stats
 from subquad.methods.fitting import predicted
 from subquad.methods.method import Proposal
 from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX
-from subquad.problem import Head, Problem
-from subquad.stats import Stats
 
 QUESTION = "On which real heads does a certified method cost less than exact, and what limits it?"
 TOLS = (1e-1, 3e-2, 1e-2)

@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from subquad.arguments import (
+from subquad.arrays.arithmetic import Array
+from subquad.arrays.libraries import at_home
+from subquad.cost.rates import Rates, measured_rates, rates_for
+from subquad.engine.shards.fleets import fleet_of
+from subquad.execution import Plan, Result, execute, place, require, stack, view_of
+from subquad.head.inputs import (
     check_delta,
     check_dtype,
     check_real,
@@ -18,19 +23,14 @@ from subquad.arguments import (
     dtype_name,
     refuse_options,
 )
-from subquad.arrays.arithmetic import Array
-from subquad.arrays.libraries import at_home
-from subquad.cost.rates import Rates, measured_rates, rates_for
-from subquad.engine.shards.fleets import fleet_of
-from subquad.execution import Plan, Result, execute, place, require, stack, view_of
+from subquad.head.problem import Head, Problem
+from subquad.head.sharded import ShardedProblem, fleet_rates, problem_on
+from subquad.head.stats import stats_without_data
 from subquad.methods import METHODS
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Method
 from subquad.methods.on_shards import runs_on_shards
 from subquad.planner import choose
-from subquad.problem import Head, Problem
-from subquad.sharding import ShardedProblem, fleet_rates, problem_on
-from subquad.stats import stats_without_data
 
 MEMBERS = ("name", "fit", "certify", "work", "run")
 OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed", "devices", "rates")

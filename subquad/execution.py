@@ -16,12 +16,12 @@ from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
 from subquad.cost.rates import Rates
 from subquad.engine import OPERANDS
 from subquad.engine.shards.fleet import Fleet
-from subquad.frame import Frame
+from subquad.head.frame import Frame
+from subquad.head.problem import Head, Problem
+from subquad.head.sharded import problem_on
 from subquad.planner import HeadPlan, ToleranceError, refusal_message, table
-from subquad.problem import Head, Problem
 from subquad.replay import Ready, replay
 from subquad.running import run_heads, view_of
-from subquad.sharding import problem_on
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from typing import Any
 
 from subquad.bounds.certificate import Term
 from subquad.cost.rates import Rates
-from subquad.measuring import measuring_steps
+from subquad.head.centring import measuring_steps
+from subquad.head.stats import Stats
 from subquad.methods.method import Method, Proposal, Refusal
-from subquad.stats import Stats
 
 LONGEST = 2**48
 """Sequence length past which no crossover is looked for."""

@@ -22,11 +22,11 @@ from subquad.bounds.certificate import Term
 from subquad.engine import OPERANDS
 from subquad.engine import rows as engine_rows
 from subquad.exp_poly import minimax
-from subquad.frame import Frame, balancing_exponent
+from subquad.head.frame import Frame, balancing_exponent
+from subquad.head.stats import Stats
 from subquad.methods.polynomial import Polynomial
 from subquad.planner import HeadPlan
 from subquad.replay_terms import FAR, UNIT, Proofs
-from subquad.stats import Stats
 
 ROWS_AT_ONCE = 2**23
 """Rows of all heads of one launch: what is packed of them takes a few GiB."""

@@ -13,8 +13,8 @@ from subquad.arrays.once import Once
 from subquad.bounds.certificate import Term
 from subquad.bounds.rounding import FORMATS, conversion_error
 from subquad.engine.fused.rounding import fused_errors
-from subquad.frame import WEIGHT_RANGE
-from subquad.order import OrderStatistics
+from subquad.head.frame import WEIGHT_RANGE
+from subquad.head.order import OrderStatistics
 from subquad.planner import HeadPlan
 
 UNIT = 1.0 + 2.0**-50

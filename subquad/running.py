@@ -19,10 +19,10 @@ from subquad.bounds.certificate import Term, total
 from subquad.bounds.partial import Partial, join_rows
 from subquad.engine.shards.fleet import Sharded
 from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, side_by_side
+from subquad.head.problem import Head
 from subquad.methods.exact import Exact, exact_rows, exact_together
 from subquad.methods.method import Proposal, storage_term
 from subquad.methods.on_shards import finished, partials_on_shards
-from subquad.problem import Head
 
 Ran = tuple[Array, tuple[Term, ...]]
 """The output, and the Terms of its rows."""

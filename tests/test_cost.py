@@ -69,7 +69,7 @@ def test_accumulators_filled_are_those_of_every_group():
 def test_what_measuring_a_head_costs_is_in_every_prediction():
     """At 2,048 rows a second ball is looked for; where steps are free nothing is added."""
     from subquad import plan
-    from subquad.measuring import measuring_steps
+    from subquad.head.centring import measuring_steps
 
     assert measuring_steps(2048, 8) > 2.0 * measuring_steps(1024, 8)
     assert measuring_steps(2**17, 8) < measuring_steps(2**14, 8)
@@ -181,7 +181,7 @@ def test_tiles_built_together_stay_within_their_limits():
 
 def test_heads_that_are_measured_together_share_what_that_costs():
     from subquad import plan
-    from subquad.measuring import measuring_steps
+    from subquad.head.centring import measuring_steps
 
     slow = priced(steps=2.0, pairs=1e12, features=1e12)
     Q = np.random.default_rng(0).standard_normal((5, 40, 3))

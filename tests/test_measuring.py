@@ -6,12 +6,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from subquad import measuring
-from subquad.ball import Clouds, ball_centre, ball_centres, balls_of
-from subquad.measuring import measure
-from subquad.problem import Problem
-from subquad.sides import NotFiniteError
-from subquad.value_units import value_units
+from subquad.head import centring
+from subquad.head.ball import Clouds, ball_centre, ball_centres, balls_of
+from subquad.head.centring import measure
+from subquad.head.problem import Problem
+from subquad.head.sides import NotFiniteError
+from subquad.head.value_units import value_units
 
 
 def stack(heads, n, d, dtype, seed=0):
@@ -51,8 +51,8 @@ CASES = [
 @pytest.mark.parametrize(("n", "d", "dtype"), CASES)
 @pytest.mark.parametrize("with_zero", [False, True])
 def test_a_head_is_measured_in_a_stack_as_it_is_alone(n, d, dtype, with_zero, monkeypatch):
-    monkeypatch.setattr(measuring, "AT_ONCE", 5 * max(n, min(n, measuring.SAMPLE) * d, 2**14))
-    monkeypatch.setattr(measuring, "SEARCHED", 2 * min(n, measuring.SAMPLE) * d)
+    monkeypatch.setattr(centring, "AT_ONCE", 5 * max(n, min(n, centring.SAMPLE) * d, 2**14))
+    monkeypatch.setattr(centring, "SEARCHED", 2 * min(n, centring.SAMPLE) * d)
     x = stack(7, n, d, "float64" if dtype == "float64" else "float32")
     x = (x / abs(x).max()).astype(dtype) if dtype == "float16" else x
     together = measure(list(x), with_zero)
@@ -170,7 +170,7 @@ def test_heads_that_share_an_array_share_what_is_measured(monkeypatch):
 
 
 def problem_measures():
-    from subquad.problem import MEASURES
+    from subquad.head.problem import MEASURES
 
     return MEASURES
 

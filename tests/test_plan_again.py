@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import subquad
+from subquad.head.problem import Problem
 from subquad.methods.buckets import all_exact
-from subquad.problem import Problem
 from tests.oracle import row_errors
 
 

@@ -12,8 +12,8 @@ from subquad.bounds.partial import EMPTY_SHIFT, Partial
 from subquad.cost.rates import TYPICAL
 from subquad.engine.shards.fleet import Fleet
 from subquad.engine.shards.fleets import CpuFleet, ProcessFleet
+from subquad.head.sharded import fleet_rates, merge_over
 from subquad.methods import on_shards
-from subquad.sharding import fleet_rates, merge_over
 from tests import oracle, test_soundness
 from tests.fleets import in_processes
 from tests.strategies import recipes

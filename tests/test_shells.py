@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import instances
-from subquad.problem import Head
-from subquad.shells import SHARES
+from subquad.head.problem import Head
+from subquad.head.shells import SHARES
 
 
 def head(name="minilm-l5-h0-smallest", **changes):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from subquad.arrays.once import Once
-from subquad.ball import ball_centre
-from subquad.measuring import SAMPLE, measure
-from subquad.order import EXACT_RANKS, OrderStatistics
-from subquad.problem import Problem
-from subquad.sides import NotFiniteError
+from subquad.head.ball import ball_centre
+from subquad.head.centring import SAMPLE, measure
+from subquad.head.order import EXACT_RANKS, OrderStatistics
+from subquad.head.problem import Problem
+from subquad.head.sides import NotFiniteError
 
 
 def cloud(n, d=5, seed=0, far=0, dtype=np.float32):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import subquad
 from subquad.arrays.arithmetic import product_up
 from subquad.bounds.softmax import ratio_bound_inverse
+from subquad.head.problem import Problem
 from subquad.methods.anisotropic import AT_LEAST
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Proposal, storage_term, widened
@@ -23,7 +24,6 @@ from subquad.methods.polynomial_sums import (
     smallest_degree,
 )
 from subquad.methods.support_basis import SplitParameters, SupportBasis
-from subquad.problem import Problem
 from tests import oracle
 from tests.strategies import Recipe, recipes
 

@@ -23,7 +23,7 @@ from subquad.empirical.hypotheses import (
     rows_test,
 )
 from subquad.empirical.sample import matrix_statistics
-from subquad.sides import ldexp
+from subquad.head.sides import ldexp
 
 SIGN_NORM = 1 / math.sqrt(math.log(2))
 

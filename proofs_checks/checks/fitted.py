@@ -10,7 +10,7 @@ import numpy as np
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted, undecided
 from proofs_checks.proving import both
 from subquad.exp_poly.balls import ball, precision
-from subquad.exp_poly.fitted import FittedPair, fit_pair, proved_pair, shortfall
+from subquad.exp_poly.majorant import FittedPair, fit_pair, proved_pair, shortfall
 
 BITS, TERMS, CELLS = 160, 24, 40_000
 CASES = tuple((g, B) for g in (0, 2, 4, 6) for B in (0.01, 0.5, 1.0, 3.0, 8.0))

@@ -15,10 +15,10 @@ from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
 from subquad.arrays.once import Once
 from subquad.exp_poly.balls import ball, precision
+from subquad.head.order import OrderStatistics
+from subquad.head.stats import Stats
 from subquad.methods.polynomial_sums import parameters_for
 from subquad.methods.support_basis import SplitParameters, SupportBasis
-from subquad.order import OrderStatistics
-from subquad.stats import Stats
 
 
 def _work(counted: Callable[[Stats, SplitParameters], float]) -> Finding:

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from subquad.arguments import check_real, check_shapes, refuse_options
 from subquad.attention import OPTIONS
 from subquad.bounds.certificate import Certificate
 from subquad.cluster.meeting import AbandonedError, Meeting, member
 from subquad.engine.shards.fleets import ProcessFleet
 from subquad.execution import Plan, Result
-from subquad.sides import NotFiniteError
+from subquad.head.inputs import check_real, check_shapes, refuse_options
+from subquad.head.sides import NotFiniteError
 
 __all__ = ["AbandonedError", "ProcessFleet", "attention"]
 

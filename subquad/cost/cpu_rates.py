@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from subquad.cost.steps import Calls, both_passes, exact_calls, exact_work
+from subquad.cost.steps import Calls, both_passes, exact_calls
 from subquad.engine import rows as engine_rows
 from subquad.engine.cpu import fast as cpu_fast
-from subquad.engine.lengths import padded
+from subquad.engine.lengths import exact_work, padded
 from subquad.engine.passes import accumulate, contract, exact_block
 from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, thread_count
 from subquad.features import feature_dimension

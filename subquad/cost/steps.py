@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from subquad.engine import lengths
 from subquad.engine.cpu import fast as cpu_fast
-from subquad.engine.lengths import padded
+from subquad.engine.lengths import exact_work, padded
 from subquad.engine.threads import THREAD_WORK
 from subquad.features import block_sizes, feature_dimension
 
@@ -30,8 +30,6 @@ COMPILED_STEPS = 6.0
 """Steps of a load of compiled passes, which is one call."""
 BLOCK_STEPS = 12.0
 """Steps of a block of exact weights: two products, exp, row maxima and what shifts them."""
-PAIR_WORK = 40
-"""What exp of a logit and its maximum count, in operations of the products."""
 GATHERED, ORDERED = 0.9, 0.3
 """Passes over the input more: where rows are taken from it and their sums put back in their places,
 which misses the cache both times; and where rows are put in order before that."""
@@ -72,11 +70,6 @@ def more_passes(count: int) -> Calls:
     """Return the Calls of so many passes more over the same rows, each large enough for threads."""
     steps = PASS_STEPS + lengths.GROUPS * LOAD_STEPS
     return Calls(count * steps, float(count * THREAD_WORK))
-
-
-def exact_work(queries: int, keys: int, d: int, columns: int) -> float:
-    """Return the operations of `exact_block`, in the unit of `THREAD_WORK`."""
-    return float(queries) * keys * (2 * d + 2 * columns + PAIR_WORK)
 
 
 def both_passes(keys: int, queries: int, d: int, d_v: int, degree: int) -> Calls:

@@ -5,7 +5,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from subquad.arguments import broadcast_lead, check_shapes
+from subquad.head.inputs import broadcast_lead, check_shapes
 
 
 def host_arrays(Q: Any, K: Any, V: Any) -> dict[str, np.ndarray]:

@@ -4,11 +4,11 @@
 `exact_block` sums exact weights. All polynomial methods are the first two, O((n + m) r d_v).
 """
 
-from subquad.engine.cpu.exact import UNSHIFTED_LOGITS
 from subquad.engine.fused.sizes import OPERANDS
 from subquad.engine.lengths import (
     EXACT_KEY_BLOCK,
     KEY_TILE,
+    UNSHIFTED_LOGITS,
     contraction_length,
     tile_count,
     tile_size,

@@ -3,6 +3,8 @@
 The lengths enter the rounding bound, so the engine reads them from here and nowhere else.
 """
 
+from math import log
+
 from subquad.features import block_sizes, feature_dimension
 
 TILE_MIN, KEY_TILE, TILE_STEP = 64, 512, 64
@@ -25,6 +27,14 @@ TILES_AT_ONCE, CHUNK_ENTRIES = 4, 3 * 2**18
 """Tiles whose features are built together: at most so many, and so many entries of a chunk. Each
 call that two threads make on a short tile is a chance to wait for the interpreter; past the second
 number features fall out of cache."""
+
+LN2 = log(2.0)
+
+UNSHIFTED_LOGITS = 40.0
+"""Up to this bound of the |logits| of a block of exact weights the row maxima are not needed."""
+
+PAIR_WORK = 40
+"""What exp of a logit and its maximum count, in operations of the products."""
 
 EXACT_ROW_BLOCK, EXACT_KEY_BLOCK = 1024, 512
 """Rows and keys of one block of weights on the exact path, where there are enough of both."""
@@ -172,3 +182,8 @@ def padded(columns: int) -> int:
     An odd last column costs BLAS 7-14 %, and cuBLAS wants rows aligned to 16 bytes.
     """
     return -(-columns // 8) * 8
+
+
+def exact_work(queries: int, keys: int, d: int, columns: int) -> float:
+    """Return the operations of `exact_block`, in the unit of `THREAD_WORK`."""
+    return float(queries) * keys * (2 * d + 2 * columns + PAIR_WORK)

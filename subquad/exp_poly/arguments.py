@@ -1,6 +1,6 @@
 """Checked arguments of this package: a degree, a logit bound, a sequence of coefficients.
 
-Apart from `subquad.arguments`, which is on a floor above.
+Apart from `subquad.head.inputs`, which is on a floor above.
 """
 
 import numbers

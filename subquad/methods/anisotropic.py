@@ -25,9 +25,11 @@ from subquad.bounds.softmax import additive_bound, logit_perturbation_bound
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import Calls
 from subquad.engine.cpu import sets as cpu_sets
-from subquad.engine.rotate import rotated
 from subquad.engine.threads import thread_count
 from subquad.features.anisotropic import MONOMIALS_MAX, best_first, best_set, box_tail
+from subquad.head.basis import rotated
+from subquad.head.problem import Head
+from subquad.head.stats import Stats
 from subquad.methods.anisotropic_bounds import (
     AnisotropicParameters,
     a_priori,
@@ -38,8 +40,6 @@ from subquad.methods.anisotropic_bounds import (
     tail_within,
 )
 from subquad.methods.method import COMPUTE_DTYPES, Proposal, Refusal, storage_term, widened
-from subquad.problem import Head
-from subquad.stats import Stats
 
 FLAT = 0.75
 """Where more than this share of the coordinates matters, sets are not tried against a budget."""

@@ -14,10 +14,10 @@ from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.rounding import FORMATS, U64, gamma
 from subquad.bounds.softmax import logit_perturbation_bound, normaliser_lower_bound
 from subquad.engine.cpu import sets as cpu_sets
-from subquad.engine.rotate import Rotation
 from subquad.features.anisotropic import Box, MonomialSet, best_set, box_tail
+from subquad.head.basis import Rotation
+from subquad.head.stats import Stats
 from subquad.methods.method import input_error, storage_term, widened
-from subquad.stats import Stats
 
 _NOTHING = (math.inf, math.inf, 1.0, 0.0)
 

@@ -18,10 +18,10 @@ from subquad.cost.steps import (
     contract_calls,
     exact_calls,
 )
+from subquad.head.stats import Stats
 from subquad.methods.buckets import Bucket, BucketParameters, cell_logit_bound, shell_of
 from subquad.methods.method import widened
 from subquad.methods.polynomial_sums import passes_bytes, relative_sums
-from subquad.stats import Stats
 
 
 def count_work(stats: Stats, p: BucketParameters) -> Work:

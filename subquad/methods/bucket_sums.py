@@ -13,12 +13,12 @@ from subquad.bounds.partial import Partial, stack_rows
 from subquad.bounds.rounding import exact_logit_error
 from subquad.engine import rows as engine_rows
 from subquad.engine.threads import parallel_map
+from subquad.head.problem import Head
+from subquad.head.shells import Shell
 from subquad.methods.buckets import Bucket, shell_of
 from subquad.methods.exact import exact_sums
 from subquad.methods.method import widened
 from subquad.methods.polynomial_sums import KeySums, accumulate_keys, contract_queries
-from subquad.problem import Head
-from subquad.shells import Shell
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from subquad.arrays.arithmetic import product_up
 from subquad.engine import stored_dtype
+from subquad.head.order import OrderStatistics
+from subquad.head.shells import Shell
+from subquad.head.stats import Stats
 from subquad.methods.polynomial_sums import PolynomialParameters
-from subquad.order import OrderStatistics
-from subquad.shells import Shell
-from subquad.stats import Stats
 
 CRITERIA = ("norm", "entry")
 """Magnitude of a row: its norm, or its largest entry."""

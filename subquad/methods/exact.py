@@ -18,13 +18,14 @@ from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import exact_logit_error, exact_sum_error
 from subquad.cost.rates import Rates, Work
-from subquad.cost.steps import exact_calls, exact_work
+from subquad.cost.steps import exact_calls
 from subquad.engine import EXACT_KEY_BLOCK, UNSHIFTED_LOGITS, exact_block
+from subquad.engine.lengths import exact_work
 from subquad.engine.threads import side_by_side
-from subquad.frame import Frame
+from subquad.head.frame import Frame
+from subquad.head.problem import Head
+from subquad.head.stats import Stats
 from subquad.methods.method import COMPUTE_DTYPES, Proposal, Refusal, a_priori_terms, widened
-from subquad.problem import Head
-from subquad.stats import Stats
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from subquad.bounds.partial import Partial, join_rows
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import GATHERED, NONE, Calls, accumulate_calls, contract_calls, exact_calls
 from subquad.features import feature_dimension
+from subquad.head.problem import Head
+from subquad.head.stats import Stats
 from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.fitted_sums import grouped, large_keys, nothing, small_keys
 from subquad.methods.fitting import (
@@ -42,8 +44,6 @@ from subquad.methods.method import (
     storage_term,
 )
 from subquad.methods.polynomial_sums import PolynomialParameters, passes_bytes
-from subquad.problem import Head
-from subquad.stats import Stats
 
 PROGRAM_STEPS = 2500.0
 """What the linear program of a group costs, and the proof of its pair, in steps of the passes."""

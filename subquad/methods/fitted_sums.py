@@ -9,14 +9,14 @@ from subquad.arrays.arithmetic import OUTWARD, Array
 from subquad.bounds.partial import Partial, stack_rows
 from subquad.bounds.rounding import polynomial_sum_error, polynomial_underflow
 from subquad.engine import State, accumulate, contract
-from subquad.exp_poly.fitted import FittedPair, fit_pair
+from subquad.exp_poly.majorant import FittedPair, fit_pair
 from subquad.features import block_sizes
-from subquad.frame import balancing_exponent
+from subquad.head.frame import balancing_exponent
+from subquad.head.problem import Head
 from subquad.methods.exact import exact_sums
 from subquad.methods.fitting import FITTED_LOGIT_BOUND_MAX, FittedParameters, reach
 from subquad.methods.method import input_error, widened
 from subquad.methods.polynomial_sums import gammas_for
-from subquad.problem import Head
 
 ROWS_FITTED = 48
 

@@ -15,14 +15,14 @@ import numpy as np
 from subquad.arrays.arithmetic import OUTWARD
 from subquad.bounds.rounding import polynomial_sum_error
 from subquad.bounds.softmax import logit_perturbation_bound
-from subquad.exp_poly.fitted import FittedPair, fit_pair
+from subquad.exp_poly.majorant import FittedPair, fit_pair
 from subquad.features import feature_dimension
+from subquad.head.order import OrderStatistics
+from subquad.head.sample import RowSample
+from subquad.head.stats import Stats
 from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.method import COMPUTE_DTYPES, input_error, storage_term, widened
 from subquad.methods.polynomial_sums import LOGIT_BOUND_MIN, gammas_for
-from subquad.order import OrderStatistics
-from subquad.sample import RowSample
-from subquad.stats import Stats
 
 DEGREES = (2, 4, 6, 8)
 GROUPS = 8

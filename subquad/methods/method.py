@@ -18,9 +18,9 @@ from subquad.cost.rates import Rates, Work
 from subquad.engine.fused.sizes import DEGREES
 from subquad.engine.passes import COMPUTE_DTYPES as COMPUTE_DTYPES
 from subquad.engine.passes import stored_dtype
-from subquad.frame import WEIGHT_RANGE
-from subquad.problem import Head
-from subquad.stats import Stats
+from subquad.head.frame import WEIGHT_RANGE
+from subquad.head.problem import Head
+from subquad.head.stats import Stats
 
 
 @dataclass(frozen=True)

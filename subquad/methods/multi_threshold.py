@@ -23,11 +23,14 @@ from functools import reduce
 
 import array_api_compat
 
-from subquad.arguments import check_limit
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial, join_rows
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost.rates import Rates, Work
+from subquad.head.inputs import check_limit
+from subquad.head.problem import Head
+from subquad.head.shells import TABLE_ROWS
+from subquad.head.stats import Stats
 from subquad.methods.bucket_accounts import count_work, exact_error, parts_of, sums_over_normaliser
 from subquad.methods.bucket_sums import Sorted, bucket_partial, centre_error
 from subquad.methods.buckets import BucketParameters, all_exact, check_criterion, magnitudes, single
@@ -47,9 +50,6 @@ from subquad.methods.method import (
 from subquad.methods.polynomial import Polynomial
 from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX
 from subquad.methods.support_basis import SupportBasis
-from subquad.problem import Head
-from subquad.shells import TABLE_ROWS
-from subquad.stats import Stats
 
 ROOM = (0.999, 0.97, 0.85, 0.5)
 """Shares of the tolerance tried for truncation; the rest is left to rounding."""

@@ -18,14 +18,14 @@ from subquad.bounds.partial import Partial, join_rows
 from subquad.engine import OPERANDS, stored_dtype
 from subquad.engine.shards import rows as shards_rows
 from subquad.engine.shards.fleet import Fleet, Sharded
-from subquad.frame import balancing_exponent
+from subquad.head.frame import balancing_exponent
+from subquad.head.problem import Head
+from subquad.head.sharded import merge_over
 from subquad.methods.exact import Exact, ExactParameters, exact_sums
 from subquad.methods.method import Method
 from subquad.methods.polynomial import Polynomial
 from subquad.methods.polynomial_sums import KeySums, PolynomialParameters, contract_queries
 from subquad.methods.support_basis import SplitParameters, SupportBasis
-from subquad.problem import Head
-from subquad.sharding import merge_over
 
 Norms = Sequence[np.ndarray]
 """Host arrays of the rows of each local shard."""

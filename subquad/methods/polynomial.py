@@ -18,6 +18,8 @@ from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import both_passes
 from subquad.engine import OPERANDS
+from subquad.head.problem import Head
+from subquad.head.stats import Stats
 from subquad.methods.method import Proposal, Refusal, beaten, compute_dtypes, degrees_of, widened
 from subquad.methods.polynomial_sums import (
     LOGIT_BOUND_MAX,
@@ -30,8 +32,6 @@ from subquad.methods.polynomial_sums import (
     polynomial_partial,
     smallest_degree,
 )
-from subquad.problem import Head
-from subquad.stats import Stats
 
 ROOM = (1.125, 1.0625, 1.03125)
 """Times the largest logit that a polynomial of the fused passes may be for. At degree 2 the first

@@ -39,11 +39,11 @@ from subquad.engine.threads import thread_count
 from subquad.exp_poly import ExpPolynomial, estimate_error, minimax
 from subquad.exp_poly.arguments import MAX_DEGREE, MAX_LOGIT_BOUND
 from subquad.features import block_sizes, feature_dimension
-from subquad.frame import balancing_exponent
+from subquad.head.frame import balancing_exponent
+from subquad.head.problem import Head
+from subquad.head.sides import Side
+from subquad.head.stats import Stats
 from subquad.methods.method import a_priori_terms, input_error, widened
-from subquad.problem import Head
-from subquad.sides import Side
-from subquad.stats import Stats
 
 LOGIT_BOUND_MAX = MAX_LOGIT_BOUND
 """Of a polynomial, as `exp_poly` has them."""

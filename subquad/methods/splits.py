@@ -16,6 +16,7 @@ from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
 from subquad.cost.rates import Rates, Work
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
+from subquad.head.stats import Stats
 from subquad.methods.buckets import magnitudes
 from subquad.methods.method import COMPUTE_DTYPES, degrees_of, widened
 from subquad.methods.polynomial_sums import (
@@ -26,7 +27,6 @@ from subquad.methods.polynomial_sums import (
     parameters_for,
     smallest_degree,
 )
-from subquad.stats import Stats
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,15 @@ from dataclasses import replace
 import array_api_compat
 import numpy as np
 
-from subquad.arguments import check_real
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial, join_rows
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import GATHERED, NONE, both_passes, exact_calls
 from subquad.engine import stored_dtype
+from subquad.head.inputs import check_real
+from subquad.head.problem import Head
+from subquad.head.stats import Stats
 from subquad.methods.buckets import CRITERIA, check_criterion, magnitudes
 from subquad.methods.exact import exact_sums, logit_error, sum_error
 from subquad.methods.method import (
@@ -53,8 +55,6 @@ from subquad.methods.splits import (
     small_logit_bound,
     small_offset,
 )
-from subquad.problem import Head
-from subquad.stats import Stats
 
 ROOM = (1.0, 0.97, 0.85, 0.5)
 """Shares of the tolerance tried for truncation; the rest is left to rounding."""

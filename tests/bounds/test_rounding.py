@@ -133,7 +133,7 @@ def test_preparation_error_is_sound(seed, size, dtype):
 )
 def test_storage_error_is_sound(seed, output, compute, offset, power):
     """Values in, one of their means out: denormals, offsets, float16; through the frame itself."""
-    from subquad.problem import Problem
+    from subquad.head.problem import Problem
 
     rng = np.random.default_rng(seed)
     limit = float(np.finfo(output).max) / 4

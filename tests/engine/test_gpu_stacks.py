@@ -5,9 +5,9 @@ import pytest
 
 import subquad
 from subquad.engine import rows as engine_rows
-from subquad.measuring import measure
-from subquad.sides import NotFiniteError
-from subquad.value_units import value_units
+from subquad.head.centring import measure
+from subquad.head.sides import NotFiniteError
+from subquad.head.value_units import value_units
 from tests.oracle import row_errors
 from tests.test_measuring import same, stack
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subquad.exp_poly import fitted, minimax
-from subquad.exp_poly.fitted import fit_pair, proved_pair, relative_range, shortfall
+from subquad.exp_poly import majorant, minimax
+from subquad.exp_poly.majorant import fit_pair, proved_pair, relative_range, shortfall
 
 X64 = np.random.default_rng(0).standard_normal((2, 4096, 64))
 
@@ -94,7 +94,7 @@ def test_the_data_steer_it(degree, logit_bound, reached, a_priori):
 
 def test_one_round_is_near_enough_to_predict_with():
     sums = sums_of(gaussian_logits(1.0), 2)
-    one, all_ = (fit_pair(2, 1.0, sums, rounds=r) for r in (1, fitted.ROUNDS))
+    one, all_ = (fit_pair(2, 1.0, sums, rounds=r) for r in (1, majorant.ROUNDS))
     reached = [float(np.max(sums @ p.majorant / (sums @ p.polynomial))) for p in (one, all_)]
     assert reached[1] <= reached[0] <= 1.5 * reached[1]
 
@@ -120,7 +120,7 @@ def test_sums_of_any_kind_give_a_majorant(sums, logit_bound):
 def test_an_unsolved_or_lying_program_cannot_spoil_the_proof(monkeypatch):
     sums = sums_of(gaussian_logits(1.0), 2)
     for answer in (None, (np.ones(3), -np.ones(3), -1.0), (np.zeros(3), np.zeros(3), 0.0)):
-        monkeypatch.setattr(fitted, "_program", lambda *_, answer=answer: answer)
+        monkeypatch.setattr(majorant, "_program", lambda *_, answer=answer: answer)
         pair = fit_pair(2, 1.0, sums)
         assert least_gap(pair.polynomial, pair.majorant, 1.0) >= 0.0
 

@@ -8,7 +8,7 @@ from experiments import instances
 from experiments.counting import cheapest, count_rates
 from subquad import METHODS, TYPICAL
 from subquad.cost.rates import Work
-from subquad.problem import Problem
+from subquad.head.problem import Problem
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 import subquad
 from subquad.bounds.rounding import FORMATS
-from subquad.engine.rotate import measure_rotation, rotated
 from subquad.features import feature_dimension
+from subquad.head.basis import measure_rotation, rotated
+from subquad.head.problem import Problem
 from subquad.methods.anisotropic import Anisotropic
 from subquad.methods.anisotropic_bounds import AnisotropicParameters
 from subquad.methods.method import Proposal, Refusal, storage_term, widened
-from subquad.problem import Problem
 from tests import oracle
 from tests.strategies import recipes
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import subquad
 from experiments import instances
-from subquad.exp_poly.fitted import fit_pair
+from subquad.exp_poly.majorant import fit_pair
+from subquad.head.order import OrderStatistics
+from subquad.head.problem import Head, Problem
 from subquad.methods.exact import ExactParameters
 from subquad.methods.fitted import Fitted
 from subquad.methods.fitted_sums import grouped, key_state, rows_partial
@@ -27,8 +29,6 @@ from subquad.methods.fitting import (
     predicted,
 )
 from subquad.methods.method import Proposal, Refusal, storage_term
-from subquad.order import OrderStatistics
-from subquad.problem import Head, Problem
 from tests import oracle
 from tests.strategies import recipes
 

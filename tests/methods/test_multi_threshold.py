@@ -14,6 +14,7 @@ from experiments import instances
 from subquad.arrays.arithmetic import product_up
 from subquad.cost.rates import Rates, Speed
 from subquad.cost.steps import GATHERED, ORDERED
+from subquad.head.problem import Problem
 from subquad.methods import multi_threshold
 from subquad.methods.bucket_accounts import exact_error
 from subquad.methods.buckets import Bucket, BucketParameters, Cell, bucket_height, single
@@ -22,7 +23,6 @@ from subquad.methods.method import Proposal, Refusal, widened
 from subquad.methods.multi_threshold import MultiThreshold
 from subquad.methods.polynomial_sums import LOGIT_BOUND_MIN, parameters_for
 from subquad.methods.support_basis import CRITERIA, SupportBasis
-from subquad.problem import Problem
 from tests import oracle
 from tests.strategies import recipes
 from tests.test_soundness import (

@@ -8,9 +8,9 @@ import pytest
 
 import subquad
 from subquad import SupportBasis
+from subquad.head.problem import Problem
 from subquad.methods.method import Refusal
 from subquad.methods.support_basis import CRITERIA
-from subquad.problem import Problem
 from tests import oracle
 
 

@@ -12,7 +12,7 @@ from proofs_checks.claim import decide
 from subquad.bounds import rounding, softmax
 from subquad.bounds.partial import Partial
 from subquad.engine.fused import rounding as fused_rounding
-from subquad.exp_poly import ExpPolynomial, fitted
+from subquad.exp_poly import ExpPolynomial, majorant
 from subquad.features import anisotropic
 from tests.proofs_checks.mutate import code_of, raising_code
 
@@ -40,7 +40,7 @@ USED = [
     ("rounding-tensor-cores", fused_rounding.fused_errors),
     ("scaled-ratio", ExpPolynomial.scaled),
     ("box-taylor", anisotropic.box_tail),
-    ("fitted-majorant", fitted.shortfall),
+    ("fitted-majorant", majorant.shortfall),
 ]
 
 
@@ -70,7 +70,7 @@ def test_every_id_named_in_the_package_is_a_claim_that_holds():
 
 
 def test_every_bound_that_names_a_claim_is_in_the_list():
-    for module in (softmax, rounding, anisotropic, fitted):
+    for module in (softmax, rounding, anisotropic, majorant):
         for name, thing in vars(module).items():
             for claim in NAMED.findall(getattr(thing, "__doc__", None) or ""):
                 assert (claim, thing) in USED, f"{name} names {claim!r}"

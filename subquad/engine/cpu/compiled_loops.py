@@ -1,9 +1,10 @@
 """Loops of the two passes over some tiles, for numba: each pass is one call without the GIL.
 
-The same sums in the same tiles and chunks as those of `cpu.passes`, so within the same rounding bounds; only the order within a tile and a chunk, which these leave open, is this file's
-own. Beside other threads each call of NumPy is a chance to wait for the interpreter; here one call
-does some tiles. And features go from where they are built, in cache, straight into registers: BLAS
-copies its operands first. `compiled` compiles them and holds what they work in.
+The same sums in the same tiles and chunks as those of `cpu.passes`, so within the same rounding
+bounds; only the order within a tile and a chunk, which these leave open, is this file's own. Beside
+other threads each call of NumPy is a chance to wait for the interpreter; here one call does some
+tiles. And features go from where they are built, in cache, straight into registers: BLAS copies its
+operands first. `compiled` compiles them and holds what they work in.
 
 Columns are padded to whole registers; where they are one more than that, the last is added up
 apart. Integers are made by np.int64 here and there: for a literal, numba would compile once more.

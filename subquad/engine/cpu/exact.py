@@ -19,19 +19,13 @@ Rounding, per row. u is the unit roundoff of the compute dtype, B a bound of |q.
 """
 
 from dataclasses import dataclass
-from math import log
 
 import numpy as np
 
-from subquad.cost.steps import exact_work
 from subquad.engine import lengths
 from subquad.engine.cpu.tiles import product
+from subquad.engine.lengths import LN2, UNSHIFTED_LOGITS, exact_work
 from subquad.engine.threads import ENTRY_WORK, for_each, parallel_map
-
-LN2 = log(2.0)
-
-UNSHIFTED_LOGITS = 40.0
-"""Up to this bound of the |logits| of a block the row maxima are not needed."""
 
 _SHIFT_LIMIT = 2.0**50  # keeps the conversion to int64 defined, whatever the logits
 

@@ -23,12 +23,11 @@ from typing import Any
 import cupy
 
 from subquad.engine import lengths
-from subquad.engine.cpu.exact import LN2, UNSHIFTED_LOGITS
-from subquad.engine.lengths import padded
 from subquad.engine.gpu import kernels
 from subquad.engine.gpu.blas import Multiply, pedantic
 from subquad.engine.gpu.rows import device_measures
 from subquad.engine.gpu.tiles import MOST_ROWS, add_up, step_numbers, tokens_first
+from subquad.engine.lengths import LN2, UNSHIFTED_LOGITS, padded
 
 ROWS = 8192
 """Most rows of a step."""

@@ -18,7 +18,6 @@ import cupy
 import numpy as np
 
 from subquad.engine import lengths
-from subquad.engine.lengths import padded
 from subquad.engine.gpu.blas import products
 from subquad.engine.gpu.kernels import THREADS, launch
 from subquad.engine.gpu.rows import device_measures, rounded
@@ -31,6 +30,7 @@ from subquad.engine.gpu.tiles import (
     tokens_first,
     tokens_last,
 )
+from subquad.engine.lengths import padded
 from subquad.features import block_sizes, multinomials
 
 KEY_FEATURES, QUERY_TOKENS = 4096, 8192

@@ -11,9 +11,9 @@ from typing import Any
 import cupy
 import numpy as np
 
-from subquad.engine.lengths import padded
 from subquad.engine.gpu.passes import KEY_FEATURES, add_moments, row_sums, table_of
 from subquad.engine.gpu.tiles import MOST_ROWS, Factors, step_numbers, tokens_first, tokens_last
+from subquad.engine.lengths import padded
 from subquad.features.anisotropic import MonomialSet
 
 

@@ -10,7 +10,13 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from subquad.arguments import (
+from subquad.arrays.arithmetic import Array
+from subquad.arrays.once import Once
+from subquad.engine import rows as engine_rows
+from subquad.engine.threads import ENTRY_WORK, side_by_side, thread_count
+from subquad.head.centring import measure
+from subquad.head.frame import Frame, make_frames
+from subquad.head.inputs import (
     broadcast_lead,
     check_arrays,
     check_finite,
@@ -19,18 +25,12 @@ from subquad.arguments import (
     check_shapes,
     dtype_name,
 )
-from subquad.arrays.arithmetic import Array
-from subquad.arrays.once import Once
-from subquad.engine import rows as engine_rows
-from subquad.engine.threads import ENTRY_WORK, side_by_side, thread_count
-from subquad.frame import Frame, make_frames
-from subquad.magnitudes import Measures
-from subquad.measuring import measure
-from subquad.sample import HeadSample
-from subquad.shells import KeyShells
-from subquad.sides import Measured, NotFiniteError
-from subquad.stats import Stats, stats_of
-from subquad.value_units import value_units
+from subquad.head.magnitudes import Measures
+from subquad.head.sample import HeadSample
+from subquad.head.shells import KeyShells
+from subquad.head.sides import Measured, NotFiniteError
+from subquad.head.stats import Stats, stats_of
+from subquad.head.value_units import value_units
 
 Sides = tuple[Once[Measured], Once[Measured], Once[tuple[np.ndarray, ...]]]
 """What is measured of queries, keys and values; heads that share an array share it."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from subquad.arrays.arithmetic import product_up
 from subquad.arrays.once import Once
 from subquad.engine.fused.sizes import DEGREES, fusable
-from subquad.engine.rotate import Rotation
-from subquad.frame import Frame
-from subquad.magnitudes import Measures
-from subquad.order import OrderStatistics
-from subquad.sample import HeadSample
-from subquad.shells import KeyShells
+from subquad.head.basis import Rotation
+from subquad.head.frame import Frame
+from subquad.head.magnitudes import Measures
+from subquad.head.order import OrderStatistics
+from subquad.head.sample import HeadSample
+from subquad.head.shells import KeyShells
 
 NO_OFFSET = Once.known_to_be(1.0)
 """Nothing is known of the mean of the keys."""

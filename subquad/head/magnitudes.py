@@ -15,8 +15,8 @@ import numpy as np
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.once import Once
 from subquad.engine import rows as engine_rows
-from subquad.engine.rotate import Rotation
-from subquad.sides import Rows, Side
+from subquad.head.basis import Rotation
+from subquad.head.sides import Rows, Side
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from subquad.arrays.arithmetic import Array, exponent_of, power_of_two
-from subquad.ball import BALL_POINTS, BALL_STEPS, BULK, NEARLY, Clouds, ball_centres, balls_of
 from subquad.engine import rows as engine_rows
 from subquad.engine.threads import parallel_map
-from subquad.sides import Measured, NotFiniteError, Rows, Side
+from subquad.head.ball import BALL_POINTS, BALL_STEPS, BULK, NEARLY, Clouds, ball_centres, balls_of
+from subquad.head.sides import Measured, NotFiniteError, Rows, Side
 
 SAMPLE = 2048
 REFINED = range(2048, 16_385)

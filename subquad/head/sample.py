@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from subquad.engine.threads import single_threaded_blas
-from subquad.frame import Frame
-from subquad.magnitudes import Measures
+from subquad.head.frame import Frame
+from subquad.head.magnitudes import Measures
 
 LARGEST, SPREAD = 32, 96
 DEGREE = 8

@@ -14,11 +14,11 @@ from itertools import combinations
 import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
-from subquad.ball import BALL_POINTS, ball_centre
 from subquad.engine import rows as engine_rows
-from subquad.frame import Frame
-from subquad.magnitudes import Measures, mean_offset
-from subquad.sides import Side
+from subquad.head.ball import BALL_POINTS, ball_centre
+from subquad.head.frame import Frame
+from subquad.head.magnitudes import Measures, mean_offset
+from subquad.head.sides import Side
 
 SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of the keys, the largest first, at which the table cuts."""

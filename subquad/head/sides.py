@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from subquad.arrays.arithmetic import Array
-from subquad.order import OrderStatistics
+from subquad.head.order import OrderStatistics
 
 
 class NotFiniteError(ValueError):

@@ -18,8 +18,8 @@ from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import U64
 from subquad.cost.rates import Rates, Speed
 from subquad.engine.shards.fleet import Fleet
-from subquad.problem import Key, Problem
-from subquad.sides import NotFiniteError
+from subquad.head.problem import Key, Problem
+from subquad.head.sides import NotFiniteError
 
 
 def problem_on(fleet: Fleet | None, Q, K, V, *, scale=None, key_mask=None) -> Problem:

@@ -16,12 +16,12 @@ import numpy as np
 from subquad.arrays.arithmetic import Array, namespace
 from subquad.arrays.once import Once
 from subquad.engine import rows as engine_rows
-from subquad.engine.rotate import measure_rotation
 from subquad.engine.shards import rows as shards_rows
 from subquad.engine.shards.fleet import Sharded
-from subquad.magnitudes import Measures, entries_of, mean_offset
-from subquad.sides import Measured, Rows, Side, ldexp
-from subquad.value_units import value_ratio
+from subquad.head.basis import measure_rotation
+from subquad.head.magnitudes import Measures, entries_of, mean_offset
+from subquad.head.sides import Measured, Rows, Side, ldexp
+from subquad.head.value_units import value_ratio
 
 WEIGHT_RANGE = 16.0
 """Query centring is used only where its key weights stay within exp(+-16)."""

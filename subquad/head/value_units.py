@@ -11,8 +11,8 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array
 from subquad.engine import rows
-from subquad.measuring import groups
-from subquad.sides import NotFiniteError
+from subquad.head.centring import groups
+from subquad.head.sides import NotFiniteError
 
 
 def value_units(Vs: Sequence[Array]) -> list[tuple[np.ndarray, ...]]:

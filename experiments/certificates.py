@@ -23,8 +23,8 @@ from subquad.bounds.softmax import ratio_bound
 from subquad.exp_poly import minimax
 from subquad.features import feature_dimension
 from subquad.head.problem import Head, Problem
-from subquad.methods.fitted import Fitted
-from subquad.methods.fitting import FITTED_LOGIT_BOUND_MAX, FittedParameters, group_edges
+from subquad.methods.fitted.choice import FITTED_LOGIT_BOUND_MAX, FittedParameters, group_edges
+from subquad.methods.fitted.method import Fitted
 
 QUESTION = "How much smaller is a bound fitted to the data than one proved before the run?"
 SEED = 0

@@ -27,7 +27,7 @@ from experiments.store import Experiment
 from experiments.timing import COMPILED, features_by, interleaved, on_numpy
 from subquad.head.problem import Head, Problem
 from subquad.methods.method import Method
-from subquad.methods.multi_threshold import MultiThreshold
+from subquad.methods.thresholds.multi_threshold import MultiThreshold
 
 QUESTION = "What do several thresholds buy over one, by norm or by entry, and on which data?"
 SEED = 7

@@ -28,9 +28,9 @@ from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.exp_poly import minimal_degree
 from subquad.head.problem import Head, Problem
 from subquad.head.stats import Stats
-from subquad.methods.fitting import predicted
+from subquad.methods.fitted.choice import predicted
 from subquad.methods.method import Proposal
-from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX
 
 QUESTION = "On which real heads does a certified method cost less than exact, and what limits it?"
 TOLS = (1e-1, 3e-2, 1e-2)

@@ -10,7 +10,7 @@ import numpy as np
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost.rates import Work
 from subquad.features import feature_dimension
-from subquad.methods.cut_tables import reachable_logit_bound
+from subquad.methods.thresholds.tables import reachable_logit_bound
 
 WIN = 1.05
 """How many times cheaper than exact counts as a win."""

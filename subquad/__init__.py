@@ -27,8 +27,8 @@ from subquad.empirical.bridge import softmax_as_polynomials
 from subquad.execution import Plan, Result
 from subquad.exp_poly import minimal_degree
 from subquad.methods import METHODS
-from subquad.methods.multi_threshold import MultiThreshold
-from subquad.methods.support_basis import SupportBasis
+from subquad.methods.thresholds.multi_threshold import MultiThreshold
+from subquad.methods.thresholds.support_basis import SupportBasis
 from subquad.planner import ToleranceError
 
 if TYPE_CHECKING:

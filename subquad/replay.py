@@ -24,7 +24,7 @@ from subquad.engine import rows as engine_rows
 from subquad.exp_poly import minimax
 from subquad.head.frame import Frame, balancing_exponent
 from subquad.head.stats import Stats
-from subquad.methods.polynomial import Polynomial
+from subquad.methods.polynomial.method import Polynomial
 from subquad.planner import HeadPlan
 from subquad.replay_terms import FAR, UNIT, Proofs
 

@@ -10,7 +10,7 @@ import pytest
 import subquad
 from subquad import methods
 from subquad.bounds.certificate import Certificate, Term, total
-from subquad.methods import polynomial_sums as polynomial_module
+from subquad.methods.polynomial import sums as polynomial_module
 
 TERMS = ("truncation", "logits", "sums", "storage")
 

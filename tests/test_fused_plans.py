@@ -11,7 +11,7 @@ import subquad
 from subquad.bounds.rounding import ASSUMPTIONS, TENSOR_CORES
 from subquad.engine import accumulate, contract
 from subquad.engine.fused.sizes import OPERANDS
-from subquad.methods.support_basis import SupportBasis
+from subquad.methods.thresholds.support_basis import SupportBasis
 from tests import oracle
 from tests.engine import stand_in
 

@@ -8,8 +8,8 @@ import pytest
 import subquad
 from subquad.engine.fused.sizes import OPERANDS
 from subquad.methods.method import Proposal, widened
-from subquad.methods.polynomial import Polynomial
-from subquad.methods.polynomial_sums import parameters_for
+from subquad.methods.polynomial.method import Polynomial
+from subquad.methods.polynomial.sums import parameters_for
 
 pytestmark = pytest.mark.gpu
 

@@ -12,7 +12,7 @@ import pytest
 import subquad
 from subquad import planner
 from subquad.methods.method import Proposal, Refusal
-from subquad.methods.polynomial_sums import parameters_for
+from subquad.methods.polynomial.sums import parameters_for
 from tests import oracle
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import subquad
 from subquad.head.problem import Problem
-from subquad.methods.buckets import all_exact
+from subquad.methods.thresholds.division import all_exact
 from tests.oracle import row_errors
 
 

@@ -11,7 +11,7 @@ import subquad
 from subquad import replay_terms
 from subquad.bounds.rounding import FORMATS
 from subquad.engine.fused.sizes import OPERANDS
-from subquad.methods import polynomial
+from subquad.methods.polynomial import method
 from tests.engine import stand_in_replay
 from tests.oracle import row_errors
 
@@ -98,11 +98,11 @@ def test_the_plans_own_data_and_some_larger_are_replayed(replays, fast, operands
 def test_room_is_left_only_within_the_tolerance(replays, fast, monkeypatch):
     """Of its bound without room a plan has none, and its own data run the long way."""
     with monkeypatch.context() as patched:
-        patched.setattr(polynomial, "ROOM", ())
+        patched.setattr(method, "ROOM", ())
         tight = planned(TOLERANCES["bfloat16"], fast).heads[0].chosen
     between = planned(TOLERANCES["bfloat16"], fast).heads[0].chosen
     assert tight.bound < between.bound
-    assert between.parameters.logit_bound == polynomial.ROOM[0] * tight.parameters.logit_bound
+    assert between.parameters.logit_bound == method.ROOM[0] * tight.parameters.logit_bound
     made = planned(tight.bound, fast)
     assert made.heads[0].chosen.parameters == tight.parameters
     result = made.run(*drawn())

@@ -13,17 +13,17 @@ import subquad
 from subquad.arrays.arithmetic import product_up
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.head.problem import Problem
-from subquad.methods.anisotropic import AT_LEAST
+from subquad.methods.anisotropic.method import AT_LEAST
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Proposal, storage_term, widened
-from subquad.methods.polynomial_sums import (
+from subquad.methods.polynomial.sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
     parameters_for,
     passes_bytes,
     smallest_degree,
 )
-from subquad.methods.support_basis import SplitParameters, SupportBasis
+from subquad.methods.thresholds.support_basis import SplitParameters, SupportBasis
 from tests import oracle
 from tests.strategies import Recipe, recipes
 

@@ -18,7 +18,7 @@ import sympy
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved
 from subquad.exp_poly.balls import ball, precision
-from subquad.methods.support_basis import _split as small_and_large
+from subquad.methods.thresholds.support_basis import _split as small_and_large
 
 PAPER = "Aliakbarpour, Braverman, Yin and Zhang 2025, arXiv 2510.01643"
 README = f"{PAPER}, README of the authors' code"

@@ -17,8 +17,8 @@ from subquad.arrays.once import Once
 from subquad.exp_poly.balls import ball, precision
 from subquad.head.order import OrderStatistics
 from subquad.head.stats import Stats
-from subquad.methods.polynomial_sums import parameters_for
-from subquad.methods.support_basis import SplitParameters, SupportBasis
+from subquad.methods.polynomial.sums import parameters_for
+from subquad.methods.thresholds.support_basis import SplitParameters, SupportBasis
 
 
 def _work(counted: Callable[[Stats, SplitParameters], float]) -> Finding:

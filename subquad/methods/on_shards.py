@@ -23,9 +23,9 @@ from subquad.head.problem import Head
 from subquad.head.sharded import merge_over
 from subquad.methods.exact import Exact, ExactParameters, exact_sums
 from subquad.methods.method import Method
-from subquad.methods.polynomial import Polynomial
-from subquad.methods.polynomial_sums import KeySums, PolynomialParameters, contract_queries
-from subquad.methods.support_basis import SplitParameters, SupportBasis
+from subquad.methods.polynomial.method import Polynomial
+from subquad.methods.polynomial.sums import KeySums, PolynomialParameters, contract_queries
+from subquad.methods.thresholds.support_basis import SplitParameters, SupportBasis
 
 Norms = Sequence[np.ndarray]
 """Host arrays of the rows of each local shard."""

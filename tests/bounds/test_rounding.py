@@ -20,7 +20,7 @@ from subquad.bounds.rounding import (
     storage_error,
 )
 from subquad.engine import EXACT_KEY_BLOCK, accumulate, contract, exact_block
-from subquad.methods.polynomial_sums import gammas_for
+from subquad.methods.polynomial.sums import gammas_for
 
 WIDE = np.longdouble
 DTYPES = ("float32", "float64")

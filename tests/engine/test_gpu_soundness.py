@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import subquad
 from subquad.head.problem import Problem
 from subquad.methods.method import storage_term, widened
-from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
 from tests import oracle, test_soundness
 from tests.strategies import Data, recipes
 

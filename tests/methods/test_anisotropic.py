@@ -13,8 +13,8 @@ from subquad.bounds.rounding import FORMATS
 from subquad.features import feature_dimension
 from subquad.head.basis import measure_rotation, rotated
 from subquad.head.problem import Problem
-from subquad.methods.anisotropic import Anisotropic
-from subquad.methods.anisotropic_bounds import AnisotropicParameters
+from subquad.methods.anisotropic.method import Anisotropic
+from subquad.methods.anisotropic.proof import AnisotropicParameters
 from subquad.methods.method import Proposal, Refusal, storage_term, widened
 from tests import oracle
 from tests.strategies import recipes

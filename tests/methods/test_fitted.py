@@ -17,9 +17,7 @@ from subquad.exp_poly.majorant import fit_pair
 from subquad.head.order import OrderStatistics
 from subquad.head.problem import Head, Problem
 from subquad.methods.exact import ExactParameters
-from subquad.methods.fitted import Fitted
-from subquad.methods.fitted_sums import grouped, key_state, rows_partial
-from subquad.methods.fitting import (
+from subquad.methods.fitted.choice import (
     DEGREES,
     FITTED_LOGIT_BOUND_MAX,
     GROUPS,
@@ -28,6 +26,8 @@ from subquad.methods.fitting import (
     key_cuts,
     predicted,
 )
+from subquad.methods.fitted.method import Fitted
+from subquad.methods.fitted.sums import grouped, key_state, rows_partial
 from subquad.methods.method import Proposal, Refusal, storage_term
 from tests import oracle
 from tests.strategies import recipes

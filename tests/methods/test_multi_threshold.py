@@ -15,14 +15,20 @@ from subquad.arrays.arithmetic import product_up
 from subquad.cost.rates import Rates, Speed
 from subquad.cost.steps import GATHERED, ORDERED
 from subquad.head.problem import Problem
-from subquad.methods import multi_threshold
-from subquad.methods.bucket_accounts import exact_error
-from subquad.methods.buckets import Bucket, BucketParameters, Cell, bucket_height, single
-from subquad.methods.cut_tables import reachable_logit_bound
 from subquad.methods.method import Proposal, Refusal, widened
-from subquad.methods.multi_threshold import MultiThreshold
-from subquad.methods.polynomial_sums import LOGIT_BOUND_MIN, parameters_for
-from subquad.methods.support_basis import CRITERIA, SupportBasis
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MIN, parameters_for
+from subquad.methods.thresholds import multi_threshold
+from subquad.methods.thresholds.accounts import exact_error
+from subquad.methods.thresholds.division import (
+    Bucket,
+    BucketParameters,
+    Cell,
+    bucket_height,
+    single,
+)
+from subquad.methods.thresholds.multi_threshold import MultiThreshold
+from subquad.methods.thresholds.support_basis import CRITERIA, SupportBasis
+from subquad.methods.thresholds.tables import reachable_logit_bound
 from tests import oracle
 from tests.strategies import recipes
 from tests.test_soundness import (

@@ -4,7 +4,7 @@ import pytest
 
 from subquad.exp_poly import estimate_error
 from subquad.exp_poly.arguments import MAX_DEGREE
-from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, smallest_degree
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, smallest_degree
 
 
 @pytest.mark.parametrize("logit_bound", [LOGIT_BOUND_MIN, 0.3, 2.9, 17.0, LOGIT_BOUND_MAX])

@@ -10,7 +10,7 @@ import subquad
 from subquad import SupportBasis
 from subquad.head.problem import Problem
 from subquad.methods.method import Refusal
-from subquad.methods.support_basis import CRITERIA
+from subquad.methods.thresholds.support_basis import CRITERIA
 from tests import oracle
 
 

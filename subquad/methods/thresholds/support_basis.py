@@ -26,7 +26,6 @@ from subquad.engine import stored_dtype
 from subquad.head.inputs import check_real
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
-from subquad.methods.buckets import CRITERIA, check_criterion, magnitudes
 from subquad.methods.exact import exact_sums, logit_error, sum_error
 from subquad.methods.method import (
     COMPUTE_DTYPES,
@@ -39,13 +38,14 @@ from subquad.methods.method import (
     fused_dtypes,
     input_error,
 )
-from subquad.methods.polynomial_sums import (
+from subquad.methods.polynomial.sums import (
     certify_part,
     passes_bytes,
     polynomial_partial,
     relative_sums,
 )
-from subquad.methods.splits import (
+from subquad.methods.thresholds.division import CRITERIA, check_criterion, magnitudes
+from subquad.methods.thresholds.splits import (
     SplitParameters,
     all_exact,
     cheapest_splits,

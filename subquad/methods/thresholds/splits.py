@@ -17,9 +17,8 @@ from subquad.cost.rates import Rates, Work
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
 from subquad.head.stats import Stats
-from subquad.methods.buckets import magnitudes
 from subquad.methods.method import COMPUTE_DTYPES, degrees_of, widened
-from subquad.methods.polynomial_sums import (
+from subquad.methods.polynomial.sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
     PolynomialParameters,
@@ -27,6 +26,7 @@ from subquad.methods.polynomial_sums import (
     parameters_for,
     smallest_degree,
 )
+from subquad.methods.thresholds.division import magnitudes
 
 
 @dataclass(frozen=True)

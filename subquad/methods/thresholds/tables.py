@@ -22,9 +22,9 @@ from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
 from subquad.head.order import OrderStatistics
 from subquad.head.stats import Stats
-from subquad.methods.bucket_accounts import merge_elements
-from subquad.methods.buckets import magnitudes
-from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN
+from subquad.methods.thresholds.accounts import merge_elements
+from subquad.methods.thresholds.division import magnitudes
 
 CUTS = 64
 """Most places at which the search may cut the keys."""

@@ -15,10 +15,10 @@ from subquad.engine import rows as engine_rows
 from subquad.engine.threads import parallel_map
 from subquad.head.problem import Head
 from subquad.head.shells import Shell
-from subquad.methods.buckets import Bucket, shell_of
 from subquad.methods.exact import exact_sums
 from subquad.methods.method import widened
-from subquad.methods.polynomial_sums import KeySums, accumulate_keys, contract_queries
+from subquad.methods.polynomial.sums import KeySums, accumulate_keys, contract_queries
+from subquad.methods.thresholds.division import Bucket, shell_of
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,7 @@ from subquad.features import feature_dimension
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
 from subquad.methods.exact import logit_error, sum_error
-from subquad.methods.fitted_sums import grouped, large_keys, nothing, small_keys
-from subquad.methods.fitting import (
+from subquad.methods.fitted.choice import (
     DEGREES,
     FITTED_LOGIT_BOUND_MAX,
     FittedParameters,
@@ -35,6 +34,7 @@ from subquad.methods.fitting import (
     key_cuts,
     predicted,
 )
+from subquad.methods.fitted.sums import grouped, large_keys, nothing, small_keys
 from subquad.methods.method import (
     COMPUTE_DTYPES,
     Proposal,
@@ -43,7 +43,7 @@ from subquad.methods.method import (
     beaten,
     storage_term,
 )
-from subquad.methods.polynomial_sums import PolynomialParameters, passes_bytes
+from subquad.methods.polynomial.sums import PolynomialParameters, passes_bytes
 
 PROGRAM_STEPS = 2500.0
 """What the linear program of a group costs, and the proof of its pair, in steps of the passes."""

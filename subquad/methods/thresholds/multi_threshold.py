@@ -31,11 +31,6 @@ from subquad.head.inputs import check_limit
 from subquad.head.problem import Head
 from subquad.head.shells import TABLE_ROWS
 from subquad.head.stats import Stats
-from subquad.methods.bucket_accounts import count_work, exact_error, parts_of, sums_over_normaliser
-from subquad.methods.bucket_sums import Sorted, bucket_partial, centre_error
-from subquad.methods.buckets import BucketParameters, all_exact, check_criterion, magnitudes, single
-from subquad.methods.cut_tables import sum_limit
-from subquad.methods.cuts import cheapest_cuts
 from subquad.methods.exact import sum_error
 from subquad.methods.method import (
     COMPUTE_DTYPES,
@@ -47,9 +42,25 @@ from subquad.methods.method import (
     cheapest_dtypes,
     input_error,
 )
-from subquad.methods.polynomial import Polynomial
-from subquad.methods.polynomial_sums import LOGIT_BOUND_MAX
-from subquad.methods.support_basis import SupportBasis
+from subquad.methods.polynomial.method import Polynomial
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX
+from subquad.methods.thresholds.accounts import (
+    count_work,
+    exact_error,
+    parts_of,
+    sums_over_normaliser,
+)
+from subquad.methods.thresholds.division import (
+    BucketParameters,
+    all_exact,
+    check_criterion,
+    magnitudes,
+    single,
+)
+from subquad.methods.thresholds.search import cheapest_cuts
+from subquad.methods.thresholds.sums import Sorted, bucket_partial, centre_error
+from subquad.methods.thresholds.support_basis import SupportBasis
+from subquad.methods.thresholds.tables import sum_limit
 
 ROOM = (0.999, 0.97, 0.85, 0.5)
 """Shares of the tolerance tried for truncation; the rest is left to rounding."""

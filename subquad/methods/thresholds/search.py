@@ -17,8 +17,10 @@ import numpy as np
 from subquad.bounds.softmax import logit_perturbation_bound
 from subquad.cost.rates import Rates
 from subquad.head.stats import Stats
-from subquad.methods.bucket_accounts import exact_error
-from subquad.methods.buckets import (
+from subquad.methods.method import widened
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MIN, parameters_for
+from subquad.methods.thresholds.accounts import exact_error
+from subquad.methods.thresholds.division import (
     Bucket,
     BucketParameters,
     Cell,
@@ -27,9 +29,7 @@ from subquad.methods.buckets import (
     cell_logit_bound,
     magnitudes,
 )
-from subquad.methods.cut_tables import Ladder, Places, cell_seconds, counts_above, prices_of
-from subquad.methods.method import widened
-from subquad.methods.polynomial_sums import LOGIT_BOUND_MIN, parameters_for
+from subquad.methods.thresholds.tables import Ladder, Places, cell_seconds, counts_above, prices_of
 
 GRID = 16
 """Logit bounds are rounded up to this many per octave, so that cells share polynomials."""

@@ -14,9 +14,9 @@ from subquad.features import block_sizes
 from subquad.head.frame import balancing_exponent
 from subquad.head.problem import Head
 from subquad.methods.exact import exact_sums
-from subquad.methods.fitting import FITTED_LOGIT_BOUND_MAX, FittedParameters, reach
+from subquad.methods.fitted.choice import FITTED_LOGIT_BOUND_MAX, FittedParameters, reach
 from subquad.methods.method import input_error, widened
-from subquad.methods.polynomial_sums import gammas_for
+from subquad.methods.polynomial.sums import gammas_for
 
 ROWS_FITTED = 48
 

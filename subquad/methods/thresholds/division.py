@@ -15,7 +15,7 @@ from subquad.engine import stored_dtype
 from subquad.head.order import OrderStatistics
 from subquad.head.shells import Shell
 from subquad.head.stats import Stats
-from subquad.methods.polynomial_sums import PolynomialParameters
+from subquad.methods.polynomial.sums import PolynomialParameters
 
 CRITERIA = ("norm", "entry")
 """Magnitude of a row: its norm, or its largest entry."""

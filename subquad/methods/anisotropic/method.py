@@ -30,7 +30,7 @@ from subquad.features.anisotropic import MONOMIALS_MAX, best_first, best_set, bo
 from subquad.head.basis import rotated
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
-from subquad.methods.anisotropic_bounds import (
+from subquad.methods.anisotropic.proof import (
     AnisotropicParameters,
     a_priori,
     box_of,

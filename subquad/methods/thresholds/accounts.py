@@ -19,9 +19,9 @@ from subquad.cost.steps import (
     exact_calls,
 )
 from subquad.head.stats import Stats
-from subquad.methods.buckets import Bucket, BucketParameters, cell_logit_bound, shell_of
 from subquad.methods.method import widened
-from subquad.methods.polynomial_sums import passes_bytes, relative_sums
+from subquad.methods.polynomial.sums import passes_bytes, relative_sums
+from subquad.methods.thresholds.division import Bucket, BucketParameters, cell_logit_bound, shell_of
 
 
 def count_work(stats: Stats, p: BucketParameters) -> Work:

@@ -22,7 +22,7 @@ from subquad.head.sample import RowSample
 from subquad.head.stats import Stats
 from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.method import COMPUTE_DTYPES, input_error, storage_term, widened
-from subquad.methods.polynomial_sums import LOGIT_BOUND_MIN, gammas_for
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MIN, gammas_for
 
 DEGREES = (2, 4, 6, 8)
 GROUPS = 8

@@ -21,7 +21,7 @@ from subquad.engine import OPERANDS
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
 from subquad.methods.method import Proposal, Refusal, beaten, compute_dtypes, degrees_of, widened
-from subquad.methods.polynomial_sums import (
+from subquad.methods.polynomial.sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
     PolynomialParameters,

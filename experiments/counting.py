@@ -9,7 +9,7 @@ from subquad import METHODS, Rates, Speed
 from subquad.head.stats import Stats
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import COMPUTE_DTYPES, Method, Proposal
-from subquad.planner import offers
+from subquad.planning.choose import offers
 
 
 def count_rates(d_v: int) -> Rates:

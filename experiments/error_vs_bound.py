@@ -19,7 +19,7 @@ from experiments import instances
 from experiments.measure import errors, null_errors, oracle
 from experiments.store import Experiment
 from subquad.methods.method import Refusal
-from subquad.planner import HeadPlan, table
+from subquad.planning.choose import HeadPlan, table
 
 QUESTION = "How far below its bound is the measured error, and would mean(V) have done as well?"
 SEED = 0

@@ -24,12 +24,12 @@ from subquad.attention import attention, exact_attention, plan
 from subquad.bounds.certificate import Certificate, Term
 from subquad.cost.rates import TYPICAL, Rates, Speed, measured_rates
 from subquad.empirical.bridge import softmax_as_polynomials
-from subquad.execution import Plan, Result
 from subquad.exp_poly import minimal_degree
 from subquad.methods import METHODS
 from subquad.methods.thresholds.multi_threshold import MultiThreshold
 from subquad.methods.thresholds.support_basis import SupportBasis
-from subquad.planner import ToleranceError
+from subquad.planning.choose import ToleranceError
+from subquad.planning.plan import Plan, Result
 
 if TYPE_CHECKING:
     from subquad.empirical import entry_statistics

@@ -12,7 +12,6 @@ from subquad.arrays.arithmetic import Array
 from subquad.arrays.libraries import at_home
 from subquad.cost.rates import Rates, measured_rates, rates_for
 from subquad.engine.shards.fleets import fleet_of
-from subquad.execution import Plan, Result, execute, place, require, stack, view_of
 from subquad.head.inputs import (
     check_delta,
     check_dtype,
@@ -30,7 +29,8 @@ from subquad.methods import METHODS
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Method
 from subquad.methods.on_shards import runs_on_shards
-from subquad.planner import choose
+from subquad.planning.choose import choose
+from subquad.planning.plan import Plan, Result, execute, place, require, stack, view_of
 
 MEMBERS = ("name", "fit", "certify", "work", "run")
 OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed", "devices", "rates")

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from subquad.cost.rates import Rates
 from subquad.engine.threads import thread_count
-from subquad.planner import memory_bytes
+from subquad.planning.choose import memory_bytes
 
 PACKAGES = {
     "numpy": "core",

@@ -92,7 +92,7 @@ def test_a_planted_arrow_is_seen(tmp_path):
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("__pycache__"))
     assert arrows_up(copy) == []
     for name, line in (
-        ("methods/exact.py", "from subquad.planner import choose"),
+        ("methods/exact.py", "from subquad.planning.choose import choose"),
         ("certificate.py", "def late():\n    import subquad.methods.exact"),
         ("bounds/softmax.py", "from subquad import attention"),
     ):

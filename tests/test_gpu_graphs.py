@@ -168,7 +168,7 @@ def test_plans_of_one_shape_share_their_launches_and_not_their_units(fused, fast
 
 
 def test_heads_in_several_launches(fused, fast, slots, monkeypatch):
-    monkeypatch.setattr("subquad.replay.ROWS_AT_ONCE", 3001)
+    monkeypatch.setattr("subquad.planning.rerun.ROWS_AT_ONCE", 3001)
     made = planned(fused, fast, lead=(3,), reach=0.2)
     new = drawn(seed=5, reach=0.15, lead=(3,))
     results = [made.run(*there(fused, new)) for _ in range(3)]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad import planner
 from subquad.methods.method import Proposal, Refusal
 from subquad.methods.polynomial.sums import parameters_for
+from subquad.planning import choose
 from tests import oracle
 
 
@@ -109,7 +109,7 @@ def test_a_method_of_the_users_is_not_told_of_a_budget(rates):
             yield from super().fit(stats, tol, rates)
 
     stats = subquad.plan(*data(), tol=1e-2, rates=rates).heads[0].stats
-    head = planner.choose((stats,), 1e-2, (Exact(), Own()), rates)
+    head = choose.choose((stats,), 1e-2, (Exact(), Own()), rates)
     assert [o.method.name for o in head.options] == ["exact", "own"]
 
 
@@ -376,13 +376,13 @@ def test_memory_is_a_limit(monkeypatch, rates):
     sizes = {"n": 2**22, "d": 64, "logit_bound": 0.5, "tol": 1e-2, "rates": rates}
     free = subquad.plan(**sizes).heads[0]
     assert free.chosen.method.name == "polynomial"
-    monkeypatch.setattr(planner, "memory_bytes", lambda: free.chosen.work.state_bytes)
+    monkeypatch.setattr(choose, "memory_bytes", lambda: free.chosen.work.state_bytes)
     made = subquad.plan(**sizes)
     assert made.heads[0].chosen.method.name == "exact"
     assert "certified, but the passes need" in str(made)
     with pytest.raises(subquad.ToleranceError, match="certified, but the passes need"):
         Q, K, V = data()
-        monkeypatch.setattr(planner, "memory_bytes", lambda: 8.0)
+        monkeypatch.setattr(choose, "memory_bytes", lambda: 8.0)
         subquad.attention(Q, K, V, tol=1e-2, method="polynomial", rates=rates)
 
 

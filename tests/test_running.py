@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad import running
+from subquad.planning import run
 from tests.oracle import row_errors
 
 
@@ -18,7 +18,7 @@ def data(lead, n, m, d, d_v, dtype="float32", size=3.0, seed=0):
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("shape", [(40, 60, 5, 3), (1, 700, 16, 2), (600, 1, 4, 4)])
 def test_a_head_runs_with_others_as_it_does_alone(dtype, shape, monkeypatch):
-    monkeypatch.setattr(running, "TOGETHER", 2 * shape[0] * shape[3])
+    monkeypatch.setattr(run, "TOGETHER", 2 * shape[0] * shape[3])
     Q, K, V = data((2, 3), *shape, dtype=dtype)
     options = {"tol": 0.5, "method": "exact", "rates": subquad.TYPICAL}
     result = subquad.attention(Q, K, V, **options)
@@ -61,13 +61,13 @@ def test_heads_of_several_methods_keep_their_places():
 
 def test_masked_heads_run_with_those_of_their_size(monkeypatch):
     runs = []
-    real = running._run_together
+    real = run._run_together
 
     def counted(heads, chosen):
         runs.append(len(heads))
         return real(heads, chosen)
 
-    monkeypatch.setattr(running, "_run_together", counted)
+    monkeypatch.setattr(run, "_run_together", counted)
     Q, K, V = data((5,), 30, 40, 4, 2)
     mask = np.ones((5, 40), bool)
     mask[2:, 7] = False
@@ -80,6 +80,6 @@ def test_masked_heads_run_with_those_of_their_size(monkeypatch):
 
 def test_large_heads_do_not_wait_for_one_another(monkeypatch):
     """A head that can feed two threads runs alone, all threads on it."""
-    monkeypatch.setattr(running, "_run_together", lambda heads, chosen: pytest.fail("together"))
+    monkeypatch.setattr(run, "_run_together", lambda heads, chosen: pytest.fail("together"))
     Q, K, V = data((2,), 1500, 1500, 64, 8)
     subquad.attention(Q, K, V, tol=0.5, method="exact", rates=subquad.TYPICAL)

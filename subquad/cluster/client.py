@@ -22,9 +22,9 @@ from subquad.attention import OPTIONS
 from subquad.bounds.certificate import Certificate
 from subquad.cluster.meeting import AbandonedError, Meeting, member
 from subquad.engine.shards.fleets import ProcessFleet
-from subquad.execution import Plan, Result
 from subquad.head.inputs import check_real, check_shapes, refuse_options
 from subquad.head.sides import NotFiniteError
+from subquad.planning.plan import Plan, Result
 
 __all__ = ["AbandonedError", "ProcessFleet", "attention"]
 

@@ -15,7 +15,7 @@ from subquad.attention import attention
 from subquad.bounds.certificate import Certificate
 from subquad.engine import threads
 from subquad.engine.shards.fleets import ProcessFleet
-from subquad.execution import Plan
+from subquad.planning.plan import Plan
 
 MARGIN = 10.0
 """Seconds that an answer of the actor may take beyond the patience."""

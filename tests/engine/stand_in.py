@@ -98,5 +98,5 @@ def install(monkeypatch):
     monkeypatch.setattr(passes, "_fused_accumulate", accumulate_used)
     monkeypatch.setattr(passes, "_fused_contract", contract)
     # The way to run a plan again on the device alone: there is no device.
-    monkeypatch.setattr("subquad.execution.replay", lambda *arguments: None)
+    monkeypatch.setattr("subquad.planning.plan.replay", lambda *arguments: None)
     return used

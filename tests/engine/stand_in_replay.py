@@ -97,10 +97,10 @@ def classed(key_norm, mean, low, high, limits):
 
 def install(monkeypatch):
     """Let plans of NumPy arrays run again without measuring; return the Units of each call."""
-    from subquad.replay import replay
+    from subquad.planning.rerun import replay
 
     stand_in.install(monkeypatch)
-    monkeypatch.setattr("subquad.execution.replay", replay)
+    monkeypatch.setattr("subquad.planning.plan.replay", replay)
     calls, module = [], ModuleType("subquad.engine.fused.rerun")
 
     def replayable(*arrays):

@@ -115,7 +115,7 @@ class Polynomial:
         """Return the Proposal for logits larger than these, where that is within tol as well.
 
         What the fused passes run again on new data they check with norms rounded up
-        (`subquad.replay`), and the largest norm of new data is now above, now below these.
+        (`subquad.planning.rerun`), and the largest norm of new data is now above, now below these.
         """
         if not smallest.bound <= tol:
             return smallest

@@ -15,7 +15,7 @@ from subquad.bounds.rounding import FORMATS, conversion_error
 from subquad.engine.fused.rounding import fused_errors
 from subquad.head.frame import WEIGHT_RANGE
 from subquad.head.order import OrderStatistics
-from subquad.planner import HeadPlan
+from subquad.planning.choose import HeadPlan
 
 UNIT = 1.0 + 2.0**-50
 FAR = 2.0**100

@@ -25,8 +25,8 @@ from subquad.exp_poly import minimax
 from subquad.head.frame import Frame, balancing_exponent
 from subquad.head.stats import Stats
 from subquad.methods.polynomial.method import Polynomial
-from subquad.planner import HeadPlan
-from subquad.replay_terms import FAR, UNIT, Proofs
+from subquad.planning.choose import HeadPlan
+from subquad.planning.rerun_terms import FAR, UNIT, Proofs
 
 ROWS_AT_ONCE = 2**23
 """Rows of all heads of one launch: what is packed of them takes a few GiB."""

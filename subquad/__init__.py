@@ -2,20 +2,14 @@
 
 The floors, imports going down only::
 
-    7  cli  cluster  meeting                     the command line; the same on many machines
-    6  files  doctor                             what the command line reads, writes and reports
-    6  attention  execution  running             attention(), plan(): check, plan, run, certify
-    5  planner  replay  replay_terms             every method's offer, the cheapest certified one
-    4  methods/  statistics
-    4  bridge  bridge_fits                       one file, one algorithm, one theorem
-    3  partial  problem  frame  magnitudes
-    3  value_units  shells  sides  ball
-    3  measuring  stats  sample  cost
-    3  arguments  sharding                       an unfinished softmax; a checked head; its numbers
-    2  bounds/  engine/                          lemmas as functions; the passes over the data
-    1  features/  exp_poly/  certificate         monomials; polynomials near exp; terms and claims
-    1  order                                     how many rows lie above a threshold
-    0  arrays  once                              namespaces, outward rounding; found when asked for
+    9  cli/                            the command line
+    7  cluster/                        the same call on many machines
+    6  attention                       the doors: attention(), exact_attention(), plan()
+    5  planning/  empirical/           every method's offer, the cheapest, run; what data are like
+    4  methods/                        one file or folder, one algorithm, one theorem
+    3  head/  cost/                    a checked head and what is known of it; what passes cost
+    2  engine/  bounds/                the passes over rows, by device; lemmas as functions
+    1  arrays/  exp_poly/  features/   namespaces and scalars; polynomials near exp; monomials
 """
 
 from typing import TYPE_CHECKING, Any

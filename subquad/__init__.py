@@ -26,7 +26,7 @@ from subquad.planning.choose import ToleranceError
 from subquad.planning.plan import Plan, Result
 
 if TYPE_CHECKING:
-    from subquad.empirical import entry_statistics
+    from subquad.empirical.entries import entry_statistics
 
 __version__ = "0.1.0"
 __all__ = [
@@ -54,7 +54,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Return `entry_statistics` at first use: it brings scipy.stats, a second of import time."""
     if name == "entry_statistics":
-        from subquad.empirical import entry_statistics
+        from subquad.empirical.entries import entry_statistics
 
         return entry_statistics
     msg = f"module {__name__!r} has no attribute {name!r}"

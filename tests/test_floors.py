@@ -26,6 +26,10 @@ HEAVY = (
 )
 
 
+MOST_FLOORS, MOST_FLOORS_INSIDE = 9, 7
+INSIDE = ("engine", "head", "methods", "planning")
+
+
 def floors() -> dict[str, int]:
     """Return name -> floor as drawn in the docstring of the package: the drawing is the rule."""
     table = {}
@@ -43,7 +47,7 @@ def room(path: Path, root: Path) -> str:
 
 
 def imports(tree: ast.AST) -> list[tuple[str, bool]]:
-    """Return (dotted module, whether inside a function) of each import; TYPE_CHECKING excepted."""
+    """Return (dotted name, whether inside a function) of each import; TYPE_CHECKING excepted."""
     found = []
 
     def walk(node, inside):
@@ -54,15 +58,36 @@ def imports(tree: ast.AST) -> list[tuple[str, bool]]:
                 found.extend((alias.name, inside) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, "relative imports hide the arrow"
-                module = child.module or ""
-                whole = [f"{module}.{alias.name}" for alias in child.names]
-                names = whole if module == "subquad" else [module]
-                found.extend((name, inside) for name in names)
+                found.extend((f"{child.module}.{alias.name}", inside) for alias in child.names)
             function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             walk(child, inside or function)
 
     walk(tree, False)
     return found
+
+
+def arrows(root: Path, package: str) -> dict[str, set[str]]:
+    """Return name -> names that it imports, of the files and folders directly under `root`."""
+    uses = {room(path, root): set() for path in root.rglob("*.py")}
+    del uses["__init__"]
+    for path in root.rglob("*.py"):
+        if (own := room(path, root)) in uses:
+            names = (name for name, _ in imports(ast.parse(path.read_text())))
+            inside = (n.removeprefix(package + ".") for n in names if n.startswith(package + "."))
+            uses[own] |= {name.split(".")[0] for name in inside} & uses.keys() - {own}
+    return uses
+
+
+def levels(uses: dict[str, set[str]]) -> list[list[str]]:
+    """Return the names floor by floor, each above all that it imports; fails at a circle."""
+    built, left = [], dict(uses)
+    while left:
+        free = [name for name, below in left.items() if not below & left.keys()]
+        assert free, f"a circle among {sorted(left)}"
+        built.append(free)
+        for name in free:
+            del left[name]
+    return built
 
 
 def arrows_up(root: Path) -> list[str]:
@@ -79,12 +104,43 @@ def arrows_up(root: Path) -> list[str]:
     return up
 
 
-def test_every_file_has_a_floor():
-    assert floors().keys() >= {room(p, ROOT) for p in ROOT.rglob("*.py")} - {"__init__"}
+def test_the_drawing_shows_every_room_and_no_other():
+    rooms = {room(p, ROOT) for p in ROOT.rglob("*.py")}
+    assert floors().keys() == rooms - {"__init__", "__main__"}
+    assert max(floors().values()) <= MOST_FLOORS
+
+
+def test_the_root_holds_the_doors_and_folders():
+    files = {p.name for p in ROOT.iterdir() if p.is_file()}
+    assert files == {"__init__.py", "__main__.py", "attention.py", "py.typed"}
+
+
+def test_no_room_bears_a_public_name():
+    """A folder `plan` would overwrite the function at its first import; see `attention.py`."""
+    assert {room(p, ROOT) for p in ROOT.rglob("*.py")} & set(subquad.__all__) == {"attention"}
 
 
 def test_imports_go_down():
     assert arrows_up(ROOT) == []
+
+
+def test_no_circles_between_rooms():
+    """Rooms on one floor may use one another, but not in a circle."""
+    levels(arrows(ROOT, "subquad"))
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_few_floors_inside_a_room(name):
+    inside = levels(arrows(ROOT / name, f"subquad.{name}"))
+    assert len(inside) <= MOST_FLOORS_INSIDE, inside
+
+
+def test_a_circle_inside_a_room_is_seen(tmp_path):
+    (tmp_path / "__init__.py").touch()
+    (tmp_path / "low.py").write_text("def late():\n    from subquad.some import high")
+    (tmp_path / "high.py").write_text("import subquad.some.low")
+    with pytest.raises(AssertionError, match=r"a circle among \['high', 'low'\]"):
+        levels(arrows(tmp_path, "subquad.some"))
 
 
 def test_a_planted_arrow_is_seen(tmp_path):
@@ -93,7 +149,7 @@ def test_a_planted_arrow_is_seen(tmp_path):
     assert arrows_up(copy) == []
     for name, line in (
         ("methods/exact.py", "from subquad.planning.choose import choose"),
-        ("certificate.py", "def late():\n    import subquad.methods.exact"),
+        ("bounds/certificate.py", "def late():\n    import subquad.methods.exact"),
         ("bounds/softmax.py", "from subquad import attention"),
     ):
         path = copy / name
@@ -103,33 +159,15 @@ def test_a_planted_arrow_is_seen(tmp_path):
         path.write_text(old)
 
 
-def test_no_circles_between_rooms():
-    """Rooms on one floor may use one another, but not in a circle."""
-    uses = {}
-    for path in ROOT.rglob("*.py"):
-        own = room(path, ROOT)
-        if own != "__init__":
-            found = {
-                m.split(".")[1]
-                for m, _ in imports(ast.parse(path.read_text()))
-                if m.startswith("subquad.")
-            }
-            uses.setdefault(own, set()).update(found - {own})
-    while uses:
-        free = [name for name, below in uses.items() if not below & uses.keys()]
-        assert free, f"a circle among {sorted(uses)}"
-        for name in free:
-            del uses[name]
-
-
 def sources():
     return [(p.relative_to(ROOT), p.read_text()) for p in sorted(ROOT.rglob("*.py"))]
 
 
 def test_cupy_is_named_in_the_engine_alone():
-    """Code, not prose: `cupy` as a name or a string; `doctor` reports its version."""
+    """Code, not prose: `cupy` as a name or a string, but for what carries arrays and times GPUs."""
+    others = ("arrays/libraries.py", "cost/gpu_rates.py", "cli/doctor.py")
     for path, text in sources():
-        if path.parts[0] == "engine" or path.name == "doctor.py":
+        if path.parts[0] == "engine" or path.as_posix() in others:
             continue
         for node in ast.walk(ast.parse(text)):
             named = isinstance(node, ast.Name) and node.id in ("cupy", "cp")

@@ -13,8 +13,8 @@ import pytest
 from scipy import integrate, optimize
 
 import subquad
-from subquad.empirical import MatrixStatistics, entry_statistics
 from subquad.empirical.bootstrap import RUN, percentiles, resampled_psi_2, sample_rows, weights
+from subquad.empirical.entries import entry_statistics
 from subquad.empirical.hypotheses import (
     coordinates_test,
     gaussian_tail,
@@ -22,7 +22,7 @@ from subquad.empirical.hypotheses import (
     psi_2,
     rows_test,
 )
-from subquad.empirical.sample import matrix_statistics
+from subquad.empirical.sample import MatrixStatistics, matrix_statistics
 from subquad.head.sides import ldexp
 
 SIGN_NORM = 1 / math.sqrt(math.log(2))

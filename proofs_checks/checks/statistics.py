@@ -15,7 +15,7 @@ from scipy import stats
 
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
-from subquad.empirical import entry_statistics
+from subquad.empirical.entries import entry_statistics
 from subquad.empirical.hypotheses import permutation_moments, psi_2
 
 

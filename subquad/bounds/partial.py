@@ -18,7 +18,6 @@ from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.certificate import Term
 from subquad.bounds.rounding import U64
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
-from subquad.engine.rows import scatter_rows
 
 EMPTY_SHIFT = -(2**40)
 """The log_shift of a row that has seen no key: below that of any weight."""
@@ -220,10 +219,19 @@ def join_rows(parts: list[tuple[Array, Partial]]) -> Partial:
     """Return one Partial from (row indices, Partial) pairs that cover the rows 0..n-1 once."""
     rows = [index for index, _ in parts]
     columns = {
-        f.name: scatter_rows(rows, [getattr(part, f.name) for _, part in parts])
+        f.name: _scattered(rows, [getattr(part, f.name) for _, part in parts])
         for f in fields(Partial)
     }
     return Partial(**columns)
+
+
+def _scattered(rows: list[Array], parts: list[Array]) -> Array:
+    """Return the array whose rows `rows[i]` are `parts[i]`."""
+    xp = namespace(parts[0])
+    out = xp.empty((sum(len(index) for index in rows), *parts[0].shape[1:]), dtype=parts[0].dtype)
+    for index, part in zip(rows, parts, strict=True):
+        out[xp.asarray(index)] = part
+    return out
 
 
 def stack_rows(parts: Sequence[Partial]) -> Partial:

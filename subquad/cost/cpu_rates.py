@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from subquad.cost.steps import Calls, both_passes, exact_calls
-from subquad.engine import rows as engine_rows
 from subquad.engine.cpu import fast as cpu_fast
 from subquad.engine.lengths import exact_work, padded
 from subquad.engine.passes import accumulate, contract, exact_block
+from subquad.engine.rows import rows_of
 from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, thread_count
 from subquad.features import feature_dimension
 
@@ -213,7 +213,7 @@ def _preparation(d: int, rows: int, dtype: str) -> Probe:
     x, zeros = np.random.default_rng(0).random((rows, d), np.float32).astype(dtype), np.zeros(d)
 
     def prepared() -> None:
-        engine_rows.affine(x, 1.0, zeros, 1.0, dtype)
-        engine_rows.row_measures(x, 1.0, zeros)
+        rows_of(x).affine(x, 1.0, zeros, 1.0, dtype)
+        rows_of(x).row_measures(x, 1.0, zeros)
 
     return np.array([0.0, 0.0, 0.0, 0.0, PREPARED * rows * d, 0.0, 0.0]), prepared

@@ -10,8 +10,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from subquad.engine import rows
 from subquad.engine.passes import COMPUTE_DTYPES, accumulate, contract, exact_block
+from subquad.engine.rows import fused_operands, rows_of
 from subquad.features import feature_dimension
 
 REPEATS = 3
@@ -42,7 +42,7 @@ def memory_bytes() -> float:
 @lru_cache(maxsize=16)
 def _speeds_of(device: int) -> dict[str, Speeds]:
     found = {dtype: _speeds(dtype) for dtype in COMPUTE_DTYPES}
-    for operands in rows.operands(cupy.empty(0)):
+    for operands in fused_operands(cupy.empty(0)):
         found[operands] = _fused(operands, found["float32"])
     return found
 
@@ -71,7 +71,7 @@ def _speeds(dtype: str) -> Speeds:
     return (
         *_line(exact, float(PAIRS) ** 2, 4.0),
         *_line(polynomial, tokens, 2.0),
-        x.size / _seconds(partial(rows.affine, x, 1.0, 0.0, 1.0, dtype)),
+        x.size / _seconds(partial(rows_of(x).affine, x, 1.0, 0.0, 1.0, dtype)),
     )
 
 

@@ -1,17 +1,6 @@
-"""Are the entries of Q and K what the support-basis theorem takes them to be? Numbers and tests.
+"""What data are like: entries against the theorem's premise, and heads as sums of polynomials.
 
-`entry_statistics` is the door; `hypotheses` says exactly what each test tests.
+`entries.entry_statistics` is one door, `hypotheses` says exactly what each of its tests tests;
+`bridge.softmax_as_polynomials` is the other. The first brings scipy.stats, so nothing is imported
+here.
 """
-
-from subquad.empirical.entries import EntryStatistics, Verdict, entry_statistics
-from subquad.empirical.sample import Estimate, LargeRows, MatrixStatistics, TailCurve
-
-__all__ = [
-    "EntryStatistics",
-    "Estimate",
-    "LargeRows",
-    "MatrixStatistics",
-    "TailCurve",
-    "Verdict",
-    "entry_statistics",
-]

@@ -6,11 +6,10 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from subquad.engine import rows as engine_rows
-from subquad.engine.cpu import exact as cpu_exact
-from subquad.engine.cpu import passes as cpu_passes
+from subquad.engine.backend import backend_of, operands_of, supported, to_host
 from subquad.engine.fused.sizes import DEGREES, OPERANDS
 from subquad.engine.state import State
+from subquad.features.anisotropic import MonomialSet
 
 COMPUTE_DTYPES = ("float32", "float64")
 
@@ -18,7 +17,7 @@ COMPUTE_DTYPES = ("float32", "float64")
 def stored_dtype(compute: str) -> str:
     """Return the dtype of the rows that a compute dtype takes: operands are made of float32 rows.
 
-    Compute dtypes are COMPUTE_DTYPES and, on some GPUs, `fused_sizes.OPERANDS`.
+    Compute dtypes are COMPUTE_DTYPES and, on some GPUs, `fused.sizes.OPERANDS`.
     """
     return "float32" if compute in OPERANDS else compute
 
@@ -48,7 +47,7 @@ def accumulate(
         Carried as metadata, as are `weight_shift` and `balance`: Q must be prepared alike.
     operands : {"bfloat16", "bfloat16x3"}, optional
         By the fused passes, which need float32 on a GPU that has them, m >= 1, and a shape that
-        is `fused_sizes.fusable`.
+        is `fused.sizes.fusable`.
 
     Raises
     ------
@@ -63,8 +62,8 @@ def accumulate(
     every run on one GPU. Accuracy: see `subquad.engine.cpu.passes` or, with
     `operands`, `subquad.engine.fused.rounding`.
     """
-    on_gpu = _on_gpu(K=K, W=W)
-    _on_gpu(key_centre=key_centre)
+    _check_library(K=K, W=W)
+    _check_library(key_centre=key_centre)
     _check_keys(K, W)
     d = K.shape[1]
     if degree < 0:
@@ -75,18 +74,14 @@ def accumulate(
         raise ValueError(msg)
     if operands is not None:
         moments, norms = _fused_accumulate(K, W, degree, operands)
-    elif on_gpu:
-        from subquad.engine.gpu import passes as gpu_passes  # brings CuPy
-
-        moments, norms = gpu_passes.accumulate(K, W, degree)
     else:
-        moments, norms = cpu_passes.accumulate(K, W, degree)
+        moments, norms = backend_of(K).passes.accumulate(K, W, degree)
     return State(
         moments=tuple(moments),
         norm_moments=norms,
         count=K.shape[0],
         d=d,
-        key_centre=engine_rows.to_host(key_centre).copy(),
+        key_centre=to_host(key_centre).copy(),
         weight_shift=weight_shift,
         balance=balance,
         dtype=operands or K.dtype.name,
@@ -95,7 +90,7 @@ def accumulate(
 
 def _fused_accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, Any]:
     """Return (moments by degree, norm moments on the host) of the fused key pass."""
-    if operands not in engine_rows.operands(K) or K.dtype.name != "float32" or K.shape[0] == 0:
+    if operands not in operands_of(K) or K.dtype.name != "float32" or K.shape[0] == 0:
         msg = (
             f"`operands` is {operands!r}: {K.dtype.name} keys of shape {K.shape} on this "
             "device have no fused passes."
@@ -106,7 +101,7 @@ def _fused_accumulate(K: Any, W: Any, degree: int, operands: str) -> tuple[Any, 
     moments, norms = fused_passes.accumulate(K[None], W[None], degree, operands)
     # First for the sums, in float64 in any order; then for entries below 2^-63, whose squares
     # float32 has not.
-    raised = engine_rows.to_host(norms[0]) * (1.0 + (K.shape[0] + 64) * 2.0**-53 + 2.0**-50)
+    raised = to_host(norms[0]) * (1.0 + (K.shape[0] + 64) * 2.0**-53 + 2.0**-50)
     raised[1:] += raised[0] * 2.0**-50
     return fused_passes.split(moments[0], K.shape[1], degree), raised
 
@@ -137,7 +132,7 @@ def contract(Q: Any, state: State, coefficients: Sequence[float] | Any) -> tuple
     -----
     O(n r d_v) time, and O(r d_v) to convert the moments. Accuracy: see `accumulate`.
     """
-    on_gpu = _on_gpu(Q=Q, moments=state.moments[0])
+    _check_library(Q=Q, moments=state.moments[0])
     _check_rows(Q, "Q", state.d)
     if Q.dtype.name != (needed := stored_dtype(state.dtype)):
         msg = (
@@ -154,11 +149,7 @@ def contract(Q: Any, state: State, coefficients: Sequence[float] | Any) -> tuple
         raise ValueError(msg)
     if state.dtype in OPERANDS:
         return _fused_contract(Q, state, c)
-    if on_gpu:
-        from subquad.engine.gpu import passes as gpu_passes  # brings CuPy
-
-        return gpu_passes.contract(Q, state.moments, c)
-    return cpu_passes.contract(Q, state.moments, c)
+    return backend_of(Q).passes.contract(Q, state.moments, c)
 
 
 def _fused_contract(Q: Any, state: State, c: np.ndarray) -> tuple[Any, Any]:
@@ -197,34 +188,40 @@ def exact_block(Q: Any, K: Any, W: Any) -> tuple[Any, Any, Any]:
     -----
     O(n m (d + d_v)) time, memory O(m d + n d_v) and blocks. Accuracy: `subquad.engine.cpu.exact`.
     """
-    on_gpu = _on_gpu(Q=Q, K=K, W=W)
+    _check_library(Q=Q, K=K, W=W)
     _check_keys(K, W)
     _check_rows(Q, "Q", K.shape[1])
     if Q.dtype != K.dtype:
         msg = f"`Q` is {Q.dtype.name} but `K` is {K.dtype.name}: both need one compute dtype."
         raise ValueError(msg)
-    if on_gpu:
-        from subquad.engine.gpu import exact as gpu_exact  # brings CuPy
-
-        return gpu_exact.exact_block(Q, K, W)
-    return cpu_exact.exact_block(Q, K, W)
+    return backend_of(Q).exact.exact_block(Q, K, W)
 
 
-def _on_gpu(**arrays: Any) -> bool:
-    """Return whether the arrays are CuPy's; TypeError unless all are of one supported library."""
+def accumulate_set(Y: Any, W: Any, kept: MonomialSet) -> Any:
+    """Return sum_j y_j^s w_j^T, (r, columns) float64, of keys Y (m, d) and weights W (m, columns).
+
+    Monomials s are those of `kept`. O(m r columns) time. Accuracy: `engine.set_lengths`.
+    """
+    return backend_of(Y).sets.accumulate_set(Y, W, kept)
+
+
+def contract_set(X: Any, moments: Any, kept: MonomialSet) -> Any:
+    """Return sum_s x_i^s moments_s / alpha_s!, (n, columns) float64, of queries X (n, d)."""
+    return backend_of(X).sets.contract_set(X, moments, kept)
+
+
+def _check_library(**arrays: Any) -> None:
+    """Raise TypeError unless the arrays are all NumPy's or all CuPy's."""
     for name, array in arrays.items():
-        if not engine_rows.supported(array):
+        if not supported(array):
             kind = f"{type(array).__module__}.{type(array).__qualname__}"
             msg = f"`{name}` is a {kind}: the passes are built for numpy.ndarray and cupy.ndarray."
             raise TypeError(msg)
     there = {name: array_api_compat.is_cupy_array(x) for name, x in arrays.items()}
     if len(set(there.values())) > 1:
-        kinds = ", ".join(
-            f"`{n}` {'cupy' if gpu_passes else 'numpy'}" for n, gpu_passes in there.items()
-        )
+        kinds = ", ".join(f"`{n}` {'cupy' if on_gpu else 'numpy'}" for n, on_gpu in there.items())
         msg = f"the arrays come from different libraries ({kinds}); pass all from one."
         raise TypeError(msg)
-    return any(there.values())
 
 
 def _check_rows(rows: Any, name: str, d: int | None = None) -> None:

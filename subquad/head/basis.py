@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD
-from subquad.engine import rows
+from subquad.engine.backend import to_host
+from subquad.engine.rows import rows_of
 from subquad.engine.threads import single_threaded_blas
 from subquad.features.anisotropic import MONOMIALS_MAX, BestFirst
 
@@ -83,7 +84,7 @@ def _from_sample(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the better basis (A, B) of both sides; None where hopeless."""
     q, k = (
-        rows.to_host(rows.affine(x[:: -(-x.shape[0] // SAMPLE)], *side, "float64"))
+        to_host(rows_of(x).affine(x[:: -(-x.shape[0] // SAMPLE)], *side, "float64"))
         for x, side in ((Q, query), (K, key))
     )
     with single_threaded_blas():  # matrices too small for threads to be worth their start
@@ -101,12 +102,12 @@ def _from_sample(
 
 def rotated(x: Any, side: Affine, basis: np.ndarray, dtype: str) -> Any:
     """Return ((x * pre - centre) * post) @ basis, (n, d): float64, rounded once to `dtype`."""
-    return rows.rotated(x, *side, basis, dtype)
+    return rows_of(x).rotated(x, *side, basis, dtype)
 
 
 def _reach(x: Any, side: Affine, basis: np.ndarray, norm: float) -> np.ndarray:
     """Return the largest |entry| of each column of the rotated rows, for any order of the sums."""
-    found = rows.rotated_reach(x, *side, basis)
+    found = rows_of(x).rotated_reach(x, *side, basis)
     # Two computations of one entry differ by at most 2 gamma_d |q| |A_i|, and what underflows.
     d = len(basis)
     slack = 2.0 * (d + 2) * U64 * norm * np.linalg.norm(basis, axis=0) + 4 * d * ETA

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from subquad.arrays.arithmetic import Array, exponent_of, power_of_two
-from subquad.engine import rows as engine_rows
+from subquad.engine.rows import rows_of
 from subquad.engine.threads import parallel_map
 from subquad.head.ball import BALL_POINTS, BALL_STEPS, BULK, NEARLY, Clouds, ball_centres, balls_of
 from subquad.head.sides import Measured, NotFiniteError, Rows, Side
@@ -52,7 +52,7 @@ def groups(xs: Sequence[Array]) -> list[Sequence[Array]]:
 def _measured(xs: Sequence[Array], with_zero: bool, unit: float | None = None) -> list[Measured]:
     """Return `measure` of one group; units are found on the samples where there is none."""
     n = xs[0].shape[0]
-    samples = engine_rows.stacked_rows(xs, slice(None, None, -(-n // SAMPLE)))
+    samples = rows_of(xs[0]).stacked_rows(xs, slice(None, None, -(-n // SAMPLE)))
     with np.errstate(all="ignore"):  # out of range is measured anew
         units, centres, typical = _search(samples, n, unit)
         centres = _representable(centres, units, xs[0])
@@ -71,7 +71,7 @@ def _in_range(x: Array, found: Measured) -> Measured:
     largest = max(rows.largest for rows in found.centred)
     if largest == 0.0 or 1.0 / LEVEL <= largest <= LEVEL:
         return found
-    ends = engine_rows.column_range(x)
+    ends = rows_of(x).column_range(x)
     if not all(np.isfinite(end).all() for end in ends):
         raise NotFiniteError
     again = _measured([x], found.about_zero is not None, _unit(float(np.max(np.abs(ends)))))
@@ -146,11 +146,11 @@ def _joined(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[Any, ...]:
 
 def _rows(xs: Sequence[Array], units: np.ndarray, centres: np.ndarray, queries: bool) -> list[Rows]:
     """Return the rows of each about its centre; of queries, the furthest as well."""
-    found = engine_rows.surveys(xs, units.tolist(), list(centres))
+    found = rows_of(xs[0]).surveys(xs, units.tolist(), list(centres))
     far: list[np.ndarray | None] = [None] * len(xs)
     if queries:
         largest = np.array([[norms.argmax()] for norms, _, _ in found])
-        far = list(engine_rows.stacked_rows(xs, largest))
+        far = list(rows_of(xs[0]).stacked_rows(xs, largest))
     return [
         Rows(Side(float(unit), centre, 1.0), *of_one, furthest)
         for unit, centre, of_one, furthest in zip(units, centres, found, far, strict=True)
@@ -197,7 +197,7 @@ def _about_all(xs: Sequence[Array], first: list[Rows], samples: np.ndarray) -> l
     count = min(BALL_POINTS, xs[0].shape[0])
     far = np.array([np.argpartition(rows.norms, -count)[-count:] for rows in first])
     spread = samples[:, :: max(1, samples.shape[1] // BALL_POINTS)]
-    points = np.concatenate([engine_rows.stacked_rows(xs, far), spread], axis=1)
+    points = np.concatenate([rows_of(xs[0]).stacked_rows(xs, far), spread], axis=1)
     np.multiply(points, units[:, None, None], out=points, casting="same_kind")
     centres = ball_centres(points, starts.astype(points.dtype)).astype(np.float64)
     queries = first[0].furthest is not None

@@ -15,7 +15,7 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array, namespace
 from subquad.arrays.once import Once
-from subquad.engine import rows as engine_rows
+from subquad.engine.rows import rows_of
 from subquad.engine.shards import rows as shards_rows
 from subquad.engine.shards.fleet import Sharded
 from subquad.head.basis import measure_rotation
@@ -44,12 +44,12 @@ class Frame:
 
     def queries(self, Q: Array, dtype: str, balance: int = 0) -> Array:
         """Return scale * (q - query centre) * 2**balance, balanced, (n, d)."""
-        return engine_rows.affine(Q, *self.query.balanced(balance), dtype)
+        return rows_of(Q).affine(Q, *self.query.balanced(balance), dtype)
 
     def full_queries(self, Q: Array, dtype: str) -> Array:
         """Return scale * q, (n, d), for exact weights, which need no tilt; go with `full_keys`."""
         side = self.full_query
-        return engine_rows.affine(Q, side.pre, side.centre, side.post, dtype)
+        return rows_of(Q).affine(Q, side.pre, side.centre, side.post, dtype)
 
     def full_keys(self, K: Array, dtype: str) -> Array:
         """Return k - key centre, (m, d), balanced against `full_queries`."""
@@ -57,7 +57,7 @@ class Frame:
 
     def keys(self, K: Array, dtype: str, balance: int = 0) -> Array:
         """Return (k - key centre) * 2**balance, balanced, (m, d)."""
-        return engine_rows.affine(K, *self.key.balanced(balance), dtype)
+        return rows_of(K).affine(K, *self.key.balanced(balance), dtype)
 
     def key_weights(self, K: Array) -> tuple[Array | None, int]:
         """Return (weights (m,), shift): exp(scale * query centre . k) = weights * 2**shift.
@@ -69,7 +69,7 @@ class Frame:
         if isinstance(K, Sharded):
             return shards_rows.key_weights(K, self.key_weights)
         xp = namespace(K)
-        logits = engine_rows.row_dots(K, self.key.pre, self.key.centre, self.query_tilt)
+        logits = rows_of(K).row_dots(K, self.key.pre, self.key.centre, self.query_tilt)
         shift = math.ceil(float(xp.max(logits)) / math.log(2.0))
         return xp.exp(logits - shift * math.log(2.0)), shift
 
@@ -78,13 +78,13 @@ class Frame:
         # A constant column has radius 0: it enters as 0 and leaves as its mid-range.
         moving = self.value_radius > 0.0
         inverse = np.where(moving, 1.0, 0.0) / np.where(moving, self.value_radius, 1.0)
-        return engine_rows.weighted_values(
+        return rows_of(V).weighted_values(
             V, self.value_pre, self.value_mid, inverse, weights, dtype
         )
 
     def restore(self, x: Array, dtype: str, divisor: Array | None = None) -> Array:
         """Return mid-range + radius * x (over `divisor`, row by row) in `dtype`, (n, d_v)."""
-        return engine_rows.restored_values(
+        return rows_of(x).restored_values(
             x,
             self.value_pre,
             self.value_mid,

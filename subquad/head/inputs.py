@@ -14,7 +14,8 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays.arithmetic import Array, namespace
-from subquad.engine import rows
+from subquad.engine.backend import supported
+from subquad.engine.rows import rows_of
 
 LARGEST_SIZE = 2**53  # sizes enter the cost model and the bounds as float64
 DTYPES = ("float16", "float32", "float64")
@@ -46,7 +47,7 @@ def check_arrays(Q: Array, K: Array, V: Array):
         if not array_api_compat.is_array_api_obj(x):
             msg = f"`{name}` is a {type(x).__name__}; pass an array, numpy.asarray({name}) say."
             raise TypeError(msg)
-        if not rows.supported(x):
+        if not supported(x):
             msg = (
                 f"`{name}` is a {type(x).__module__}.{type(x).__name__}, which the engine does "
                 "not run on yet; convert it to a NumPy array."
@@ -104,7 +105,7 @@ def check_shapes(Q: Array, K: Array, V: Array) -> None:
 
 def check_finite(name: str, x: Array, xp, which: str = "") -> None:
     """Raise ValueError where an entry is NaN or infinite, with how many; `which` says of what."""
-    if x.size == 0 or all(np.isfinite(end).all() for end in rows.column_range(x)):
+    if x.size == 0 or all(np.isfinite(end).all() for end in rows_of(x).column_range(x)):
         return
     nans = int(xp.sum(xp.astype(xp.isnan(x), xp.int64)))
     infs = int(xp.sum(xp.astype(xp.isinf(x), xp.int64)))

@@ -14,7 +14,7 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.once import Once
-from subquad.engine import rows as engine_rows
+from subquad.engine.rows import rows_of
 from subquad.head.basis import Rotation
 from subquad.head.sides import Rows, Side
 
@@ -94,14 +94,14 @@ def entries_of(x: Array, rows: Rows, unit: float) -> np.ndarray:
 
     Norms may be of float32 and rounded up by more; what is bounded by entries is then by norms.
     """
-    entries = engine_rows.row_measures(x, rows.side.pre, rows.side.centre)[1] * unit
+    entries = rows_of(x).row_measures(x, rows.side.pre, rows.side.centre)[1] * unit
     norms = rows.norms.astype(np.float64) * unit
     return np.maximum(entries, norms * ((1.0 + 2.0**-50) / math.sqrt(x.shape[1])))
 
 
 def mean_offset(K: Array, side: Side, weights: Array | None, radius: float) -> float:
     """Return |weighted mean of the keys - centre| over the largest key norm, rounded up."""
-    mean = engine_rows.weighted_mean(K, side.pre, weights)
+    mean = rows_of(K).weighted_mean(K, side.pre, weights)
     # The mean of rows of norm at most that: sums of blocks, far inside 2**-30 of the truth.
     largest = radius + float(np.linalg.norm(side.centre))
     away = float(np.linalg.norm(mean - side.centre)) + 2.0**-30 * largest

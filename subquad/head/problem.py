@@ -12,7 +12,7 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.once import Once
-from subquad.engine import rows as engine_rows
+from subquad.engine.rows import fused_operands
 from subquad.engine.threads import ENTRY_WORK, side_by_side, thread_count
 from subquad.head.centring import measure
 from subquad.head.frame import Frame, make_frames
@@ -108,7 +108,7 @@ class Head:
             self.Q.shape[1],
             self.V.shape[1],
             sample,
-            engine_rows.operands(self.Q),
+            fused_operands(self.Q),
         )
         return replace(stats, shells=KeyShells(self.K, self.frame, self.rows))
 

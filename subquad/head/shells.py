@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
-from subquad.engine import rows as engine_rows
+from subquad.engine.rows import rows_of
 from subquad.head.ball import BALL_POINTS, ball_centre
 from subquad.head.frame import Frame
 from subquad.head.magnitudes import Measures, mean_offset
@@ -104,14 +104,14 @@ def _measured(K: Array, frame: Frame, norms: np.ndarray, low: float, high: float
     if rows.size == 0:
         return Shell(side, 0.0, 0.0, 1.0)
     spread = rows[:: -(-rows.size // BALL_POINTS)]
-    mean = engine_rows.take_rows(K, side.pre, spread).mean(axis=0)
+    mean = rows_of(K).take_rows(K, side.pre, spread).mean(axis=0)
     xp = namespace(K)
     keys = xp.take(K, xp.asarray(rows), axis=0)
-    about_mean, _ = engine_rows.row_measures(keys, side.pre, mean)
+    about_mean, _ = rows_of(keys).row_measures(keys, side.pre, mean)
     far = np.argsort(about_mean)[-BALL_POINTS:]
-    points = engine_rows.take_rows(K, side.pre, np.union1d(rows[far], spread))
+    points = rows_of(K).take_rows(K, side.pre, np.union1d(rows[far], spread))
     centre = ball_centre(points, mean)
-    about, _ = engine_rows.row_measures(keys, side.pre, centre)
+    about, _ = rows_of(keys).row_measures(keys, side.pre, centre)
     if not about.max() < about_mean.max():
         centre, about = mean, about_mean
     away = float(np.linalg.norm(centre - side.centre)) * (1.0 + (centre.size + 8) * 2.0**-53)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from subquad.arrays.arithmetic import Array
-from subquad.engine import rows
+from subquad.engine.rows import rows_of
 from subquad.head.centring import groups
 from subquad.head.sides import NotFiniteError
 
@@ -20,7 +20,7 @@ def value_units(Vs: Sequence[Array]) -> list[tuple[np.ndarray, ...]]:
 
     The radius is rounded up. Raises NotFiniteError.
     """
-    ends = np.concatenate([rows.column_ranges(group) for group in groups(Vs)])
+    ends = np.concatenate([rows_of(group[0]).column_ranges(group) for group in groups(Vs)])
     if not np.isfinite(ends).all():
         raise NotFiniteError
     return list(zip(*units_of(ends[:, 0], ends[:, 1]), strict=True))

@@ -20,7 +20,7 @@ import numpy as np
 from subquad.arrays.arithmetic import Array
 from subquad.bounds.certificate import Term
 from subquad.engine import OPERANDS
-from subquad.engine import rows as engine_rows
+from subquad.engine.rows import fused_operands
 from subquad.exp_poly import minimax
 from subquad.head.frame import Frame, balancing_exponent
 from subquad.head.stats import Stats
@@ -131,7 +131,7 @@ def replay(
     or a bound is not met: the device rounds norms up, by about 1% (`bfloat16`) or 0.01%
     (`bfloat16x3`) of the logit bound, for which `polynomial` leaves room where tol does.
     """
-    if not ready.able or not (ready.ran() or engine_rows.operands(arrays[0])):
+    if not ready.able or not (ready.ran() or fused_operands(arrays[0])):
         return None
     from subquad.engine.fused import rerun as fused_rerun  # brings CuPy
 

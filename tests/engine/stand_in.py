@@ -9,7 +9,6 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from subquad.engine import passes
-from subquad.engine import rows as engine_rows
 from subquad.engine.fused.sizes import DEGREES, OPERANDS, fusable
 
 
@@ -94,7 +93,8 @@ def install(monkeypatch):
         used.append((operands, degree))
         return accumulate(K, W, degree, operands)
 
-    monkeypatch.setattr(engine_rows, "operands", lambda x: OPERANDS)
+    for module in ("head.problem", "planning.rerun"):
+        monkeypatch.setattr(f"subquad.{module}.fused_operands", lambda x: OPERANDS)
     monkeypatch.setattr(passes, "_fused_accumulate", accumulate_used)
     monkeypatch.setattr(passes, "_fused_contract", contract)
     # The way to run a plan again on the device alone: there is no device.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from subquad import engine
 from subquad.engine import lengths as engine_lengths
 from subquad.engine import naive
-from subquad.engine import rows as engine_rows
+from subquad.engine.rows import fused_operands, rows_of
 from subquad.engine.shards import rows as shards_rows
 from subquad.engine.shards.fleet import ordered_sum
 from subquad.engine.shards.fleets import CpuFleet, fleet_of
@@ -116,40 +116,41 @@ def test_rows_are_measured_as_on_one_device(shares, dtype):
     x = (rng.standard_normal((503, 5)) * [1.0, 2.0, 0.1, 3.0, 1.0] + 0.7).astype(dtype)
     pre, centre, vector = 0.25, np.array([0.125, -0.5, 0.0, 0.25, 1.0]), np.arange(5.0)
     placed = CpuFleet(shares).place(x)
-    norms, mean, slack = engine_rows.survey(placed, pre, centre)
-    plain, plain_mean, plain_slack = engine_rows.survey(x, pre, centre)
+    norms, mean, slack = rows_of(placed).surveys([placed], [pre], [centre])[0]
+    plain, plain_mean, plain_slack = rows_of(x).surveys([x], [pre], [centre])[0]
     assert np.array_equal(norms, plain) and norms.dtype == plain.dtype
     true = (x.astype(np.longdouble) * pre - centre).mean(axis=0)
     assert np.linalg.norm(mean - true) <= slack
     assert np.linalg.norm(plain_mean - true) <= plain_slack
     both = zip(
-        engine_rows.row_measures(placed, pre, centre),
-        engine_rows.row_measures(x, pre, centre),
+        rows_of(placed).row_measures(placed, pre, centre),
+        rows_of(x).row_measures(x, pre, centre),
         strict=True,
     )
     assert all(np.array_equal(a, b) for a, b in both)
-    ends = zip(engine_rows.column_range(placed), engine_rows.column_range(x), strict=True)
+    ends = zip(rows_of(placed).column_range(placed), rows_of(x).column_range(x), strict=True)
     assert all(np.array_equal(a, b) for a, b in ends)
     rows = rng.permutation(503)[:40]
     assert np.array_equal(
-        engine_rows.take_rows(placed, pre, rows), engine_rows.take_rows(x, pre, rows)
+        rows_of(placed).take_rows(placed, pre, rows), rows_of(x).take_rows(x, pre, rows)
     )
-    dots = engine_rows.row_dots(placed, pre, centre, vector)
+    dots = rows_of(placed).row_dots(placed, pre, centre, vector)
     np.testing.assert_allclose(
-        dots.joined()[0], engine_rows.row_dots(x, pre, centre, vector), rtol=1e-13, atol=1e-13
+        dots.joined()[0], rows_of(x).row_dots(x, pre, centre, vector), rtol=1e-13, atol=1e-13
     )
     weights = rng.uniform(0.2, 1.0, 503)
-    mean = engine_rows.weighted_mean(placed, pre, CpuFleet(shares).place(weights))
+    mean = rows_of(placed).weighted_mean(placed, pre, CpuFleet(shares).place(weights))
     true = weights @ (x * np.float64(pre)) / weights.sum()
     np.testing.assert_allclose(mean, true, rtol=1e-12)
-    assert engine_rows.operands(placed) == ()
+    assert fused_operands(placed) == ()
 
 
 def test_a_row_that_is_not_finite_is_seen_from_every_shard():
     for row in (0, 4, 9):
         x = np.ones((10, 2))
         x[row, 1] = np.nan
-        low, high = engine_rows.column_range(CpuFleet([1.0, 1.0, 1.0]).place(x))
+        placed = CpuFleet([1.0, 1.0, 1.0]).place(x)
+        low, high = rows_of(placed).column_range(placed)
         assert np.isnan(low[1]) and np.isnan(high[1]) and low[0] == high[0] == 1.0
 
 

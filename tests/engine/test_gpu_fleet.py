@@ -8,7 +8,7 @@ import pytest
 
 import subquad
 from subquad.cost.rates import TYPICAL
-from subquad.engine import rows
+from subquad.engine.backend import to_host
 from subquad.engine.shards.fleet import ordered_sum
 from subquad.engine.shards.fleets import CpuFleet, fleet_of
 from tests import oracle
@@ -52,7 +52,7 @@ def test_rows_go_out_and_come_home(cp):
             assert type(back) is type(home)
             assert bool((back == home).all())
             for whole in fleet.map(cp.asnumpy, placed.joined()):
-                assert np.array_equal(whole, rows.to_host(home))
+                assert np.array_equal(whole, to_host(home))
 
 
 def test_sums_have_the_bits_of_the_host_whatever_carries_them(cp):
@@ -87,8 +87,8 @@ def test_attention_over_devices(cp, method, dtype):
         assert np.all(error <= bounds)
         assert bounds.max() <= results[0].plan.heads[0].chosen.bound
         for other in results[1:]:
-            assert np.array_equal(rows.to_host(other.output), output)
-            assert np.array_equal(rows.to_host(other.certificate.row_bounds), bounds)
+            assert np.array_equal(to_host(other.output), output)
+            assert np.array_equal(to_host(other.certificate.row_bounds), bounds)
         shards = CpuFleet(fleet.shares)
         cpu = subquad.attention(Q, K, V, devices=shards, **options).certificate.row_bounds
         np.testing.assert_allclose(bounds, cpu, rtol=1e-2)

@@ -26,6 +26,7 @@ def public(name):
     [
         ("cpu/passes", "gpu/passes"),
         ("cpu/exact", "gpu/exact"),
+        ("cpu/sets", "gpu/sets"),
         ("cpu/rows", "gpu/rows"),
         ("cpu/measures", "gpu/rows gpu/measures"),
     ],
@@ -36,9 +37,19 @@ def test_every_pass_has_both_halves(cpu, gpu):
     assert all(theirs[name] == parameters for name, parameters in ours.items())
 
 
-def test_every_row_pass_is_reached_by_both():
-    passes = public("rows").keys() - {"supported", "to_host", "operands", "survey"}
-    assert passes == public("cpu/rows cpu/measures").keys()
+def test_the_row_passes_are_those_that_are_described():
+    """With the parameters of RowPasses, on a CPU and a GPU; the shards have those that measure."""
+    tree = ast.parse((FOLDER / "rows.py").read_text())
+    described = {
+        node.name: [a.arg for a in node.args.args if a.arg != "self"]
+        for protocol in tree.body
+        if isinstance(protocol, ast.ClassDef)
+        for node in protocol.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert public("cpu/rows cpu/measures") == described
+    made = {"affine", "weighted_values", "restored_values", "rotated", "rotated_reach"}
+    assert described.keys() - made <= public("shards/rows").keys()
 
 
 def early(path):
@@ -53,12 +64,15 @@ def early(path):
 
 
 def test_no_module_that_needs_cupy_comes_with_the_engine():
-    """Some import CuPy at their top, so whoever needs one imports it late."""
-    imported = {
-        ".".join(("subquad.engine", *path.relative_to(FOLDER).with_suffix("").parts)): early(path)
-        for path in FOLDER.rglob("*.py")
-    }
-    on_gpu = {module for module, names in imported.items() if "cupy" in names}
-    assert len(on_gpu) > 8
-    for module, names in imported.items():
-        assert module in on_gpu or not on_gpu & set(names), module
+    """They are those of gpu/, of fused/ but for sizes and rounding, and the Fleet of GPUs."""
+    imported = {}
+    for path in FOLDER.rglob("*.py"):
+        parts = path.relative_to(FOLDER).with_suffix("").parts
+        name = ".".join(("subquad.engine", *parts)).removesuffix(".__init__")
+        imported[name] = set(early(path))
+    on_gpu = {"cupy"}
+    while more := {name for name, uses in imported.items() if uses & on_gpu} - on_gpu:
+        on_gpu |= more
+    light = {f"subquad.engine.fused{name}" for name in ("", ".sizes", ".rounding")}
+    rooms = ("subquad.engine.gpu", "subquad.engine.fused", "subquad.engine.shards.gpu_fleet")
+    assert on_gpu - {"cupy"} == {name for name in imported if name.startswith(rooms)} - light

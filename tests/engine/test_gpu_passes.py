@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from subquad import engine
 from subquad.engine import lengths, naive
-from subquad.engine.cpu import sets as cpu_sets
+from subquad.engine.passes import accumulate_set, contract_set
+from subquad.engine.set_lengths import set_length
 from subquad.features import block_sizes, monomials
 from subquad.features.anisotropic import best_set
 from tests.engine import test_exact, test_passes
@@ -124,10 +125,10 @@ def test_sets_of_monomials_agree_with_the_cpu(cp, dtype):
     kept = best_set((2.0, 1.0, 0.5, 0.25, 0.1), 700)
     X, Y = (rng.uniform(-1, 1, (rows, 5)).astype(dtype) for rows in (300, 1400))
     W = rng.uniform(0, 1, (1400, 4)).astype(dtype)
-    moments = cpu_sets.accumulate_set(cp.asarray(Y), cp.asarray(W), kept)
-    found = cpu_sets.contract_set(cp.asarray(X), moments, kept).get()
+    moments = accumulate_set(cp.asarray(Y), cp.asarray(W), kept)
+    found = contract_set(cp.asarray(X), moments, kept).get()
     u = 2.0**-24 if dtype == "float32" else 2.0**-53
-    allowed = cpu_sets.set_length(1400, kept.r, kept.degree, dtype) * u
+    allowed = set_length(1400, kept.r, kept.degree, dtype) * u
     wide = [a.astype(float) for a in (X, Y, W)]
     features = [kept.evaluate(a.T) for a in wide[:2]]
     plain = (features[0].T * kept.coefficients()) @ (features[1] @ wide[2])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad.engine import rows as engine_rows
+from subquad.engine.rows import rows_of
 from subquad.head.centring import measure
 from subquad.head.sides import NotFiniteError
 from subquad.head.value_units import value_units
@@ -38,33 +38,33 @@ def test_surveys(cp, n, d, dtype):
     host, there = heads_of(cp, n, d, dtype)
     rng = np.random.default_rng(n)
     pres, centres = [2.0**k for k in range(-2, 3)], 0.1 * rng.standard_normal((5, d))
-    found = engine_rows.surveys(there, pres, list(centres))
+    found = rows_of(there[0]).surveys(there, pres, list(centres))
     for own, x, on_device, pre, centre in zip(found, host, there, pres, centres, strict=True):
-        assert all(map(same, own, engine_rows.survey(on_device, pre, centre)))
+        assert all(map(same, own, rows_of(on_device).surveys([on_device], [pre], [centre])[0]))
         norms, mean, slack = own
         away = x.astype(np.longdouble) * pre - centre
         true = np.sqrt((away**2).sum(axis=1))
         assert np.all((true <= norms) & (norms <= true * (1 + (3 * d + 30) * 2.0**-53)))
-        assert np.array_equal(norms, engine_rows.row_measures(on_device, pre, centre)[0])
+        assert np.array_equal(norms, rows_of(on_device).row_measures(on_device, pre, centre)[0])
         assert np.linalg.norm(mean - away.mean(axis=0)) <= slack
 
 
 @pytest.mark.parametrize(("n", "d", "dtype"), CASES)
 def test_ranges_and_rows(cp, n, d, dtype):
     host, there = heads_of(cp, n, d, dtype)
-    ends = engine_rows.column_ranges(there)
+    ends = rows_of(there[0]).column_ranges(there)
     assert np.array_equal(ends, [[x.min(axis=0), x.max(axis=0)] for x in host])
     rows = np.random.default_rng(0).integers(0, n, (5, 11))
     for index in (slice(None, None, 3), rows, rows[:, :1]):
-        found = engine_rows.stacked_rows(there, index)
+        found = rows_of(there[0]).stacked_rows(there, index)
         assert found.dtype == np.result_type(dtype, np.float32)
-        assert np.array_equal(found, engine_rows.stacked_rows(host, index))
+        assert np.array_equal(found, rows_of(host[0]).stacked_rows(host, index))
 
 
 def test_ranges_keep_nan(cp):
     x = stack(3, 2000, 5, "float32")
     x[1, 1234, 3], x[0, 0, 1], x[2, 3, 2] = np.nan, np.inf, -np.inf
-    ends = engine_rows.column_ranges(list(cp.asarray(x)))
+    ends = rows_of(list(cp.asarray(x))[0]).column_ranges(list(cp.asarray(x)))
     assert np.isnan(ends).sum() == 2 and np.isnan(ends[1, :, 3]).all()
     assert ends[0, 1, 1] == np.inf and ends[2, 0, 2] == -np.inf
     with pytest.raises(NotFiniteError):

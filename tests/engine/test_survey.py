@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from subquad.engine import rows as engine_rows
 from subquad.engine.cpu import measures as cpu_measures
+from subquad.engine.rows import rows_of
 
 
 def norms_of(x, pre, centre):
@@ -35,7 +35,7 @@ def test_norms_and_mean(seed, d, dtype):
     x, pre, centre = rows(seed, d, "float32" if dtype == "float16" else dtype, spread)
     if dtype == "float16":
         x, pre = (x.astype(float) * pre).clip(-100, 100).astype(dtype), 1.0
-    norms, mean, slack = engine_rows.survey(x, pre, centre)
+    norms, mean, slack = rows_of(x).surveys([x], [pre], [centre])[0]
     true = norms_of(x, pre, centre)
     assert np.all(norms.astype(float) >= true * (1.0 - 2.0**-52))
     assert np.all(norms.astype(float) <= true * (1.0 + (d + 12) * 2.0**-23) + 2.0**-400)
@@ -57,7 +57,7 @@ def test_norms_at_the_ends_of_the_range(d):
     true[1] = true[2] = 0.0  # subnormal: the truth is only known to be below the next line's
     for norms in (
         cpu_measures.row_measures(x, 1.0, np.zeros(d))[0],
-        engine_rows.survey(x[:-1], 1.0, np.zeros(d))[0],
+        rows_of(x[:-1]).surveys([x[:-1]], [1.0], [np.zeros(d)])[0][0],
     ):
         own = np.array(true)[: len(norms)]
         assert np.all(norms >= own)
@@ -69,7 +69,7 @@ def test_norms_at_the_ends_of_the_range(d):
 def test_the_float32_pass_is_taken_and_rounds_up():
     """Its plain sums fall short of the truth for about half of the rows: the factor is needed."""
     x, pre, centre = rows(1, 64, "float32", 0.1)
-    norms, _, _ = engine_rows.survey(x, pre, centre)
+    norms, _, _ = rows_of(x).surveys([x], [pre], [centre])[0]
     assert norms.dtype == np.float32
     true = norms_of(x, pre, centre)
     plain = norms.astype(float) / (1.0 + (64 + 8) * 2.0**-24)
@@ -80,7 +80,7 @@ def test_the_float32_pass_is_taken_and_rounds_up():
 def test_what_is_not_finite_shows(value):
     x = np.ones((3000, 4), np.float32)
     x[2001, 2] = value
-    assert not np.isfinite(engine_rows.survey(x, 1.0, np.zeros(4))[0].max())
+    assert not np.isfinite(rows_of(x).surveys([x], [1.0], [np.zeros(4)])[0][0].max())
 
 
 @pytest.mark.parametrize("layout", ["C", "F", "strided", "odd"])
@@ -88,11 +88,11 @@ def test_column_range(layout):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3001 if layout == "odd" else 4096, 6))
     x = {"F": np.asfortranarray, "strided": lambda a: a[::3, ::2]}.get(layout, lambda a: a)(x)
-    low, high = engine_rows.column_range(x)
+    low, high = rows_of(x).column_range(x)
     assert np.array_equal(low, x.min(axis=0)) and np.array_equal(high, x.max(axis=0))
     assert cpu_measures.FOLD > 1
     x[5, 1] = np.nan
-    assert np.isnan(engine_rows.column_range(x)[0]).tolist() == [i == 1 for i in range(x.shape[1])]
+    assert np.isnan(rows_of(x).column_range(x)[0]).tolist() == [i == 1 for i in range(x.shape[1])]
 
 
 @pytest.mark.parametrize("pre", [1.0, 2.0**-3, 2.0**300, 0.3])
@@ -101,11 +101,11 @@ def test_powers_of_two_are_moved_and_round_nothing(pre):
     rng = np.random.default_rng(1)
     x, centre = rng.standard_normal((5000, 7)) / pre, rng.standard_normal(7)
     for dtype in ("float32", "float64"):
-        found = engine_rows.affine(x, pre, centre, 0.7, dtype)
+        found = rows_of(x).affine(x, pre, centre, 0.7, dtype)
         assert np.array_equal(found, ((x * pre - centre) * 0.7).astype(dtype))
     radius = np.abs(rng.standard_normal(7))
     low, high = np.full(7, -0.5), np.full(7, 0.5)
     divisor = 1.0 + rng.random(5000)
-    found = engine_rows.restored_values(x, pre, centre, radius, low, high, "float64", divisor)
+    found = rows_of(x).restored_values(x, pre, centre, radius, low, high, "float64", divisor)
     expected = np.clip((x / divisor[:, None] * radius + centre) / pre, low, high)
     assert np.array_equal(found, expected)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from proofs_checks.checks import anisotropic as checks
 from subquad.engine.cpu import sets as cpu_sets
 from subquad.engine.lengths import FEATURE_CHUNK
+from subquad.engine.passes import accumulate_set, contract_set
+from subquad.engine.set_lengths import set_length
 from subquad.features import feature_dimension
 from subquad.features.anisotropic import BestFirst, best_set, box_tail
 
@@ -158,12 +160,12 @@ def test_the_passes_are_within_their_rounding(n, m, r, dtype):
     X, Y = (rng.uniform(-0.8, 0.8, (x, 6)).astype(dtype) for x in (n, m))
     W = np.concatenate([rng.uniform(-1, 1, (m, 3)), np.ones((m, 1))], axis=1).astype(dtype)
     kept = best_set(SPECTRUM, r)
-    sums = cpu_sets.contract_set(X, cpu_sets.accumulate_set(Y, W, kept), kept)
+    sums = contract_set(X, accumulate_set(Y, W, kept), kept)
     wide = [x.astype(np.longdouble) for x in (X, Y, W)]
     weights = (kept.evaluate(wide[0].T) * kept.coefficients()[:, None]).T @ kept.evaluate(wide[1].T)
     u = {"float32": 2.0**-24, "float64": 2.0**-53}[dtype]
     reach = np.exp(np.abs(X) @ np.abs(Y).max(axis=0))[:, None] * m
-    bound = cpu_sets.set_length(m, r, kept.degree, dtype) * u * reach
+    bound = set_length(m, r, kept.degree, dtype) * u * reach
     assert sums.shape == (n, 4)
     assert np.all(np.abs(sums - weights @ wide[2]) <= bound)
 
@@ -201,7 +203,7 @@ def test_threads_do_not_change_the_sums(monkeypatch):
     kept, found = best_set(SPECTRUM, 300), []
     for threads in ("1", "2", "5"):
         monkeypatch.setenv("SUBQUAD_NUM_THREADS", threads)
-        found.append(cpu_sets.contract_set(X, cpu_sets.accumulate_set(Y, W, kept), kept))
+        found.append(contract_set(X, accumulate_set(Y, W, kept), kept))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
 

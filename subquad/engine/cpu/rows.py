@@ -27,7 +27,6 @@ __all__ = [
     "rotated_reach",
     "row_dots",
     "row_measures",
-    "scatter_rows",
     "stacked_rows",
     "surveys",
     "take_rows",
@@ -46,14 +45,6 @@ def affine(x, pre, centre, post, dtype: str) -> Any:
         out[rows] = y
 
     over_blocks(block, x.shape)
-    return out
-
-
-def scatter_rows(rows: list[Any], parts: list[Any]) -> Any:
-    """Return the array whose rows `rows[i]` are `parts[i]`; together they cover 0..n-1 once."""
-    out = np.empty((sum(len(index) for index in rows), *parts[0].shape[1:]), parts[0].dtype)
-    for index, part in zip(rows, parts, strict=True):
-        out[index] = part
     return out
 
 

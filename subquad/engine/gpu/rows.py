@@ -27,7 +27,6 @@ __all__ = [
     "rounded",
     "row_dots",
     "row_measures",
-    "scatter_rows",
     "stacked_rows",
     "surveys",
     "take_rows",
@@ -106,14 +105,6 @@ def weighted_mean(x, pre, weights=None) -> np.ndarray:
     arguments = (*_strided(x), float(pre), used, share, lanes, out)
     launch("column_sums", (x,), blocks, arguments)
     return out.get().sum(axis=0) / (n if weights is None else weights.get().sum())
-
-
-def scatter_rows(rows: list[Any], parts: list[Any]) -> Any:
-    """Return the array whose rows `rows[i]` are `parts[i]`."""
-    out = cupy.empty((sum(len(index) for index in rows), *parts[0].shape[1:]), parts[0].dtype)
-    for index, part in zip(rows, parts, strict=True):
-        out[cupy.asarray(index)] = part
-    return out
 
 
 def take_rows(x, pre, rows) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The passes over rows in shards: each shard by its own device's passes, results joined by rank.
 
-Those of `subquad.engine.rows` that measure rows, and `accumulate`. What a row-wise pass returns
+Those of `engine.rows.RowPasses` that measure rows, and `accumulate`. What a row-wise pass returns
 is sharded like its rows; what it measures comes to every host, for all rows, as it would from one
 device: norms and ranges are the same numbers, means differ in the order of their sums.
 """
@@ -16,26 +16,27 @@ import array_api_compat
 import numpy as np
 
 from subquad.engine import passes
-from subquad.engine import rows as engine_rows
+from subquad.engine.backend import backend_of
 from subquad.engine.fused.sizes import OPERANDS
 from subquad.engine.shards.fleet import Fleet, Sharded
 from subquad.engine.state import State, sum_up
 
 
-def operands(x: Sharded) -> tuple[str, ...]:
-    """Return the operands of the fused passes that every local device has."""
-    every = x.map(engine_rows.operands)
-    return tuple(name for name in every[0] if all(name in found for found in every))
+def surveys(
+    xs: Sequence[Sharded], pres: Sequence[float], centres: Sequence[np.ndarray]
+) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Return (norms, mean, how far off the mean may be) of the rows of each x * pre - centre."""
+    return [_survey(*own) for own in zip(xs, pres, centres, strict=True)]
 
 
-def survey(x: Sharded, pre, centre) -> tuple[np.ndarray, np.ndarray, float]:
+def _survey(x: Sharded, pre, centre) -> tuple[np.ndarray, np.ndarray, float]:
     """Return (norms, mean, how far off the mean may be) of the rows of x * pre - centre, host."""
     d = x.shape[1]
 
     def own(part: Any) -> tuple[np.ndarray, np.ndarray, float]:
         if part.shape[0] == 0:
             return np.zeros(0, np.float32), np.zeros(d), 0.0
-        return engine_rows.survey(part, pre, centre)
+        return backend_of(part).rows.surveys([part], [pre], [centre])[0]
 
     norms, means, slacks = zip(*x.map(own), strict=True)
     every = np.concatenate(
@@ -47,16 +48,17 @@ def survey(x: Sharded, pre, centre) -> tuple[np.ndarray, np.ndarray, float]:
 
 def row_measures(x: Sharded, pre, centre) -> tuple[np.ndarray, np.ndarray]:
     """Return (norms, largest absolute entries) of the rows of x * pre - centre, each (n,), host."""
-    found = x.map(lambda part: np.stack(engine_rows.row_measures(part, pre, centre), axis=1))
+    found = x.map(
+        lambda part: np.stack(backend_of(part).rows.row_measures(part, pre, centre), axis=1)
+    )
     both = np.concatenate(x.fleet.known(found))
     return both[:, 0], both[:, 1]
 
 
 def row_dots(x: Sharded, pre, centre, vector) -> Sharded:
     """Return (x * pre - centre) @ vector, shape (n,), float64, sharded like x."""
-    return replace(
-        x, parts=tuple(x.map(lambda part: engine_rows.row_dots(part, pre, centre, vector)))
-    )
+    parts = x.map(lambda part: backend_of(part).rows.row_dots(part, pre, centre, vector))
+    return replace(x, parts=tuple(parts))
 
 
 def column_range(x: Sharded) -> tuple[np.ndarray, np.ndarray]:
@@ -65,10 +67,23 @@ def column_range(x: Sharded) -> tuple[np.ndarray, np.ndarray]:
     def own(part: Any) -> np.ndarray:
         if part.shape[0] == 0:
             return np.zeros((0, 2, part.shape[1]))
-        return np.stack(engine_rows.column_range(part))[None]
+        return np.stack(backend_of(part).rows.column_range(part))[None]
 
     ends = np.concatenate(x.fleet.known(x.map(own)))
     return ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
+
+
+def column_ranges(xs: Sequence[Sharded]) -> np.ndarray:
+    """Return (heads, 2, columns): the smallest and largest entries of each array of a stack."""
+    return np.array([column_range(x) for x in xs])
+
+
+def stacked_rows(xs: Sequence[Sharded], rows: Any) -> np.ndarray:
+    """Return rows of each array of a stack, (heads, count, columns), host, float32 or float64."""
+    every = np.arange(xs[0].shape[0])
+    own = [every[rows]] * len(xs) if isinstance(rows, slice) else rows
+    wide = np.stack([take_rows(x, 1.0, index) for x, index in zip(xs, own, strict=True)])
+    return np.ascontiguousarray(wide, np.result_type(xs[0].dtype, np.float32))
 
 
 def take_rows(x: Sharded, pre, rows: np.ndarray) -> np.ndarray:
@@ -79,7 +94,7 @@ def take_rows(x: Sharded, pre, rows: np.ndarray) -> np.ndarray:
     def own(part: Any, index: np.ndarray) -> np.ndarray:
         if index.size == 0:
             return np.zeros((0, part.shape[1]))
-        return engine_rows.take_rows(part, pre, index)
+        return backend_of(part).rows.take_rows(part, pre, index)
 
     found = np.concatenate(x.fleet.known(x.map(own, wanted)))
     out = np.empty_like(found)
@@ -94,7 +109,7 @@ def weighted_mean(x: Sharded, pre, weights: Sharded | None = None) -> np.ndarray
         if part.shape[0] == 0:
             return np.zeros((1, 1 + part.shape[1]))
         mass = float(part.shape[0] if w is None else w.sum())
-        return np.append(mass, engine_rows.weighted_mean(part, pre, w))[None]
+        return np.append(mass, backend_of(part).rows.weighted_mean(part, pre, w))[None]
 
     used = [None] * len(x.parts) if weights is None else weights.parts
     every = np.concatenate(x.fleet.known(x.map(own, used)))

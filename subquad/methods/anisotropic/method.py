@@ -9,7 +9,7 @@ hundreds of monomials where the degree needs 435,897. Buckets of `multi_threshol
 their own: on 48 parts of 12 real heads (the eighth, quarter, half and all of rows and keys by norm,
 own centres, tol 0.1) no set of 65,536 monomials closes, while in 9 a degree with fewer does.
 
-Rounding: see `subquad.engine.cpu.sets`; the sum of absolute values of a row is at most
+Rounding: see `subquad.engine.set_lengths`; the sum of absolute values of a row is at most
 exp(sum_i |x_i| max_j |y_ji|) times the sum of the key weights.
 """
 
@@ -24,7 +24,8 @@ from subquad.bounds.partial import Partial
 from subquad.bounds.softmax import additive_bound, logit_perturbation_bound
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import Calls
-from subquad.engine.cpu import sets as cpu_sets
+from subquad.engine.passes import accumulate_set, contract_set
+from subquad.engine.set_lengths import set_bytes
 from subquad.engine.threads import thread_count
 from subquad.features.anisotropic import MONOMIALS_MAX, best_first, best_set, box_tail
 from subquad.head.basis import rotated
@@ -152,7 +153,7 @@ class Anisotropic:
             stats.d,
             stats.d_v,
             parameters.dtype,
-            cpu_sets.set_bytes(parameters.r, stats.d_v + 1, thread_count()),
+            set_bytes(parameters.r, stats.d_v + 1, thread_count()),
             calls=Calls(BASIS_STEPS),
         )
 
@@ -164,8 +165,8 @@ class Anisotropic:
         weights, shift = frame.key_weights(head.K)
         X = rotated(head.Q, frame.query.affine, rotation.query_basis, dtype)
         Y = rotated(head.K, frame.key.affine, rotation.key_basis, dtype)
-        moments = cpu_sets.accumulate_set(Y, frame.values(head.V, weights, dtype), kept)
-        sums = cpu_sets.contract_set(X, moments, kept)
+        moments = accumulate_set(Y, frame.values(head.V, weights, dtype), kept)
+        sums = contract_set(X, moments, kept)
         whole = stats.m if weights is None else math.fsum(weights.tolist()) * OUTWARD
         xp = namespace(X)
         reach = xp.astype(xp.abs(X), xp.float64) @ xp.asarray(widened(rotation.key_reach, dtype))

@@ -1,6 +1,6 @@
 """What a set of monomials proves of a head, a priori: tail, rounding, error of a logit.
 
-The theorem stands in `anisotropic`; the rounding in `subquad.engine.cpu.sets`.
+The theorem stands in `anisotropic`; the rounding in `subquad.engine.set_lengths`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.rounding import FORMATS, U64, gamma
 from subquad.bounds.softmax import logit_perturbation_bound, normaliser_lower_bound
-from subquad.engine.cpu import sets as cpu_sets
+from subquad.engine.set_lengths import set_length, set_underflow
 from subquad.features.anisotropic import Box, MonomialSet, best_set, box_tail
 from subquad.head.basis import Rotation
 from subquad.head.stats import Stats
@@ -85,11 +85,11 @@ def rounding_of(stats: Stats, parameters: AnisotropicParameters) -> tuple[float,
     """
     r, degree, dtype, rotation = (parameters.r, parameters.degree, parameters.dtype, stats.rotation)
     assert rotation is not None
-    length = cpu_sets.set_length(stats.m, r, degree, dtype) + 2.0
+    length = set_length(stats.m, r, degree, dtype) + 2.0
     top = widened(np.maximum(rotation.query_reach, rotation.key_reach), dtype)
     return (
         2.0 * float(gamma(length, FORMATS[dtype].u)),
-        cpu_sets.set_underflow(stats.m, r, degree, float(top.max()), dtype),
+        set_underflow(stats.m, r, degree, float(top.max()), dtype),
     )
 
 

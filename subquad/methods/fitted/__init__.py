@@ -1,1 +1,1 @@
-"""TODO"""
+"""Polynomial and majorant chosen together once the State is known: a bound for every row."""

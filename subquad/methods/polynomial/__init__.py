@@ -1,1 +1,1 @@
-"""TODO"""
+"""One polynomial of exp on the proved range of the logits."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Queries and keys divided by magnitude: two parts (support basis) or many buckets."""

@@ -11,7 +11,7 @@ import numpy as np
 from subquad.arrays.arithmetic import Array
 from subquad.bounds.partial import Partial, stack_rows
 from subquad.bounds.rounding import exact_logit_error
-from subquad.engine import rows as engine_rows
+from subquad.engine.rows import rows_of
 from subquad.engine.threads import parallel_map
 from subquad.head.problem import Head
 from subquad.head.shells import Shell
@@ -100,7 +100,7 @@ def _key_sums(
     if shell is None:
         return accumulate_keys(head, query_norm, keys, V, bucket.shared)
     side = shell.side
-    norms, _ = engine_rows.row_measures(keys[0], side.pre, side.centre)
+    norms, _ = rows_of(keys[0]).row_measures(keys[0], side.pre, side.centre)
     return accumulate_keys(head, query_norm, (keys[0], norms * side.post), V, bucket.shared, side)
 
 
@@ -111,7 +111,7 @@ def moved_back(
     Q, norms = queries
     xp = array_api_compat.array_namespace(Q)
     side = head.frame.query
-    logits = engine_rows.row_dots(
+    logits = rows_of(Q).row_dots(
         Q, side.pre, side.centre, shell.displacement(head.frame) * side.post
     )
     slack = centre_error(norms * shell.away, head.stats.d)

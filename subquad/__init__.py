@@ -2,7 +2,7 @@
 
 The floors, imports going down only::
 
-    9  cli/                            the command line
+    9  cli/  __main__                  the command line
     7  cluster/                        the same call on many machines
     6  attention                       the doors: attention(), exact_attention(), plan()
     5  planning/  empirical/           every method's offer, the cheapest, run; what data are like

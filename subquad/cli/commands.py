@@ -1,7 +1,4 @@
-"""The command line: report, attend, plan, stats, claims, doctor.
-
-Exit codes: 0 done, 1 a claim is not as expected, 2 bad input, 3 the tolerance cannot be certified.
-"""
+"""The commands: report, attend, plan, stats, claims, doctor; `main` words their errors."""
 
 from __future__ import annotations
 
@@ -16,11 +13,10 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import subquad
-from subquad import files
+from subquad.cli import files
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 out = Console(highlight=False, soft_wrap=True)
@@ -29,18 +25,6 @@ err = Console(stderr=True, highlight=False)
 File = Annotated[Path, typer.Argument(help="A .npz with arrays Q, K and V.")]
 Tol = Annotated[float, typer.Option(help="Tolerance in units of value_radius, in (0, 2].")]
 Method = Annotated[str, typer.Option(help="auto, or the name of a method.")]
-
-
-def main() -> None:
-    """Run the command line; errors of the user become a message and an exit code."""
-    try:
-        app()
-    except subquad.ToleranceError as error:
-        err.print(f"[bold red]tolerance not certifiable:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(3)
-    except (ValueError, TypeError, OSError) as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
 
 
 def _print_version(asked: bool) -> None:
@@ -209,7 +193,7 @@ def claims(
 @app.command()
 def doctor() -> None:
     """Print what is installed, what is usable, and the measured rates."""
-    from subquad.doctor import machine, packages, speeds
+    from subquad.cli.doctor import machine, packages, speeds
 
     out.print(packages())
     out.print(machine())

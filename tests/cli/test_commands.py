@@ -11,7 +11,8 @@ import pytest
 
 import subquad
 from experiments import report as page
-from subquad import cli, doctor
+from subquad import cli
+from subquad.cli import commands, doctor
 from tests import oracle
 
 
@@ -252,7 +253,7 @@ def test_version(call):
 
 
 def test_a_report_without_its_extra(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "jinja2" else name)
+    monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "jinja2" else name)
     code, _, said = call("report", "--out", tmp_path / "report")
     assert code == 2
     assert "the report needs jinja2: install subquad[report]" in said

@@ -9,9 +9,9 @@ import pytest
 from subquad.head import centring
 from subquad.head.ball import Clouds, ball_centre, ball_centres, balls_of
 from subquad.head.centring import measure
+from subquad.head.frame import value_units
 from subquad.head.problem import Problem
 from subquad.head.sides import NotFiniteError
-from subquad.head.value_units import value_units
 
 
 def stack(heads, n, d, dtype, seed=0):

@@ -9,9 +9,8 @@ import pytest
 from subquad.arrays.once import Once
 from subquad.head.ball import ball_centre
 from subquad.head.centring import SAMPLE, measure
-from subquad.head.order import EXACT_RANKS, OrderStatistics
 from subquad.head.problem import Problem
-from subquad.head.sides import NotFiniteError
+from subquad.head.sides import EXACT_RANKS, NotFiniteError, OrderStatistics
 
 
 def cloud(n, d=5, seed=0, far=0, dtype=np.float32):

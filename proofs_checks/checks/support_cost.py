@@ -15,7 +15,7 @@ from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
 from subquad.arrays.once import Once
 from subquad.exp_poly.balls import ball, precision
-from subquad.head.order import OrderStatistics
+from subquad.head.sides import OrderStatistics
 from subquad.head.stats import Stats
 from subquad.methods.polynomial.sums import parameters_for
 from subquad.methods.thresholds.support_basis import SplitParameters, SupportBasis

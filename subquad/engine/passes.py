@@ -200,7 +200,7 @@ def exact_block(Q: Any, K: Any, W: Any) -> tuple[Any, Any, Any]:
 def accumulate_set(Y: Any, W: Any, kept: MonomialSet) -> Any:
     """Return sum_j y_j^s w_j^T, (r, columns) float64, of keys Y (m, d) and weights W (m, columns).
 
-    Monomials s are those of `kept`. O(m r columns) time. Accuracy: `engine.set_lengths`.
+    Monomials s are those of `kept`. O(m r columns) time. Accuracy: `lengths.set_length`.
     """
     return backend_of(Y).sets.accumulate_set(Y, W, kept)
 

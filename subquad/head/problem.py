@@ -15,7 +15,7 @@ from subquad.arrays.once import Once
 from subquad.engine.rows import fused_operands
 from subquad.engine.threads import ENTRY_WORK, side_by_side, thread_count
 from subquad.head.centring import measure
-from subquad.head.frame import Frame, make_frames
+from subquad.head.frame import Frame, make_frames, value_units
 from subquad.head.inputs import (
     broadcast_lead,
     check_arrays,
@@ -30,7 +30,6 @@ from subquad.head.sample import HeadSample
 from subquad.head.shells import KeyShells
 from subquad.head.sides import Measured, NotFiniteError
 from subquad.head.stats import Stats, stats_of
-from subquad.head.value_units import value_units
 
 Sides = tuple[Once[Measured], Once[Measured], Once[tuple[np.ndarray, ...]]]
 """What is measured of queries, keys and values; heads that share an array share it."""

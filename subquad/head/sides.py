@@ -1,4 +1,4 @@
-"""One side of a head, queries or keys, about a centre: how its rows enter, and their norms."""
+"""One side of a head, queries or keys, about a centre: how its rows enter, their norms by rank."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from subquad.arrays.arithmetic import Array
-from subquad.head.order import OrderStatistics
+from subquad.arrays.once import Once
+
+EXACT_RANKS = 64
+RANK_RATIO = 1.05
+LEVELS = 2.0**16 - 256.0
+"""Steps into which magnitudes are rounded where there are too many rows to sort one by one."""
 
 
 class NotFiniteError(ValueError):
@@ -82,3 +87,109 @@ def ldexp(mantissa: float, exponent: int) -> float:
         return math.ldexp(mantissa, exponent)
     except OverflowError:
         return math.inf
+
+
+class OrderStatistics:
+    """The largest magnitudes of a set of rows: ranks 0..63, then geometric, then the last.
+
+    `values[i]` bounds the magnitude of every row but the `ranks[i]` largest.
+
+    Attributes
+    ----------
+    count : int
+        Number of rows.
+    ranks, values : array
+        Ascending and descending; found when first asked for.
+    """
+
+    def __init__(
+        self, count: int, table: Once[tuple[np.ndarray, np.ndarray]], largest: float | None = None
+    ) -> None:
+        self.count = count
+        self._table, self._largest = table, largest
+
+    @classmethod
+    def of(cls, magnitudes: np.ndarray, unit: float = 1.0) -> OrderStatistics:
+        """Return the order statistics of unit * magnitudes (n,), all of them kept if n <= 64."""
+        largest = float(magnitudes.max()) * unit
+        return cls(magnitudes.size, Once(lambda: _sorted(magnitudes, unit)), largest)
+
+    @classmethod
+    def constant(cls, count: int, value: float) -> OrderStatistics:
+        """Return the statistics of `count` rows of which only the largest magnitude is known."""
+        return cls(count, Once(lambda: (np.array([0]), np.array([value]))))
+
+    @classmethod
+    def later(cls, count: int, find: Once[np.ndarray]) -> OrderStatistics:
+        """Return the statistics of `count` magnitudes that are found when first asked for."""
+        return cls(count, Once(lambda: _sorted(find(), 1.0)))
+
+    def settle(self) -> None:
+        """Let go of the rows: where nobody asked, no magnitude is known any more (infinity)."""
+        self._table.settle((np.array([0]), np.array([math.inf])))
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """Which of the largest rows are known, from 0 up."""
+        return self._table()[0]
+
+    @property
+    def values(self) -> np.ndarray:
+        """The magnitudes at `ranks`."""
+        return self._table()[1]
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude."""
+        return float(self.values[0]) if self._largest is None else self._largest
+
+    def count_above(self, threshold: float) -> int:
+        """Return an upper bound of the number of rows of magnitude above `threshold`."""
+        place = int(np.searchsorted(-self.values, -threshold))  # first value <= threshold
+        return int(self.ranks[place]) if place < self.ranks.size else self.count
+
+    def lowered(self, threshold: float) -> float:
+        """Return the least known threshold that leaves the same rows above it."""
+        place = int(np.searchsorted(-self.values, -threshold))
+        if place == self.ranks.size:
+            return threshold
+        known = place == 0 or self.ranks[place] == self.ranks[place - 1] + 1
+        return float(self.values[place]) if known else threshold
+
+    def sum_of_largest(self, count: int) -> float:
+        """Return an upper bound of the sum of the `count` largest magnitudes."""
+        ends = np.minimum(np.append(self.ranks[1:], self.count), count)
+        return float(np.sum(self.values * np.maximum(ends - self.ranks, 0)))
+
+    def scaled_to(self, count: int) -> OrderStatistics:
+        """Return the statistics of `count` rows of the same distribution and the same largest."""
+        share = count / self.count
+        table = Once(lambda: (np.round(self.ranks * share).astype(np.int64), self.values))
+        return OrderStatistics(count, table, self._largest)
+
+
+def _sorted(magnitudes: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ranks kept and the magnitudes there times `unit`, the largest first."""
+    count = magnitudes.size
+    steps = np.arange(max(0.0, math.log(max(count, 1) / EXACT_RANKS) / math.log(RANK_RATIO)))
+    spread = (EXACT_RANKS * RANK_RATIO**steps).astype(np.int64)
+    ranks = np.unique(np.concatenate([np.arange(EXACT_RANKS), spread, [count - 1]]))
+    ranks = ranks[ranks < count]
+    step = float(magnitudes.max()) / LEVELS
+    if count > LEVELS / 8.0 and 2.0**-100 < step < 2.0**100:
+        return ranks, _by_level(magnitudes, step, ranks) * unit
+    return ranks, np.sort(magnitudes)[::-1][ranks].astype(np.float64) * unit
+
+
+def _by_level(magnitudes: np.ndarray, step: float, ranks: np.ndarray) -> np.ndarray:
+    """Return upper bounds of the magnitudes at `ranks`, the first EXACT_RANKS of them exact.
+
+    Magnitudes are raised to multiples of `step`, which sort by counting; division in float32 may
+    lose 2^-23 of one, hence the factor, and what underflows is below the first.
+    """
+    level = np.floor(magnitudes / magnitudes.dtype.type(step)).astype(np.uint16) + np.uint16(1)
+    levels = np.sort(level, kind="stable")[::-1]
+    values = levels[ranks] * (step * (1.0 + 2.0**-20))
+    few = magnitudes[level >= levels[EXACT_RANKS - 1]]
+    values[:EXACT_RANKS] = np.sort(few)[::-1][:EXACT_RANKS]
+    return np.minimum.accumulate(values)

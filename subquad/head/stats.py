@@ -11,9 +11,9 @@ from subquad.engine.fused.sizes import DEGREES, fusable
 from subquad.head.basis import Rotation
 from subquad.head.frame import Frame
 from subquad.head.magnitudes import Measures
-from subquad.head.order import OrderStatistics
 from subquad.head.sample import HeadSample
 from subquad.head.shells import KeyShells
+from subquad.head.sides import OrderStatistics
 
 NO_OFFSET = Once.known_to_be(1.0)
 """Nothing is known of the mean of the keys."""

@@ -14,7 +14,7 @@ from subquad.bounds.certificate import Term
 from subquad.bounds.rounding import FORMATS, conversion_error
 from subquad.engine.fused.rounding import fused_errors
 from subquad.head.frame import WEIGHT_RANGE
-from subquad.head.order import OrderStatistics
+from subquad.head.sides import OrderStatistics
 from subquad.planning.choose import HeadPlan
 
 UNIT = 1.0 + 2.0**-50

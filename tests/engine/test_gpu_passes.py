@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from subquad import engine
 from subquad.engine import lengths, naive
+from subquad.engine.lengths import set_length
 from subquad.engine.passes import accumulate_set, contract_set
-from subquad.engine.set_lengths import set_length
 from subquad.features import block_sizes, monomials
 from subquad.features.anisotropic import best_set
 from tests.engine import test_exact, test_passes

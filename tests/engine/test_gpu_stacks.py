@@ -6,8 +6,8 @@ import pytest
 import subquad
 from subquad.engine.rows import rows_of
 from subquad.head.centring import measure
+from subquad.head.frame import value_units
 from subquad.head.sides import NotFiniteError
-from subquad.head.value_units import value_units
 from tests.oracle import row_errors
 from tests.test_measuring import same, stack
 

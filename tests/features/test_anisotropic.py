@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from proofs_checks.checks import anisotropic as checks
 from subquad.engine.cpu import sets as cpu_sets
-from subquad.engine.lengths import FEATURE_CHUNK
+from subquad.engine.lengths import FEATURE_CHUNK, set_length
 from subquad.engine.passes import accumulate_set, contract_set
-from subquad.engine.set_lengths import set_length
 from subquad.features import feature_dimension
 from subquad.features.anisotropic import BestFirst, best_set, box_tail
 

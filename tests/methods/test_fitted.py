@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import subquad
 from experiments import instances
 from subquad.exp_poly.majorant import fit_pair
-from subquad.head.order import OrderStatistics
 from subquad.head.problem import Head, Problem
+from subquad.head.sides import OrderStatistics
 from subquad.methods.exact import ExactParameters
 from subquad.methods.fitted.choice import (
     DEGREES,

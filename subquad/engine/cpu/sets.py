@@ -1,6 +1,6 @@
 """The two passes over any set of r monomials on NumPy: O((m + n) r d_v), r tile features a thread.
 
-Their rounding: `set_lengths`.
+Their rounding: `lengths.set_length`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import numpy as np
 
 from subquad.engine import lengths
 from subquad.engine.cpu.tiles import product
-from subquad.engine.lengths import padded
-from subquad.engine.set_lengths import set_groups, tile_for
+from subquad.engine.lengths import padded, set_groups, set_tile_for
 from subquad.engine.threads import for_each
 from subquad.features.anisotropic import MonomialSet
 
@@ -27,7 +26,7 @@ def accumulate_set(Y, W, kept: MonomialSet) -> np.ndarray:
     the result does not depend on the threads.
     """
     m, columns = W.shape
-    tile = tile_for(m, kept.r)
+    tile = set_tile_for(m, kept.r)
     tiles = -(-m // tile)
     groups = set_groups(tiles, kept.r, columns)
     sums = np.zeros((groups, kept.r, padded(columns)))
@@ -56,7 +55,7 @@ def accumulate_set(Y, W, kept: MonomialSet) -> np.ndarray:
 def contract_set(X, moments: np.ndarray, kept: MonomialSet) -> np.ndarray:
     """Return sum_s x_i^s moments_s / alpha_s!, (n, columns) float64, of queries X (n, d)."""
     n, columns = X.shape[0], moments.shape[1]
-    tile = tile_for(n, kept.r)
+    tile = set_tile_for(n, kept.r)
     table = np.zeros((kept.r, padded(columns)), X.dtype)
     with np.errstate(all="ignore"):
         table[:, :columns] = moments * kept.coefficients()[:, None]

@@ -13,15 +13,14 @@ import numpy as np
 
 from subquad.engine.gpu.passes import KEY_FEATURES, add_moments, row_sums, table_of
 from subquad.engine.gpu.tiles import MOST_ROWS, Factors, step_numbers, tokens_first, tokens_last
-from subquad.engine.lengths import padded
-from subquad.engine.set_lengths import tile_for
+from subquad.engine.lengths import padded, set_tile_for
 from subquad.features.anisotropic import MonomialSet
 
 
 def accumulate_set(Y: Any, W: Any, kept: MonomialSet) -> Any:
     """Return sum_j y_j^s w_j^T, (r, columns) float64, of Y (m, d) and W (m, columns)."""
     (m, d), columns, numbers = Y.shape, W.shape[1], step_numbers(Y.dtype)
-    tile = tile_for(m, kept.r)
+    tile = set_tile_for(m, kept.r)
     width, table = padded(columns), Factors(set_factors(kept))
     total = cupy.zeros((kept.r, width))
     each = min(kept.r, KEY_FEATURES) * (tile + width) + tile * (d + width)

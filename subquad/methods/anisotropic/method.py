@@ -9,7 +9,7 @@ hundreds of monomials where the degree needs 435,897. Buckets of `multi_threshol
 their own: on 48 parts of 12 real heads (the eighth, quarter, half and all of rows and keys by norm,
 own centres, tol 0.1) no set of 65,536 monomials closes, while in 9 a degree with fewer does.
 
-Rounding: see `subquad.engine.set_lengths`; the sum of absolute values of a row is at most
+Rounding: see `subquad.engine.lengths`; the sum of absolute values of a row is at most
 exp(sum_i |x_i| max_j |y_ji|) times the sum of the key weights.
 """
 
@@ -24,8 +24,8 @@ from subquad.bounds.partial import Partial
 from subquad.bounds.softmax import additive_bound, logit_perturbation_bound
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import Calls
+from subquad.engine.lengths import set_bytes
 from subquad.engine.passes import accumulate_set, contract_set
-from subquad.engine.set_lengths import set_bytes
 from subquad.engine.threads import thread_count
 from subquad.features.anisotropic import MONOMIALS_MAX, best_first, best_set, box_tail
 from subquad.head.basis import rotated

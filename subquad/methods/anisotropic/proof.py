@@ -1,6 +1,6 @@
 """What a set of monomials proves of a head, a priori: tail, rounding, error of a logit.
 
-The theorem stands in `anisotropic`; the rounding in `subquad.engine.set_lengths`.
+The theorem stands in `anisotropic`; the rounding in `subquad.engine.lengths`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
 from subquad.bounds.rounding import FORMATS, U64, gamma
 from subquad.bounds.softmax import logit_perturbation_bound, normaliser_lower_bound
-from subquad.engine.set_lengths import set_length, set_underflow
+from subquad.engine.lengths import set_length, set_underflow
 from subquad.features.anisotropic import Box, MonomialSet, best_set, box_tail
 from subquad.head.basis import Rotation
 from subquad.head.stats import Stats

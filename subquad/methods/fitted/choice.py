@@ -17,8 +17,8 @@ from subquad.bounds.rounding import polynomial_sum_error
 from subquad.bounds.softmax import logit_perturbation_bound
 from subquad.exp_poly.majorant import FittedPair, fit_pair
 from subquad.features import feature_dimension
-from subquad.head.order import OrderStatistics
 from subquad.head.sample import RowSample
+from subquad.head.sides import OrderStatistics
 from subquad.head.stats import Stats
 from subquad.methods.exact import logit_error, sum_error
 from subquad.methods.method import COMPUTE_DTYPES, input_error, storage_term, widened

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from subquad.arrays.arithmetic import product_up
 from subquad.engine import stored_dtype
-from subquad.head.order import OrderStatistics
 from subquad.head.shells import Shell
+from subquad.head.sides import OrderStatistics
 from subquad.head.stats import Stats
 from subquad.methods.polynomial.sums import PolynomialParameters
 

@@ -20,7 +20,7 @@ from subquad.cost.steps import NONE, Calls, more_passes
 from subquad.engine import KEY_TILE
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
-from subquad.head.order import OrderStatistics
+from subquad.head.sides import OrderStatistics
 from subquad.head.stats import Stats
 from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN
 from subquad.methods.thresholds.accounts import merge_elements

@@ -19,7 +19,8 @@ from experiments import instances
 from experiments.measure import errors, null_errors, oracle
 from experiments.store import Experiment
 from subquad.methods.method import Refusal
-from subquad.planning.choose import HeadPlan, table
+from subquad.planning.choose import HeadPlan
+from subquad.planning.words import table
 
 QUESTION = "How far below its bound is the measured error, and would mean(V) have done as well?"
 SEED = 0

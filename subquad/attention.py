@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from subquad.arrays.arguments import check_dtype, check_real, check_size, dtype_name, refuse_options
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.libraries import at_home
-from subquad.cost.rates import Rates, measured_rates, rates_for
+from subquad.cost.rates import Rates
 from subquad.engine.shards.fleets import fleet_of
-from subquad.head.inputs import (
-    check_delta,
-    check_dtype,
-    check_real,
-    check_seed,
-    check_size,
-    check_tol,
-    dtype_name,
-    refuse_options,
-)
-from subquad.head.problem import Head, Problem
-from subquad.head.sharded import ShardedProblem, fleet_rates, problem_on
+from subquad.head.problem import Problem
+from subquad.head.sharded import problem_on
 from subquad.head.stats import stats_without_data
 from subquad.methods import METHODS
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Method
-from subquad.methods.on_shards import runs_on_shards
-from subquad.planning.choose import choose
-from subquad.planning.plan import Plan, Result, execute, place, require, stack, view_of
+from subquad.planning.make import plan_of_problem, plan_of_stats
+from subquad.planning.plan import Plan, Result, execute, place, require, stack
 
-MEMBERS = ("name", "fit", "certify", "work", "run")
 OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed", "devices", "rates")
 
 
@@ -106,7 +94,7 @@ def attention(
     refuse_options(options, OPTIONS)
     fleet = fleet_of(devices)
     problem = problem_on(fleet, Q, K, V, scale=scale, key_mask=key_mask)
-    heads, made = _plan(
+    heads, made = plan_of_problem(
         problem,
         tol,
         method,
@@ -190,7 +178,7 @@ def plan(
             )
             raise TypeError(msg)
         problem = problem_on(fleet, Q, K, V, scale=scale, key_mask=key_mask)
-        return _plan(problem, tol, method, **choice)[1]
+        return plan_of_problem(problem, tol, method, **choice)[1]
     if scale is not None or key_mask is not None:
         msg = (
             "plan() without data takes no `scale` or `key_mask`: `logit_bound` includes the scale."
@@ -212,7 +200,7 @@ def plan(
         bound,
         check_dtype(dtype),
     )
-    return _planned([(stats,)], (), tol, method, **choice)
+    return plan_of_stats([(stats,)], (), tol, method, **choice)
 
 
 @at_home
@@ -230,88 +218,3 @@ def exact_attention(
         output, _ = exact.run(head, ExactParameters("float64")).finish()
         outputs.append(head.frame.restore(output, dtype_name(Q)))
     return stack(outputs, problem)
-
-
-def _plan(problem: Problem, tol, method, *, rates, **choice) -> tuple[list[Head], Plan]:
-    if rates is None:
-        if isinstance(problem, ShardedProblem):
-            rates = problem.on_a_device(rates_for)
-        else:
-            rates = rates_for(problem.Q)
-    heads = list(problem.heads())
-    views = [tuple(view.stats for view in head.views()) for head in heads]
-    made = _planned(views, problem.lead, tol, method, rates=rates, **choice)
-    frames = tuple(
-        view_of(head, own.chosen).frame
-        for head, own in zip(heads, made.heads, strict=True)
-        if own.chosen is not None
-    )
-    return heads, replace(made, frames=frames if len(frames) == len(heads) else ())
-
-
-def _planned(heads, lead, tol, method, *, delta, allow_exact, seed, fleet, rates, scale) -> Plan:
-    tol = check_tol(tol)
-    check_delta(delta)  # nobody asks for it, nor for the seed: no method is randomised yet
-    check_seed(seed)
-    name, methods = _methods(method, allow_exact)
-    methods = methods if fleet is None else _on_shards(methods, name)
-    if rates is None:
-        rates = measured_rates()
-    elif not isinstance(rates, Rates):
-        msg = f"`rates` is a {type(rates).__name__}; pass None or a Rates."
-        raise TypeError(msg)
-    rates = rates if fleet is None else fleet_rates(rates, fleet)
-    together = len(heads) if fleet is None else 1  # those in shards are measured one by one
-    made = tuple(
-        choose(views, tol, methods, rates, fallback=allow_exact, together=together)
-        for views in heads
-    )
-    return Plan(made, tuple(lead), tol, name, scale, rates, fleet=fleet)
-
-
-def _methods(method, allow_exact) -> tuple[str, tuple[Method, ...]]:
-    """Return the name asked for and the methods it stands for."""
-    if not isinstance(allow_exact, bool | np.bool_):
-        msg = f"`allow_exact` is {allow_exact!r}; pass True or False."
-        raise TypeError(msg)
-    if isinstance(method, str):
-        if method == "auto":
-            return method, tuple(m for m in METHODS.values() if allow_exact or m.name != "exact")
-        if method not in METHODS:
-            msg = f"`method` is {method!r}; the methods are auto, {', '.join(METHODS)}."
-            raise ValueError(msg)
-        chosen = METHODS[method]
-    else:
-        chosen = _as_method(method)
-    if chosen.name == "exact" and not allow_exact:
-        msg = '`allow_exact` is False but `method` is "exact"; drop one of the two.'
-        raise ValueError(msg)
-    return chosen.name, (chosen,)
-
-
-def _as_method(method: Any) -> Method:
-    """Return the object; TypeError where it is a class or lacks one of MEMBERS, naming these."""
-    if isinstance(method, type):
-        msg = f"`method` is the class {method.__name__}; pass a name or an instance of it."
-        raise TypeError(msg)
-    missing = [f"`{member}`" for member in MEMBERS if not hasattr(method, member)]
-    if missing:
-        msg = (
-            f"`method` is a {type(method).__name__} without {', '.join(missing)}; pass a name "
-            f"or an object that has {', '.join(MEMBERS[:-1])} and {MEMBERS[-1]}."
-        )
-        raise TypeError(msg)
-    return method
-
-
-def _on_shards(methods: tuple[Method, ...], name: str) -> tuple[Method, ...]:
-    """Return those of the methods that run on several devices; ValueError where none does."""
-    able = tuple(method for method in methods if runs_on_shards(method))
-    if not able:
-        names = [m.name for m in METHODS.values() if runs_on_shards(m)]
-        msg = (
-            f"`method` is {name!r}, which does not run on several devices; the methods that do "
-            f"are {', '.join(names)}. Pass one of them, or `devices=None`."
-        )
-        raise ValueError(msg)
-    return able

@@ -10,6 +10,7 @@ import pytest
 import subquad
 from subquad import methods
 from subquad.bounds.certificate import Certificate, Term, total
+from subquad.methods import Method
 from subquad.methods.polynomial import sums as polynomial_module
 
 TERMS = ("truncation", "logits", "sums", "storage")
@@ -170,7 +171,7 @@ def test_nan_is_not_within_any_tolerance():
     assert math.isnan(terms[0].worst())
 
 
-class BrokenTerm:
+class BrokenTerm(Method):
     """The exact method with one term of its certificate replaced, in the plan or in the run."""
 
     name = "broken"

@@ -341,7 +341,7 @@ def test_auto_without_the_exact_method_where_only_fitted_would_do(rates, monkeyp
     exact = ("support_basis", "multi_threshold")  # these may do every pair exactly
     some = {name: method for name, method in subquad.METHODS.items() if name not in exact}
     # Not METHODS itself, less two: put back, they would be the last for all tests that follow.
-    monkeypatch.setattr(sys.modules["subquad.attention"], "METHODS", some)
+    monkeypatch.setattr(sys.modules["subquad.planning.make"], "METHODS", some)
     arrays = data(size=1.5, dtype=np.float32)
     options = {"tol": 1e-5, "allow_exact": False, "rates": rates}
     head = subquad.plan(*arrays, **options).heads[0]

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 import subquad
 from subquad.bounds.partial import EMPTY_SHIFT, Partial
-from subquad.cost.rates import TYPICAL
+from subquad.cost.rates import TYPICAL, fleet_rates
 from subquad.engine.shards.fleet import Fleet
 from subquad.engine.shards.fleets import CpuFleet, ProcessFleet
-from subquad.head.sharded import fleet_rates, merge_over
-from subquad.methods import on_shards
+from subquad.methods.on_shards import merge_over
 from tests import oracle, test_soundness
 from tests.fleets import in_processes
 from tests.strategies import recipes
@@ -231,7 +230,7 @@ def test_a_plan_without_data_knows_the_devices(rates):
     sizes = {"n": 2**20, "d": 64, "logit_bound": 0.5, "tol": 1e-2, "rates": rates}
     one, four = (subquad.plan(**sizes, devices=x) for x in (None, CpuFleet([1.0] * 4)))
     assert one.heads[0].seconds(one.heads[0].chosen) == four.heads[0].seconds(four.heads[0].chosen)
-    assert on_shards.runs_on_shards(four.heads[0].chosen.method)
+    assert four.heads[0].chosen.method.run_on_shards is not None
 
 
 # Merging Partials of shards.

@@ -13,6 +13,7 @@ import pytest
 from scipy import integrate, optimize
 
 import subquad
+from subquad.arrays.arithmetic import ldexp
 from subquad.empirical.bootstrap import RUN, percentiles, resampled_psi_2, sample_rows, weights
 from subquad.empirical.entries import entry_statistics
 from subquad.empirical.hypotheses import (
@@ -23,7 +24,6 @@ from subquad.empirical.hypotheses import (
     rows_test,
 )
 from subquad.empirical.sample import MatrixStatistics, matrix_statistics
-from subquad.head.sides import ldexp
 
 SIGN_NORM = 1 / math.sqrt(math.log(2))
 

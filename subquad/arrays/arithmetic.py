@@ -52,3 +52,11 @@ def product_up(*factors: float) -> float:
         return max(math.ldexp(mantissa * OUTWARD, exponent), math.ulp(0.0))
     except OverflowError:
         return math.inf
+
+
+def ldexp(mantissa: float, exponent: int) -> float:
+    """Return mantissa * 2**exponent, infinity past the range (nothing certifies there)."""
+    try:
+        return math.ldexp(mantissa, exponent)
+    except OverflowError:
+        return math.inf

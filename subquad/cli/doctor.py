@@ -8,9 +8,8 @@ import sys
 
 from rich.table import Table
 
-from subquad.cost.rates import Rates
+from subquad.cost.rates import Rates, memory_bytes
 from subquad.engine.threads import thread_count
-from subquad.planning.choose import memory_bytes
 
 PACKAGES = {
     "numpy": "core",

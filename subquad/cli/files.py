@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from subquad.arrays import arguments
 from subquad.attention import exact_attention
-from subquad.head import inputs
 
 OPTIONAL = ("scale", "key_mask")
 
@@ -30,12 +30,12 @@ def load(file: Path) -> dict:
         msg = f"`{file}` is not a readable .npz: {reason}"
         raise ValueError(msg) from None
     missing = [name for name in "QKV" if name not in arrays]
-    inputs.refuse_options({k: None for k in names if k in inputs.NOT_BUILT}, ())
+    arguments.refuse_options({k: None for k in names if k in arguments.NOT_BUILT}, ())
     if missing:
         msg = f"`{file}` has no array {', '.join(missing)}; it needs Q, K and V."
         raise ValueError(msg)
     if "scale" in arrays:
-        arrays["scale"] = inputs.check_real("scale", arrays["scale"][()])
+        arrays["scale"] = arguments.check_real("scale", arrays["scale"][()])
     return {
         k: v.astype(np.float32) if getattr(v, "dtype", None) == np.float16 else v
         for k, v in arrays.items()

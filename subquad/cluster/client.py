@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from subquad.arrays.arguments import check_real, refuse_options
 from subquad.attention import OPTIONS
 from subquad.bounds.certificate import Certificate
 from subquad.cluster.meeting import AbandonedError, Meeting, member
 from subquad.engine.shards.fleets import ProcessFleet
-from subquad.head.inputs import check_real, check_shapes, refuse_options
+from subquad.head.inputs import check_shapes
 from subquad.head.sides import NotFiniteError
 from subquad.planning.plan import Plan, Result
 

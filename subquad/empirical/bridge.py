@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from subquad.arrays.arguments import check_size
 from subquad.empirical.bridge_fits import Approximation, Measure, buckets_of, power_of, sum_of
-from subquad.head.inputs import check_size
 from subquad.head.problem import Problem
 
 POWERS = (2, 4, 8)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from subquad.arrays.arguments import check_real, check_scale, check_seed, check_size
 from subquad.empirical.inputs import host_arrays
 from subquad.empirical.sample import Estimate, LargeRows, MatrixStatistics, matrix_statistics
-from subquad.head.inputs import check_real, check_scale, check_seed, check_size
 
 _HYPOTHESES = {
     "gaussian_tail": "entries sub-Gaussian, each column's variance its parameter",

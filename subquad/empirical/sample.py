@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from subquad.arrays.arguments import check_real
+from subquad.arrays.arithmetic import ldexp
 from subquad.empirical.bootstrap import percentiles, resampled_psi_2, sample_rows, weights
 from subquad.empirical.hypotheses import (
     Test,
@@ -22,8 +24,6 @@ from subquad.empirical.hypotheses import (
     rows_test,
     variance_proxy,
 )
-from subquad.head.inputs import check_real
-from subquad.head.sides import ldexp
 
 FAR = 2.0**400
 """A threshold in units of the largest entry past which no law predicts a row: exp(-FAR^2) is 0."""

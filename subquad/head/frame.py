@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from subquad.arrays.arithmetic import Array, namespace
+from subquad.arrays.arithmetic import Array, ldexp, namespace
 from subquad.arrays.once import Once
 from subquad.engine.rows import rows_of
 from subquad.engine.shards import rows as shards_rows
@@ -22,7 +22,7 @@ from subquad.engine.shards.fleet import Sharded
 from subquad.head.basis import measure_rotation
 from subquad.head.centring import groups
 from subquad.head.magnitudes import Measures, entries_of, mean_offset
-from subquad.head.sides import Measured, NotFiniteError, Rows, Side, ldexp
+from subquad.head.sides import Measured, NotFiniteError, Rows, Side
 
 WEIGHT_RANGE = 16.0
 """Query centring is used only where its key weights stay within exp(+-16)."""

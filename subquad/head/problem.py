@@ -10,6 +10,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from subquad.arrays.arguments import check_scale, dtype_name
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.once import Once
 from subquad.engine.rows import fused_operands
@@ -21,9 +22,7 @@ from subquad.head.inputs import (
     check_arrays,
     check_finite,
     check_key_mask,
-    check_scale,
     check_shapes,
-    dtype_name,
 )
 from subquad.head.magnitudes import Measures
 from subquad.head.sample import HeadSample

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from subquad.arrays.arithmetic import Array
+from subquad.arrays.arithmetic import Array, ldexp
 from subquad.arrays.once import Once
 
 EXACT_RANKS = 64
@@ -79,14 +79,6 @@ class Measured:
     sample: np.ndarray
     about_zero: Rows | None
     centred: tuple[Rows, ...]
-
-
-def ldexp(mantissa: float, exponent: int) -> float:
-    """Return mantissa * 2**exponent, infinity past the range (nothing certifies there)."""
-    try:
-        return math.ldexp(mantissa, exponent)
-    except OverflowError:
-        return math.inf
 
 
 class OrderStatistics:

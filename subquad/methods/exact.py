@@ -5,7 +5,7 @@ No theorem but rounding: logits within `exact_logit_error`, sums within `exact_s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp
@@ -21,11 +21,19 @@ from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import exact_calls
 from subquad.engine import EXACT_KEY_BLOCK, UNSHIFTED_LOGITS, exact_block
 from subquad.engine.lengths import exact_work
-from subquad.engine.threads import side_by_side
+from subquad.engine.threads import THREAD_WORK, side_by_side
 from subquad.head.frame import Frame
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
-from subquad.methods.method import COMPUTE_DTYPES, Proposal, Refusal, a_priori_terms, widened
+from subquad.methods.method import (
+    COMPUTE_DTYPES,
+    Method,
+    Proposal,
+    Refusal,
+    a_priori_terms,
+    widened,
+)
+from subquad.methods.on_shards import Norms, empty_partial, fleet_of_head, shards_of
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,11 @@ class ExactParameters:
         return self.dtype
 
 
-class Exact:
+class Exact(Method):
     """Exact attention; certified in float32 while rounding allows, else in float64."""
 
     name = "exact"
+    is_oracle = True
 
     def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
         """Yield float32 where its rounding is within tol, else float64, else the reason."""
@@ -104,6 +113,39 @@ class Exact:
             parameters.dtype,
         )
 
+    def run_on_shards(self, head: Head, parameters: ExactParameters) -> list[Partial]:
+        """Return the sums of each shard's queries: every key and value comes to every rank."""
+        Q, K, V = map(shards_of, (head.Q, head.K, head.V))
+        norms = Q.own(head.rows.full_query_norms)
+        return exact_on_shards(head, Q.parts, norms, K.joined(), V.joined(), parameters.dtype)
+
+    def batch_key(self, head: Head, proposal: Proposal) -> Hashable:
+        """Return the shapes of a small head of NumPy's; larger ones would feed a second thread."""
+        small = proposal.work.flops < THREAD_WORK
+        inherited = type(self).run is Exact.run  # a method that runs otherwise runs alone
+        if not (small and inherited and array_api_compat.is_numpy_array(head.Q)):
+            return None
+        return (proposal.parameters, head.Q.shape, head.K.shape, head.V.shape)
+
+    def run_together(self, heads: Sequence[Head], parameters: ExactParameters) -> Partial:
+        """Return the sums (heads, n, ...) of heads of one shape: side by side, each in a thread."""
+        dtype = parameters.dtype
+        (n, d), (m, d_v) = heads[0].Q.shape, heads[0].V.shape
+        sums = (
+            np.empty((len(heads), n, d_v)),
+            np.empty((len(heads), n)),
+            np.empty((len(heads), n), np.int64),
+        )
+
+        def one(i: int) -> None:
+            prepared = _prepared(heads[i].frame, heads[i].Q, heads[i].K, heads[i].V, dtype)
+            for whole, own in zip(sums, exact_block(*prepared), strict=True):
+                whole[i] = own
+
+        side_by_side(one, range(len(heads)), len(heads) * exact_work(n, m, d, d_v + 1))
+        logits = np.array([head.rows.full_query_norms * head.rows.largest[1] for head in heads])
+        return _with_errors(sums, logits, (m, d), dtype)
+
 
 def exact_sums(
     head: Head, queries: tuple[Array, np.ndarray], keys: tuple[Array, float], V: Array, dtype: str
@@ -125,26 +167,18 @@ def _prepared(frame: Frame, Q: Array, K: Array, V: Array, dtype: str) -> tuple[A
     return frame.full_queries(Q, dtype), frame.full_keys(K, dtype), frame.values(V, None, dtype)
 
 
-def exact_together(heads: Sequence[Head], dtype: str) -> Partial:
-    """Return the exact sums (heads, n, ...) of heads of one shape: side by side, NumPy.
+def exact_on_shards(
+    head: Head, Q: Sequence[Array], norms: Norms, K: Sequence[Array], V: Sequence[Array], dtype: str
+) -> list[Partial]:
+    """Return the exact sums of some queries over some keys of each rank, rows as they are."""
+    key_norm = float(head.rows.key_norms.max())
 
-    Each in one thread, with the bits that it would have alone.
-    """
-    (n, d), (m, d_v) = heads[0].Q.shape, heads[0].V.shape
-    sums = (
-        np.empty((len(heads), n, d_v)),
-        np.empty((len(heads), n)),
-        np.empty((len(heads), n), np.int64),
-    )
+    def own(q: Array, q_norms: np.ndarray, k: Array, v: Array) -> Partial:
+        if q.shape[0] == 0 or k.shape[0] == 0:
+            return empty_partial(q, v)
+        return exact_sums(head, (q, q_norms), (k, key_norm), v, dtype)
 
-    def one(i: int) -> None:
-        prepared = _prepared(heads[i].frame, heads[i].Q, heads[i].K, heads[i].V, dtype)
-        for whole, own in zip(sums, exact_block(*prepared), strict=True):
-            whole[i] = own
-
-    side_by_side(one, range(len(heads)), len(heads) * exact_work(n, m, d, d_v + 1))
-    logits = np.array([head.rows.full_query_norms * head.rows.largest[1] for head in heads])
-    return _with_errors(sums, logits, (m, d), dtype)
+    return fleet_of_head(head).map(own, Q, norms, K, V)
 
 
 def _with_errors(

@@ -6,9 +6,10 @@ A method file holds one algorithm and its theorem. `fit` and `certify` see Stats
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial
@@ -53,34 +54,81 @@ class Refusal:
     best_bound: float | None = None
 
 
-class Method(Protocol):
-    """One algorithm. `name` is what the user calls it.
+class Method(ABC):
+    """One algorithm and its theorem: four verbs, and what the planner asks of it.
 
-    A method whose `fit` takes `budget` as well may give up where it cannot cost less than that
-    many seconds, with a Refusal that says so (`beaten`). One that has `search` (seconds, about,
-    that its `fit` takes at most sizes) is not asked where a way already found takes less.
+    Attributes
+    ----------
+    name : str
+        What a user calls it, and the plan prints.
+    search : float
+        Seconds, about, that `fit` takes at most sizes. It is not asked where a way already found
+        takes less.
+    takes_budget : bool
+        Whether `fit` takes `budget` as well, in seconds: it may then give up where it cannot cost
+        less, with a Refusal that says so (`over_budget`).
+    is_oracle : bool
+        Whether it computes every weight exactly: what `allow_exact=False` excludes, and what the
+        others are compared with.
+    run_on_shards : callable, optional
+        ``run_on_shards(head, parameters)`` returns the Partial over all keys of the queries of
+        each local shard of a head. None where it does not run on several devices, which `devices`
+        then leaves out.
     """
 
     name: str
+    search: float = 0.0
+    takes_budget: bool = False
+    is_oracle: bool = False
+    run_on_shards: Callable[[Head, Any], list[Partial]] | None = None
 
+    @abstractmethod
     def fit(self, stats: Stats, tol: float, rates: Rates) -> Iterator[Proposal | Refusal]:
-        """Yield the cheapest certified Proposal, or a Refusal, of each variant of the method."""
-        ...
+        """Yield the cheapest certified Proposal, or a Refusal, of each variant of the method.
 
+        Parameters
+        ----------
+        stats : Stats
+            What is known of a head in one of its Frames; no array of its size.
+        tol : float
+            In units of value_radius: `Proposal.bound` has to be at most that.
+        rates : Rates
+            Of the device; ``rates.seconds(work)`` is what to keep small.
+        """
+
+    @abstractmethod
     def certify(self, stats: Stats, parameters: Any) -> tuple[Term, ...]:
-        """Return the a priori Terms, never smaller than what `run` will certify."""
-        ...
+        """Return the a priori Terms, never smaller than what `run` will certify.
 
+        Each names a claim of the registry; their sum bounds |output - exact| in units of
+        value_radius. See `a_priori_terms`.
+        """
+
+    @abstractmethod
     def work(self, stats: Stats, parameters: Any) -> Work:
-        """Return the counted work."""
-        ...
+        """Return the counted work of `run`: pairs, flops, elements, bytes."""
 
+    @abstractmethod
     def run(self, head: Head, parameters: Any) -> Partial:
-        """Return the Partial over all keys, in units of the head's key centre."""
-        ...
+        """Return the Partial (n, d_v) over all keys, in units of the head's key centre.
+
+        It is never told the tolerance. Only `Partial.finish` divides.
+        """
+
+    def batch_key(self, head: Head, proposal: Proposal) -> Hashable:
+        """Return what heads share that `run_together` may take at once; None where none may."""
+        return None
+
+    def run_together(self, heads: Sequence[Head], parameters: Any) -> Partial:
+        """Return the Partial (heads, n, d_v) of heads of one `batch_key`, bit by bit `run`'s."""
+        raise NotImplementedError
+
+    def rerunnable(self, parameters: Any) -> bool:
+        """Return whether a plan may run again by the fused passes alone (`planning.rerun`)."""
+        return False
 
 
-def beaten(method: Method, parameters: str, seconds: float, budget: float) -> Refusal:
+def over_budget(method: Method, parameters: str, seconds: float, budget: float) -> Refusal:
     """Return the Refusal of a method that would cost at least `seconds`, `budget` or more."""
     reason = f"at least {seconds:.2g} s, the best so far {budget:.2g} s"
     return Refusal(method, parameters, reason)

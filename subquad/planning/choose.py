@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from subquad.bounds.certificate import Term
-from subquad.cost.rates import Rates
+from subquad.cost.rates import Rates, memory_bytes
 from subquad.head.centring import measuring_steps
 from subquad.head.stats import Stats
 from subquad.methods.method import Method, Proposal, Refusal
@@ -75,9 +72,9 @@ class HeadPlan:
         Empty unless `exact` was chosen. Lengths scale queries, keys and the counts of large rows
         alike.
         """
-        if self.chosen is None or self.chosen.method.name != "exact":
+        if self.chosen is None or not self.chosen.method.is_oracle:
             return ""
-        others = [o.method for o in self.options if o.method.name != "exact"]
+        others = [o.method for o in self.options if not o.method.is_oracle]
         if not others:
             return ""
         length = 8 * self.stats.n
@@ -104,7 +101,7 @@ class HeadPlan:
                 low = middle
             else:
                 high, winner = middle, better
-        memory = "" if fits(winner, self.rates) else f", holding {_gib(winner)}"
+        memory = "" if fits(winner, self.rates) else f", holding {gib(winner)}"
         wins = f"{winner.method.name} ({winner.parameters}) would win from n = {high:,}"
         return f"{wins}, at these bounds{memory}"
 
@@ -140,7 +137,7 @@ def choose(
     rates = rates.beside(steps, together)
     found: list[list[Proposal | Refusal]] = [[] for _ in methods]
     budget = math.inf
-    for i in sorted(range(len(methods)), key=lambda i: _search(methods[i])):
+    for i in sorted(range(len(methods)), key=lambda i: methods[i].search):
         found[i] = _searched(methods[i], views, tol, rates, budget)
         if not fallback:
             found[i] = [_alone(option) for option in found[i]]
@@ -153,16 +150,11 @@ def choose(
     return HeadPlan(views, tol, rates, options, chosen)
 
 
-def _search(method: Method) -> float:
-    """Return the seconds that a method's search takes, about."""
-    return getattr(method, "search", 0.0)
-
-
 def _searched(
     method: Method, views: tuple[Stats, ...], tol: float, rates: Rates, budget: float
 ) -> list[Proposal | Refusal]:
     """Return its offers, or that a search takes longer than the best way so far."""
-    if budget - rates.overhead <= _search(method):
+    if budget - rates.overhead <= method.search:
         return [Refusal(method, "", f"not searched: the best so far takes {budget:.2g} s")]
     return offers(method, views, tol, rates, budget)
 
@@ -188,7 +180,7 @@ def offers(
         bound = offer.bound if isinstance(offer, Proposal) else offer.best_bound
         return (2, math.inf if bound is None else bound)
 
-    limit = {"budget": budget} if budget < math.inf and _takes_budget(type(method)) else {}
+    limit = {"budget": budget} if method.takes_budget and budget < math.inf else {}
     by_view = [
         [
             replace(o, view=view) if isinstance(o, Proposal) else o
@@ -199,102 +191,11 @@ def offers(
     return [min(variant, key=rank) for variant in zip(*by_view, strict=True)]
 
 
-@lru_cache
-def _takes_budget(kind: type) -> bool:
-    return "budget" in inspect.signature(kind.fit).parameters  # type: ignore[attr-defined]
+def gib(proposal: Proposal) -> str:
+    """Return what the passes hold, in words."""
+    return f"{proposal.work.state_bytes / 2**30:,.0f} GiB"
 
 
 def fits(proposal: Proposal, rates: Rates) -> bool:
     """Return whether the passes take at most half of the memory where they run."""
     return proposal.work.state_bytes <= (rates.memory or memory_bytes()) / 2
-
-
-def memory_bytes() -> float:
-    """Return the machine's memory in bytes, 16 GiB where it cannot be read."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return 2.0**34
-
-
-def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
-    """Return why nothing certifies: the best bound, by which method, what would have to change."""
-    offers = [
-        (o.bound if isinstance(o, Proposal) else o.best_bound, o.method.name) for o in head.options
-    ]
-    known = [(bound, name) for bound, name in offers if bound is not None and bound < math.inf]
-    text = f"no allowed method proves tol={head.tol:g}{where} (asked for method={asked!r}). "
-    reasons = dict.fromkeys(f"{o.method.name}: {_why(o, head.rates)}" for o in head.options)
-    text += "; ".join(reasons) + ". "
-    if known:
-        bound, name = min(known)
-        text += f"Best bound reached: {bound:.3e} by {name}; `tol` would have to be at least that. "
-    if all(o.method.name != "exact" for o in head.options):
-        text += "; ".join(_remedies(head)) + "."
-    return text.strip()
-
-
-def _remedies(head: HeadPlan) -> Iterator[str]:
-    """Yield what would help where `exact` was not asked."""
-    barred = [o.method.name for o in head.options if isinstance(o, Refusal) and o.reason == BARRED]
-    if barred:
-        names = ", ".join(dict.fromkeys(barred))
-        yield f'allow_exact=True allows {names}, and with method="auto" the exact method'
-    else:
-        yield 'method="auto" with allow_exact=True may take the exact method'
-    if len(barred) < len(head.options):
-        bound = head.stats.logit_bound
-        yield f"a smaller logit bound (now {bound:.3g}) would let a polynomial do"
-
-
-def _why(option: Proposal | Refusal, rates: Rates) -> str:
-    if isinstance(option, Refusal):
-        return option.reason
-    if not fits(option, rates):
-        return f"certified, but the passes need {_gib(option)}"
-    return f"bound {option.bound:.3e}"
-
-
-def _gib(proposal: Proposal) -> str:
-    return f"{proposal.work.state_bytes / 2**30:,.0f} GiB"
-
-
-def table(head: HeadPlan) -> list[str]:
-    """Return the plan of one head as lines: every method, parameters, bound, cost, why (not)."""
-    s = head.stats
-    size = f"n {s.n:,}  m {s.m:,}  d {s.d}  d_v {s.d_v}  {s.dtype}"
-    logits = f"logit bound {s.logit_bound:.3g}"
-    lines = [f"attention  {size}  {logits}  tol {head.tol:.1e}"]
-    rows = [("method", "parameters", "bound", "flops", "seconds", "verdict")]
-    for option in head.options:
-        if isinstance(option, Refusal):
-            best = option.best_bound
-            bound = f"{best:.1e}" if best is not None and best < math.inf else "-"
-            rows.append((option.method.name, option.parameters, bound, "-", "-", option.reason))
-            continue
-        seconds = head.seconds(option)
-        sure = "certified" if option.fallback == 0.0 else "predicted, to be certified by the run"
-        verdict = sure
-        if option is head.chosen:
-            verdict = f"{sure}, cheapest   <- chosen"
-        elif not fits(option, head.rates):
-            verdict = _why(option, head.rates)
-        elif head.chosen is not None:
-            verdict = f"{sure}, {seconds / head.seconds(head.chosen):.2g} times the cost"
-        rows.append(
-            (
-                option.method.name,
-                str(option.parameters),
-                f"{option.bound:.1e}",
-                f"{option.work.flops:.1e}",
-                f"{seconds:.2g}",
-                verdict,
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([*cells, row[5]]).rstrip())
-    if head.crossover:
-        lines.append(head.crossover)
-    return lines

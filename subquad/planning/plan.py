@@ -19,9 +19,10 @@ from subquad.engine.shards.fleet import Fleet
 from subquad.head.frame import Frame
 from subquad.head.problem import Head, Problem
 from subquad.head.sharded import problem_on
-from subquad.planning.choose import HeadPlan, ToleranceError, refusal_message, table
+from subquad.planning.choose import HeadPlan, ToleranceError
 from subquad.planning.rerun import Ready, replay
 from subquad.planning.run import run_heads, view_of
+from subquad.planning.words import refusal_message, table
 
 
 @dataclass(frozen=True, eq=False)

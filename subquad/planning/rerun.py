@@ -19,12 +19,10 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array
 from subquad.bounds.certificate import Term
-from subquad.engine import OPERANDS
 from subquad.engine.rows import fused_operands
 from subquad.exp_poly import minimax
 from subquad.head.frame import Frame, balancing_exponent
 from subquad.head.stats import Stats
-from subquad.methods.polynomial.method import Polynomial
 from subquad.planning.choose import HeadPlan
 from subquad.planning.rerun_terms import FAR, UNIT, Proofs
 
@@ -188,11 +186,7 @@ def _sides(head: HeadPlan, frame: Frame) -> tuple[Any, Any]:
 def _replayable(head: HeadPlan, frame: Frame) -> bool:
     """Return whether the fused passes may run, and float32 has the units of the plan."""
     chosen = head.chosen
-    if (
-        chosen is None
-        or not isinstance(chosen.method, Polynomial)
-        or chosen.parameters.dtype not in OPERANDS
-    ):
+    if chosen is None or not chosen.method.rerunnable(chosen.parameters):
         return False
     sides = _sides(head, frame)
     near = all(1.0 / FAR <= x <= FAR for pre, _, post in sides for x in (pre, post))

@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from subquad.arrays.arithmetic import Array, namespace
 from subquad.bounds.certificate import Term, total
 from subquad.bounds.partial import Partial, join_rows
 from subquad.engine.shards.fleet import Sharded
-from subquad.engine.threads import ENTRY_WORK, THREAD_WORK, side_by_side
+from subquad.engine.threads import ENTRY_WORK, side_by_side
 from subquad.head.problem import Head
-from subquad.methods.exact import Exact, exact_rows, exact_together
+from subquad.methods.exact import exact_rows
 from subquad.methods.method import Proposal, storage_term
-from subquad.methods.on_shards import finished, partials_on_shards
+from subquad.methods.on_shards import finished
 
 Ran = tuple[Array, tuple[Term, ...]]
 """The output, and the Terms of its rows."""
@@ -49,24 +47,15 @@ def run_heads(heads: Sequence[Head], chosen: Sequence[Proposal], tol: float) -> 
 def _parts(heads: Sequence[Head], chosen: Sequence[Proposal], tol: float) -> Iterator[Ran]:
     """Yield what runs of heads give, in order."""
     views = list(map(view_of, heads, chosen))
-    keys = [_kind(*own) or (i,) for i, own in enumerate(zip(views, chosen, strict=True))]
+    keys = [own.method.batch_key(view, own) for view, own in zip(views, chosen, strict=True)]
     for key, run in groupby(range(len(views)), key=lambda i: keys[i]):
         members = list(run)
-        if len(key) > 1 and len(members) > 1:
+        if key is not None and len(members) > 1:
             yield _run_together([views[i] for i in members], chosen[members[0]])
             continue
         for i in members:
             output, terms = _run_head(views[i], chosen[i], tol)
             yield output[None], tuple(replace(t, value=t.value[None]) for t in terms)
-
-
-def _kind(head: Head, chosen: Proposal) -> tuple[Any, ...]:
-    """Return what a head shares with those that it may run together with; () where it may not."""
-    small = chosen.work.flops < THREAD_WORK  # more would feed a second thread
-    exact = type(chosen.method) is Exact  # nobody's own by that name
-    if not exact or not small or not array_api_compat.is_numpy_array(head.Q):
-        return ()
-    return (chosen.parameters, head.Q.shape, head.K.shape, head.V.shape)
 
 
 def _run_together(heads: Sequence[Head], chosen: Proposal) -> Ran:
@@ -86,7 +75,7 @@ def _run_together(heads: Sequence[Head], chosen: Proposal) -> Ran:
 
 def _some_together(heads: Sequence[Head], chosen: Proposal, output: Array) -> tuple[Term, ...]:
     """Write the output of the heads and return its Terms."""
-    partial = exact_together(heads, chosen.parameters.dtype)
+    partial = chosen.method.run_together(heads, chosen.parameters)
     divisor, terms = partial.certified()
 
     def restore(i: int) -> None:
@@ -128,7 +117,8 @@ def _run_sharded(head: Head, chosen: Proposal) -> Ran:
         output = head.frame.restore(partial.numerator, head.dtype, divisor)
         return output, [like + term.value for term in terms]
 
-    partials = partials_on_shards(head, chosen.method, chosen.parameters)
+    assert chosen.method.run_on_shards is not None
+    partials = chosen.method.run_on_shards(head, chosen.parameters)
     output, values = finished(head, partials, finish)
     return output, tuple(
         replace(term, value=value) for term, value in zip(names[0], values, strict=True)

@@ -40,7 +40,7 @@ from subquad.methods.anisotropic.proof import (
     rounding_of,
     tail_within,
 )
-from subquad.methods.method import COMPUTE_DTYPES, Proposal, Refusal, storage_term, widened
+from subquad.methods.method import COMPUTE_DTYPES, Method, Proposal, Refusal, storage_term, widened
 
 FLAT = 0.75
 """Where more than this share of the coordinates matters, sets are not tried against a budget."""
@@ -50,10 +50,11 @@ AT_LEAST = 1024
 """Sets up to this size are tried even where exact would be faster."""
 
 
-class Anisotropic:
+class Anisotropic(Method):
     """Taylor monomials chosen on the box of a balanced basis, one pass over each side."""
 
     name = "anisotropic"
+    takes_budget = True
     search = 5e-3
 
     def fit(

@@ -37,10 +37,11 @@ from subquad.methods.fitted.choice import (
 from subquad.methods.fitted.sums import grouped, large_keys, nothing, small_keys
 from subquad.methods.method import (
     COMPUTE_DTYPES,
+    Method,
     Proposal,
     Refusal,
     a_priori_terms,
-    beaten,
+    over_budget,
     storage_term,
 )
 from subquad.methods.polynomial.sums import PolynomialParameters, passes_bytes
@@ -49,10 +50,11 @@ PROGRAM_STEPS = 2500.0
 """What the linear program of a group costs, and the proof of its pair, in steps of the passes."""
 
 
-class Fitted:
+class Fitted(Method):
     """Polynomials and majorants fitted to the data, rows above tol exact."""
 
     name = "fitted"
+    takes_budget = True
     search = 1e-2
 
     def fit(
@@ -88,7 +90,7 @@ class Fitted:
         faster = (replace(p, dtype=COMPUTE_DTYPES[0]) for p in blanks)  # blanks are of float64
         alone = min(self._seconds(stats, p, rates, 0.0) for p in faster)
         if alone >= budget:
-            return beaten(self, f"degree {DEGREES[0]}", alone, budget)
+            return over_budget(self, f"degree {DEGREES[0]}", alone, budget)
         offers = [
             Proposal(self, p, self.certify(stats, p), self.work(stats, p), fallback=1.0)
             for p in self._offers(stats, tol, rates, budget, blanks)

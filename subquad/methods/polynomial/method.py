@@ -20,7 +20,17 @@ from subquad.cost.steps import both_passes
 from subquad.engine import OPERANDS
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
-from subquad.methods.method import Proposal, Refusal, beaten, compute_dtypes, degrees_of, widened
+from subquad.methods.method import (
+    Method,
+    Proposal,
+    Refusal,
+    compute_dtypes,
+    degrees_of,
+    over_budget,
+    widened,
+)
+from subquad.methods.on_shards import shards_of
+from subquad.methods.polynomial.on_shards import polynomial_on_shards
 from subquad.methods.polynomial.sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
@@ -42,10 +52,11 @@ DEGREES_TRIED = 16
 """From the degree whose truncation alone would do; each step divides it by at least 2."""
 
 
-class Polynomial:
+class Polynomial(Method):
     """One polynomial for all logits, one State."""
 
     name = "polynomial"
+    takes_budget = True
 
     def fit(
         self, stats: Stats, tol: float, rates: Rates, budget: float = math.inf
@@ -71,7 +82,7 @@ class Polynomial:
             if proposals[-1].bound <= tol:
                 budget = min(budget, rates.seconds(proposals[-1].work))
         if too_dear and not any(p.bound <= tol for p in proposals):
-            yield beaten(self, min(too_dear)[1], min(too_dear)[0], budget)
+            yield over_budget(self, min(too_dear)[1], min(too_dear)[0], budget)
             return
         if not proposals:
             reason = f"rounding leaves no room at logit bound {stats.logit_bound:.3g}"
@@ -151,3 +162,17 @@ class Polynomial:
         return polynomial_partial(
             head, (head.Q, rows.query_norms), (head.K, rows.key_norms), head.V, parameters
         )
+
+    def run_on_shards(self, head: Head, parameters: PolynomialParameters) -> list[Partial]:
+        """Return the sums of each shard's queries over the keys of all."""
+        return polynomial_on_shards(
+            head,
+            (shards_of(head.Q), head.rows.query_norms),
+            (shards_of(head.K), head.rows.key_norms),
+            shards_of(head.V),
+            parameters,
+        )
+
+    def rerunnable(self, parameters: PolynomialParameters) -> bool:
+        """Return whether the fused passes made the sums: they run again without a survey."""
+        return parameters.dtype in OPERANDS

@@ -23,24 +23,25 @@ from functools import reduce
 
 import array_api_compat
 
+from subquad.arrays.arguments import check_limit
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial, join_rows
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost.rates import Rates, Work
-from subquad.head.inputs import check_limit
 from subquad.head.problem import Head
 from subquad.head.shells import TABLE_ROWS
 from subquad.head.stats import Stats
 from subquad.methods.exact import sum_error
 from subquad.methods.method import (
     COMPUTE_DTYPES,
+    Method,
     Proposal,
     Refusal,
     a_priori_terms,
-    beaten,
     bound_of,
     cheapest_dtypes,
     input_error,
+    over_budget,
 )
 from subquad.methods.polynomial.method import Polynomial
 from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX
@@ -70,7 +71,7 @@ PATIENCE = 10.0
 """Own centres are looked for where the best division without takes so many times the search."""
 
 
-class MultiThreshold:
+class MultiThreshold(Method):
     """Support basis with several thresholds.
 
     Parameters
@@ -84,6 +85,7 @@ class MultiThreshold:
     """
 
     name = "multi_threshold"
+    takes_budget = True
     search = 1.5e-2
 
     def __init__(self, *, criterion: str = "norm", buckets: int | None = None) -> None:
@@ -101,7 +103,7 @@ class MultiThreshold:
         if budget < PATIENCE * _table_seconds(stats, rates):  # no own centres are looked for
             least = self._least(stats, tol, rates)
             if least >= budget:
-                yield beaten(self, f"by {self.criterion}", least, budget)
+                yield over_budget(self, f"by {self.criterion}", least, budget)
                 return
         best_bound = math.inf
         divisions = self._divisions(stats, tol, rates)

@@ -17,26 +17,27 @@ from dataclasses import replace
 import array_api_compat
 import numpy as np
 
+from subquad.arrays.arguments import check_real
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial, join_rows
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import GATHERED, NONE, both_passes, exact_calls
 from subquad.engine import stored_dtype
-from subquad.head.inputs import check_real
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
 from subquad.methods.exact import exact_sums, logit_error, sum_error
 from subquad.methods.method import (
     COMPUTE_DTYPES,
+    Method,
     Proposal,
     Refusal,
     a_priori_terms,
-    beaten,
     cheapest_dtypes,
     compute_dtypes,
     fused_dtypes,
     input_error,
+    over_budget,
 )
 from subquad.methods.polynomial.sums import (
     certify_part,
@@ -45,6 +46,7 @@ from subquad.methods.polynomial.sums import (
     relative_sums,
 )
 from subquad.methods.thresholds.division import CRITERIA, check_criterion, magnitudes
+from subquad.methods.thresholds.on_shards import split_on_shards
 from subquad.methods.thresholds.splits import (
     SplitParameters,
     all_exact,
@@ -60,7 +62,7 @@ ROOM = (1.0, 0.97, 0.85, 0.5)
 """Shares of the tolerance tried for truncation; the rest is left to rounding."""
 
 
-class SupportBasis:
+class SupportBasis(Method):
     """Single-threshold support basis.
 
     Parameters
@@ -73,6 +75,7 @@ class SupportBasis:
     """
 
     name = "support_basis"
+    takes_budget = True
     search = 2e-3
 
     def __init__(self, *, criterion: str | None = None, threshold: float | None = None) -> None:
@@ -102,7 +105,7 @@ class SupportBasis:
         if budget < math.inf and self.threshold is None:
             least = self._least(stats, tol, criterion, rates)
             if least >= budget:
-                return beaten(self, f"by {criterion}", least, budget)
+                return over_budget(self, f"by {criterion}", least, budget)
         best_bound = math.inf
         for p in self._by_cost(stats, tol, criterion, rates):
             if not plausible(p, tol):
@@ -232,6 +235,10 @@ class SupportBasis:
             return small
         large = exactly(large_q, head.K, head.V)
         return join_rows([(xp.asarray(small_q), small), (xp.asarray(large_q), large)])
+
+    def run_on_shards(self, head: Head, parameters: SplitParameters) -> list[Partial]:
+        """Return the sums of each shard's queries over the keys of all."""
+        return split_on_shards(head, parameters)
 
 
 def _split(magnitudes: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:

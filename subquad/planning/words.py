@@ -1,0 +1,89 @@
+"""A plan in words: the table of one head, and why nothing certifies a tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from subquad.cost.rates import Rates
+from subquad.methods.method import Proposal, Refusal
+from subquad.planning.choose import BARRED, HeadPlan, fits, gib
+
+
+def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
+    """Return why nothing certifies: the best bound, by which method, what would have to change."""
+    offers = [
+        (o.bound if isinstance(o, Proposal) else o.best_bound, o.method.name) for o in head.options
+    ]
+    known = [(bound, name) for bound, name in offers if bound is not None and bound < math.inf]
+    text = f"no allowed method proves tol={head.tol:g}{where} (asked for method={asked!r}). "
+    reasons = dict.fromkeys(f"{o.method.name}: {_why(o, head.rates)}" for o in head.options)
+    text += "; ".join(reasons) + ". "
+    if known:
+        bound, name = min(known)
+        text += f"Best bound reached: {bound:.3e} by {name}; `tol` would have to be at least that. "
+    if not any(o.method.is_oracle for o in head.options):
+        text += "; ".join(_remedies(head)) + "."
+    return text.strip()
+
+
+def _remedies(head: HeadPlan) -> Iterator[str]:
+    """Yield what would help where `exact` was not asked."""
+    barred = [o.method.name for o in head.options if isinstance(o, Refusal) and o.reason == BARRED]
+    if barred:
+        names = ", ".join(dict.fromkeys(barred))
+        yield f'allow_exact=True allows {names}, and with method="auto" the exact method'
+    else:
+        yield 'method="auto" with allow_exact=True may take the exact method'
+    if len(barred) < len(head.options):
+        bound = head.stats.logit_bound
+        yield f"a smaller logit bound (now {bound:.3g}) would let a polynomial do"
+
+
+def _why(option: Proposal | Refusal, rates: Rates) -> str:
+    if isinstance(option, Refusal):
+        return option.reason
+    if not fits(option, rates):
+        return f"certified, but the passes need {gib(option)}"
+    return f"bound {option.bound:.3e}"
+
+
+def table(head: HeadPlan) -> list[str]:
+    """Return the plan of one head as lines: every method, parameters, bound, cost, why (not)."""
+    s = head.stats
+    size = f"n {s.n:,}  m {s.m:,}  d {s.d}  d_v {s.d_v}  {s.dtype}"
+    logits = f"logit bound {s.logit_bound:.3g}"
+    lines = [f"attention  {size}  {logits}  tol {head.tol:.1e}"]
+    rows = [("method", "parameters", "bound", "flops", "seconds", "verdict")]
+    for option in head.options:
+        if isinstance(option, Refusal):
+            best = option.best_bound
+            bound = f"{best:.1e}" if best is not None and best < math.inf else "-"
+            rows.append((option.method.name, option.parameters, bound, "-", "-", option.reason))
+            continue
+        seconds = head.seconds(option)
+        sure = "certified" if option.fallback == 0.0 else "predicted, to be certified by the run"
+        verdict = sure
+        if option is head.chosen:
+            verdict = f"{sure}, cheapest   <- chosen"
+        elif not fits(option, head.rates):
+            verdict = _why(option, head.rates)
+        elif head.chosen is not None:
+            verdict = f"{sure}, {seconds / head.seconds(head.chosen):.2g} times the cost"
+        rows.append(
+            (
+                option.method.name,
+                str(option.parameters),
+                f"{option.bound:.1e}",
+                f"{option.work.flops:.1e}",
+                f"{seconds:.2g}",
+                verdict,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[5]]).rstrip())
+    if head.crossover:
+        lines.append(head.crossover)
+    return lines

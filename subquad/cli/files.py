@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from subquad.arrays import arguments
 from subquad.attention import exact_attention
+from subquad.cli import npz
+from subquad.cost.rates import memory_bytes
 
 OPTIONAL = ("scale", "key_mask")
 
@@ -22,12 +23,16 @@ def load(file: Path) -> dict:
     if not file.exists():
         msg = f"`{file}` does not exist; give a .npz with arrays Q, K and V."
         raise ValueError(msg)
+    if file.is_dir():
+        msg = f"`{file}` is a folder; give a .npz with arrays Q, K and V."
+        raise ValueError(msg)
     try:
-        names, arrays = _read(file)
-    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        # Of any other file NumPy says how to load it as a pickle, which is no option here.
-        reason = "it holds no plain arrays" if "pickle" in str(error) else error
-        msg = f"`{file}` is not a readable .npz: {reason}"
+        names, arrays = npz.read(file, ("Q", "K", "V", *OPTIONAL), memory_bytes())
+    except OSError as error:
+        msg = f"`{file}` cannot be read: {error.strerror or error}."
+        raise ValueError(msg) from None
+    except ValueError as error:
+        msg = f"`{file}` is not a readable .npz: {error}"
         raise ValueError(msg) from None
     missing = [name for name in "QKV" if name not in arrays]
     arguments.refuse_options({k: None for k in names if k in arguments.NOT_BUILT}, ())
@@ -40,24 +45,6 @@ def load(file: Path) -> dict:
         k: v.astype(np.float32) if getattr(v, "dtype", None) == np.float16 else v
         for k, v in arrays.items()
     }
-
-
-def _read(file: Path) -> tuple[list[str], dict]:
-    """Return the names of all members of a .npz, and the arrays that are ours."""
-    # Opened here: np.load leaves a broken archive open.
-    with file.open("rb") as stream:
-        archive = np.load(stream, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            msg = "it is a .npy, one array without a name; it needs Q, K and V."
-            raise ValueError(msg)
-        with archive:
-            names = archive.files
-            arrays = {k: archive[k] for k in names if k in ("Q", "K", "V", *OPTIONAL)}
-    for name, x in arrays.items():
-        if not isinstance(x, np.ndarray):  # NumPy hands out any other member as bytes
-            msg = f"its `{name}` is {len(x)} bytes and no array; write it with numpy.savez."
-            raise ValueError(msg)
-    return names, arrays
 
 
 def check_writable(option: str, path: Path) -> None:

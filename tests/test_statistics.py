@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import re
-import time
+import tracemalloc
 
 import array_api_strict
 import numpy as np
@@ -481,14 +481,29 @@ def test_many_rows_are_sampled_in_order():
     assert (found.n, found.rows_used, len(found.row_max)) == (20_500, 20_000, 20_500)
 
 
-def test_cost():
-    Q, K, V = (normal(i) for i in range(3))
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        entry_statistics(Q, K, V)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.5
+def cost(n, d, resamples):
+    """Return (entries exponentiated, bytes at the peak) of one call on three matrices (n, d)."""
+    matrices = [normal(i, (n, d)) for i in range(3)]
+    exponentials, real = [], np.exp
+    entry_statistics(*matrices, resamples=resamples)  # what the first call imports is not counted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "exp", lambda x: exponentials.append(np.size(x)) or real(x))
+        tracemalloc.start()
+        try:
+            entry_statistics(*matrices, resamples=resamples)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    return sum(exponentials), peak
+
+
+@pytest.mark.parametrize(("n", "d"), [(128, 32), (128, 8), (512, 8)])
+def test_cost(n, d):
+    """Some 120 exponentials an entry, whatever the resamples; one of these costs bytes of rows."""
+    few, many = (cost(n, d, resamples) for resamples in (20, 400))
+    assert few[0] == many[0] <= 3 * n * d * 150
+    for (_, peak), resamples in ((few, 20), (many, 400)):
+        assert peak <= 8 * n * (24 * d + 80 + 2 * (1 + resamples))
 
 
 @pytest.mark.parametrize(

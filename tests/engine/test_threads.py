@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -81,7 +80,7 @@ def test_every_item_once_and_errors_propagate(monkeypatch, count):
 
 def test_threads_are_kept_and_a_forked_child_gets_its_own(monkeypatch):
     monkeypatch.setenv("SUBQUAD_NUM_THREADS", "3")
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=60)
 
     def names():
         found = set()
@@ -140,12 +139,12 @@ def test_overlapping_callers_restore_the_blas_setting():
     def other():
         with threads.single_threaded_blas():
             inside.set()
-            leave.wait(10)
+            leave.wait(60)
 
     thread = threading.Thread(target=other)
     with threads.single_threaded_blas():
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(60)
         assert set(blas_threads()) <= {1}
     assert set(blas_threads()) <= {1}  # the other caller still needs it
     leave.set()
@@ -177,14 +176,22 @@ def test_what_runs_side_by_side_has_one_thread_each(monkeypatch):
     """Passes inside start no threads of their own, elsewhere they do as before."""
     monkeypatch.setenv("SUBQUAD_NUM_THREADS", "2")
 
-    def used(_=None):
-        return set(
-            threads.parallel_map(lambda _: (time.sleep(1e-3), threading.get_ident())[1], range(20))
-        )
+    pair = threading.Barrier(2, timeout=60)
 
-    inside = threads.side_by_side(used, range(4))
-    assert [len(found) for found in inside] == [1] * 4
-    assert len(set.union(*inside)) == 2 and len(used()) == 2
+    def who(_):
+        pair.wait()  # for the other thread
+        return threading.get_ident()
+
+    def used():
+        return set(threads.parallel_map(who, range(20)))
+
+    def inside(_):
+        pair.wait()
+        return set(threads.parallel_map(lambda _: threading.get_ident(), range(20)))
+
+    found = threads.side_by_side(inside, range(4))
+    assert [len(own) for own in found] == [1] * 4
+    assert len(set.union(*found)) == 2 and len(used()) == 2
     with pytest.raises(ZeroDivisionError):
         threads.side_by_side(lambda i: 1 // i, [0])
     assert len(used()) == 2

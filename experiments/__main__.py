@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.store import RESULTS, run
-from experiments.writing import text_table
+from .harness.store import RESULTS, run
+from .report.writing import text_table
 
 NAMES = (
     "error_vs_bound",
@@ -66,7 +66,7 @@ def _path(chosen: argparse.Namespace, name: str) -> Path:
 
 def one(name: str, path: Path, *, quick: bool = False, fresh: bool = False) -> dict:
     """Run one experiment into `path`, print its question and table, and return its record."""
-    module = importlib.import_module(f"experiments.{name}")
+    module = importlib.import_module(f".questions.{name}", __package__)
     experiment = module.experiment(quick)
     print(f"{experiment.question}\n", flush=True)
     record = run(experiment, path, fresh=fresh, progress=_show)

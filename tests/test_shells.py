@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments import instances
+from experiments.harness import instances
 from subquad.head.problem import Head
 from subquad.head.shells import SHARES
 

@@ -158,7 +158,7 @@ def report(
     if missing:
         msg = f"the report needs {' and '.join(missing)}: install subquad[report]."
         raise ValueError(msg)
-    from experiments import report as page
+    from experiments.report import report as page
 
     files.make_folder("--out", out_dir, ("index.html", "report.json"))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

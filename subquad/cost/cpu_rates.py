@@ -28,7 +28,7 @@ from subquad.features import feature_dimension
 TERMS = ("exact_flops", "pairs", "polynomial_flops", "features", "elements", "state_bytes", "steps")
 TYPICAL_SECONDS = np.array([4.6e-12, 4.7e-10, 6.2e-12, 4.8e-10, 3.8e-9, 2.3e-10, 1.95e-6])
 """Of one unit of each of TERMS, fitted to whole runs on two cores of a server (see
-`experiments.cost_model`); only the ratios between them enter."""
+the experiment `cost_model`); only the ratios between them enter."""
 COMPILED_SECONDS = np.where(
     np.array(TERMS) == "polynomial_flops",
     4.0e-12,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import subquad
-from experiments import report as page
+from experiments.report import report as page
 from subquad.cli import commands, doctor
 from tests import oracle
 from tests.cli.conftest import arrays

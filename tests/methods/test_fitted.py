@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import subquad
-from experiments import instances
+from experiments.harness import instances
 from subquad.exp_poly.majorant import fit_pair
 from subquad.head.problem import Head, Problem
 from subquad.head.sides import OrderStatistics

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import subquad
-from experiments import instances
+from experiments.harness import instances
 from subquad.arrays.arithmetic import product_up
 from subquad.cost.rates import Rates, Speed
 from subquad.cost.steps import GATHERED, ORDERED

@@ -2,7 +2,7 @@
 
 For degrees 2 and 3, d a multiple of 16 up to 128, d_v up to 128, any number of heads in one
 launch. Time is that of the products, about 2 (n + m) r (d_v + 8) operations, three times as many
-where operands are split: see the record of `experiments.gpu`. No feature is ever written to memory.
+where operands are split: see the experiment `gpu`. No feature is ever written to memory.
 Partial sums are added in a fixed order, so that the same input gives the same bits on every run.
 Accuracy: see `subquad.engine.fused.rounding`.
 """

@@ -3,7 +3,7 @@
 NCCL moves the bytes where there is NCCL and no device is named twice, copies between peers do
 elsewhere; nothing is added up on the way, so the bits do not depend on which. Devices of one
 process share its interpreter: fused passes take a few launches; of the portable ones, many short
-steps, less of each device's speed is left (see the record of `experiments.many_gpus`). One process
+steps, less of each device's speed is left (see the experiment `many_gpus`). One process
 a device has no interpreter to share.
 """
 

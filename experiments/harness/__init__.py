@@ -1,0 +1,1 @@
+"""What every experiment is made with: instances, oracles, timers, counts, and records on disk."""

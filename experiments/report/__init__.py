@@ -1,0 +1,1 @@
+"""What is made of records: findings in words, tables, charts, and the page that shows them."""

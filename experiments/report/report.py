@@ -1,0 +1,244 @@
+"""The report: one HTML page and its JSON, small runs made anew beside the committed records."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..harness import instances
+from ..harness.store import RESULTS, Experiment, Progress, read_json, run, write_json
+from ..questions import (
+    bridge,
+    certificates,
+    crossover,
+    error_vs_bound,
+    error_vs_threshold,
+    thresholds,
+    verdict,
+)
+from . import verdict_tables
+from .sections import anew, shown, slopes, verdicts
+from .summary import findings, planned
+from .writing import number, tolerance
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+LOAD_BEARING = (
+    "output-bound",
+    "ratio-sharp",
+    "additive-sharp",
+    "logit-perturbation",
+    "normaliser-jensen",
+    "rounding-sums",
+    "rounding-storage",
+    "rounding-polynomial",
+    "support-split",
+    "fitted-majorant",
+    "box-taylor",
+)
+"""The main claims behind the Terms of a certificate: what `quick` checks beside the false ones."""
+ORDER = (
+    "error_vs_bound",
+    "crossover",
+    "error_vs_threshold",
+    "bench",
+    "thresholds",
+    "certificates",
+    "bridge",
+    "verdict",
+)
+KEPT = (*ORDER, "peers", "crossover_lengths", "scaling", "cost_model", "gpu", "many_gpus")
+"""What is shown from its committed record, where there is one."""
+
+
+def write(
+    out_dir: str | Path = "report",
+    quick: bool = False,
+    progress: Progress | None = None,
+    *,
+    experiments: tuple[Experiment, ...] | None = None,
+) -> dict:
+    """Return the report after writing index.html and report.json into `out_dir`.
+
+    Parameters
+    ----------
+    out_dir : str or Path
+        Made if it is missing.
+    quick : bool
+        Smaller sizes.
+    progress : callable, optional
+        Called with a line of text before each step.
+    experiments : tuple of Experiment, optional
+        What to run, in place of the usual sizes: one each of ORDER's first three at least. Of
+        METHODS_SHOWN, what is not run is shown from its committed record.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If the extra `report` (matplotlib, jinja2) is not installed.
+    """
+    _require_extra()
+    start = time.perf_counter()
+    chosen = light(quick) if experiments is None else experiments
+    records = {x.name: run(x, progress=progress) for x in chosen}
+    checked = checked_claims(quick, progress)
+    committed = {name: found for name in KEPT if (found := _committed(name)) is not None}
+    sections = shown(records, committed)
+    listed = {name: sections.get(name, record) for name, record in records.items()}
+    report: dict[str, Any] = {
+        "quick": quick,
+        "seconds": None,
+        "records": records,
+        "claims": checked,
+        "findings": [
+            *_claims_finding(checked),
+            *(finding for record in listed.values() for finding in findings(record)),
+        ],
+        "committed": committed,
+    }
+    if progress is not None:
+        progress("drawing the page")
+    page = render(report, start)
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.html").write_text(page, encoding="utf-8")
+    write_json(report, out / "report.json")
+    return report
+
+
+def checked_claims(quick: bool, progress: Progress | None = None) -> dict:
+    """Return the registry's records as plain data; quick: only the refuted and the load-bearing."""
+    from proofs_checks import registry
+
+    claims = registry.select()
+    kept = [c for c in claims if not quick or c.expected == "refuted" or c.id in LOAD_BEARING]
+    told = None if progress is None else (lambda claim: progress(f"claim {claim.id}"))
+    records = [registry.to_dict(record) for record in registry.run(kept, told)]
+    return {"in_registry": len(claims), "records": records}
+
+
+def _claims_finding(checked: dict) -> list[dict]:
+    """Return the line on the claims at the top of the page."""
+    records = checked["records"]
+    good = [r for r in records if r["as_expected"]]
+    refuted = [r for r in good if r["expected"] == "refuted"]
+    return [
+        {
+            "verdict": "holds" if len(good) == len(records) else "does not hold",
+            "statement": "Every claim relied on is checked by machine, the false ones refuted."
+            if len(records) == checked["in_registry"]
+            else "The main claims behind certificates, and the false ones, are checked by machine.",
+            "evidence": f"{len(good)} of {len(records)} claims checked here "
+            f"({checked['in_registry']} in the registry) came out as stated, "
+            f"and so did the falsified twin of each; "
+            f"{len(refuted)} published or plausible statements are false, shown below.",
+        }
+    ]
+
+
+def light(quick: bool) -> tuple[Experiment, ...]:
+    """Return the experiments of the report, small enough for it."""
+    if quick:
+        return (
+            error_vs_bound.experiment(True),
+            crossover.experiment(True),
+            error_vs_threshold.experiment(True, count=5),
+            verdict.experiment(True),
+            thresholds.experiment(n=4096, repeats=0, only=FEW),
+            certificates.experiment(True),
+            bridge.experiment(True, buckets=(1, 4), families=BRIDGED),
+        )
+    halves = tuple(round(2 ** (k / 2)) for k in range(19, 28))  # 724 to 11,585
+    return (
+        error_vs_bound.experiment(n=2048, tols=(1e-1, 1e-2, 1e-3)),
+        crossover.experiment(lengths=halves),
+        error_vs_threshold.experiment(True, count=29),
+        verdict.experiment(True),
+        thresholds.experiment(n=16_384, repeats=0, only=FEW),
+        certificates.experiment(n=1024, heads=instances.real_names()[::6]),
+        bridge.experiment(True, buckets=(1, 2, 4)),
+    )
+
+
+FEW = ("subgaussian, sigma 0.3", "heavy_tail, t3 * 0.3", "outliers", "minilm-l5-h0-smallest")
+"""Instances of `thresholds` that the report makes anew."""
+BRIDGED = ("subgaussian(1)", "heavy_tail")
+"""Families of `bridge` that the quick report makes anew."""
+
+
+def _require_extra() -> None:
+    for name in ("matplotlib", "jinja2"):
+        if importlib.util.find_spec(name) is None:
+            msg = f"the report needs {name}, which is not installed: pip install 'subquad[report]'."
+            raise ModuleNotFoundError(msg)
+
+
+def _committed(name: str) -> dict | None:
+    """Return the committed record of an experiment, with its findings, if there is a whole one."""
+    path = RESULTS / f"{name}.json"
+    record = read_json(path) if path.exists() else None
+    if record is None or not record.get("complete"):
+        return None
+    return {"record": record, "findings": findings(record)}
+
+
+def render(report: dict, start: float) -> str:
+    """Return the page; `report["seconds"]` is set to the time since `start`."""
+    import jinja2
+
+    from . import charts, method_charts
+
+    records = report["records"]
+    sections = shown(records, report["committed"])
+    bounds = records["error_vs_bound"]
+    drawn = {
+        "bounds": charts.bound_against_measured(bounds),
+        "times": charts.time_against_n(records["crossover"]),
+        "sweep": charts.sweep(records["error_vs_threshold"]),
+        **{name: getattr(method_charts, name)(record) for name, record in sections.items()},
+    }
+    report["seconds"] = time.perf_counter() - start
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(number=number, tolerance=tolerance, prose=_prose)
+    environment.tests["number"] = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        report=report,
+        charts=drawn,
+        plans=planned(bounds),
+        meaning=_meaning,
+        real=verdicts(bounds, real=True),
+        synthetic=verdicts(bounds, real=False),
+        slopes=slopes(records["crossover"]),
+        module=_module,
+        verdict_tables=verdict_tables,
+        first=bounds,
+        claims=report["claims"]["records"],
+        sections=sections,
+        findings=findings,
+        anew=anew(records, sections),
+    )
+
+
+def _meaning(name: str) -> str:
+    """Return the one line that says what an instance is."""
+    family, options = error_vs_bound.SYNTHETIC.get(name, (None, {}))
+    return "" if family is None else instances.meaning(family)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"..questions.{name}", __package__)
+
+
+def _prose(text: str) -> Any:
+    """Return text with `code` marked as such, escaped."""
+    from markupsafe import Markup, escape
+
+    pieces = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").split("`")
+    wrap: Callable[[int, str], Any] = lambda i, piece: (  # noqa: E731
+        Markup("<code>{}</code>").format(piece) if i % 2 else escape(piece)
+    )
+    return Markup("").join(wrap(i, piece) for i, piece in enumerate(pieces))

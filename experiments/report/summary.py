@@ -1,0 +1,210 @@
+"""What holds and what does not, in sentences made from the numbers of a record, never by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+
+from ..harness.finding import FAILS, Finding, graded
+from ..harness.timing import COMPILED
+from ..questions import crossover_lengths, gpu, many_gpus, peers, scaling
+from . import cost_model_tables
+from .method_findings import METHOD_FINDINGS
+from .writing import number, tolerance
+
+
+def findings(record: dict) -> list[dict]:
+    """Return what follows from a finished record, as plain dictionaries."""
+    makers: dict[str, Callable[[dict], list[Finding]]] = {
+        "error_vs_bound": lambda r: [_soundness(r), _real_heads(r), _triviality(r)],
+        "crossover": lambda r: [_speed(r, family) for family in r["derived"]],
+        "error_vs_threshold": lambda r: [_sweep(r)],
+        "bench": lambda r: [_bench_speed(r), _bench_outliers(r)],
+        "peers": peers.findings,
+        "cost_model": cost_model_tables.findings,
+        "crossover_lengths": crossover_lengths.findings,
+        "scaling": scaling.findings,
+        "gpu": gpu.findings,
+        "many_gpus": many_gpus.findings,
+        **METHOD_FINDINGS,
+    }
+    make = makers.get(record["experiment"])
+    return [asdict(finding) for finding in make(record)] if make and record["complete"] else []
+
+
+def _soundness(record: dict) -> Finding:
+    d = record["derived"]
+    good = d["within_bound"] == d["runs"] == d["within_tol"]
+    return Finding(
+        graded(good, not good),
+        "Every measured error is below its proved bound, and every bound within the tolerance.",
+        f"{d['within_bound']} of {d['runs']} runs below their bound, {d['within_tol']} within the "
+        f"tolerance. Bounds are {number(d['median_ratio'])} times the measured error in the "
+        f"median, {number(d['smallest_ratio'])} times at the tightest.",
+    )
+
+
+def planned(record: dict) -> list[dict]:
+    """Return the rows that show a plan: one per instance."""
+    return [row for row in record["rows"] if row["plan"] is not None]
+
+
+def crossover_of(text: str) -> tuple[str, int, bool] | None:
+    """Return (method, length, whether it holds too much memory) of a plan's crossover line."""
+    found = re.match(r"(\w+) \(.*from n = ([\d,]+)", text)
+    return (found[1], int(found[2].replace(",", "")), ", holding " in text) if found else None
+
+
+def _real_heads(record: dict) -> Finding:
+    heads = [row for row in planned(record) if row["real"]]
+    fast = [row for row in heads if row["chosen"] not in (None, "exact")]
+    tol = tolerance(record["settings"]["plans shown at"])
+    lengths = {
+        row["instance"]: found[1]
+        for row in heads
+        if (found := crossover_of(row["crossover"] or "")) is not None and not found[2]
+    }
+    nearest = min(lengths, key=lambda name: lengths[name], default=None)
+    ahead = (
+        f"Were the bounds to stay, another method that fits in memory would be cheaper on "
+        f"{len(lengths)} of them at some length, soonest on {nearest} from n = "
+        f"{lengths[nearest]:,}."
+        if nearest
+        else "At no length does the planner see another method win that fits in memory."
+    )
+    return Finding(
+        graded(bool(heads) and len(fast) == len(heads), not fast),
+        f"On real heads at tol {tol} a method other than exact is certified and cheapest.",
+        f"{len(fast)} of {len(heads)} heads; exact is chosen on {len(heads) - len(fast)}. {ahead}",
+    )
+
+
+def _triviality(record: dict) -> Finding:
+    rows = record["rows"]
+    counts = {
+        real: (
+            sum(r["trivial"] for r in rows if r["real"] == real),
+            sum(r["real"] == real for r in rows),
+        )
+        for real in (False, True)
+    }
+    trivial = sum(count for count, _ in counts.values())
+    return Finding(
+        graded(trivial == 0, trivial == len(rows)),
+        "The cases are hard: answering mean(V) would not meet the tolerance.",
+        f"mean(V), which looks at no query and proves nothing, is within the tolerance on "
+        f"{counts[False][0]} of {counts[False][1]} synthetic cases and on {counts[True][0]} of "
+        f"{counts[True][1]} with real heads; those rows are flagged trivial.",
+    )
+
+
+def _interval(fit: dict) -> str:
+    if fit["slope"] is None:
+        return "unknown (too few lengths)"
+    return f"{fit['slope']:.2f} ({fit['low']:.2f} to {fit['high']:.2f})"
+
+
+def _speed(record: dict, family: str) -> Finding:
+    ways = record["derived"][family]
+    ours = min(
+        (name for name in ("polynomial", "support_basis") if name in ways),
+        key=lambda name: -ways[name].get("times_faster_than_exact", 0.0),
+        default=None,
+    )
+    statement = f"On `{family}` at tol {tolerance(record['settings']['tol'])} a certified "
+    statement += "sub-quadratic method beats exact, and its time grows more slowly."
+    if ours is None or "exact" not in ways:
+        return Finding(FAILS, statement, "No sub-quadratic method certifies.")
+    fit, exact = ways[ours], ways["exact"]
+    gain = fit.get("times_faster_than_exact", 0.0)
+    known = fit["slope"] is not None and exact["slope"] is not None
+    slower_growth = known and fit["high"] < exact["low"]
+    since = f", ahead from n = {fit['faster_from']:,}" if fit.get("faster_from") else ""
+    refusals = [] if "polynomial" in ways else ["`polynomial` refuses these data."]
+    return Finding(
+        graded(gain > 1.0 and slower_growth, gain <= 1.0),
+        statement,
+        " ".join(
+            [
+                f"{ours}: {number(gain)} times the speed of exact at n = {fit['at_n']:,}{since}.",
+                f"Exponent of n {_interval(fit)} against {_interval(exact)}, 95 % intervals.",
+                *refusals,
+            ]
+        ),
+    )
+
+
+def _sweep(record: dict) -> Finding:
+    d, rows, tol = record["derived"], record["rows"], record["settings"]["tol"]
+    trivial = rows[0]["mean_v"]["measured"] <= tol
+    useful = d["faster_than_both"]
+    degrees = sorted({row["degree"] for row in rows if row["degree"] is not None})
+    return Finding(
+        graded(useful == d["swept"] and not trivial, useful == 0 or trivial),
+        "The published threshold sweep shows a threshold at work on a hard problem.",
+        f"mean(V) alone has relative error {d['mean_v_frobenius']:.2e} there, first order "
+        f"{number(d['first_order_frobenius'])}. The exact share falls from "
+        f"{number(rows[0]['rows_above'])} of the rows at T = {rows[0]['threshold']:.3g} to "
+        f"{number(rows[-1]['rows_above'])} at T = {rows[-1]['threshold']:.3g}; the split (degree "
+        f"{' to '.join(map(str, dict.fromkeys((degrees[0], degrees[-1]))))}) is faster than both "
+        f"exact and no threshold at {useful} of {d['swept']} thresholds.",
+    )
+
+
+def _bench_speed(record: dict) -> Finding:
+    over, ways = record["derived"]["over_ours_clean"], record["rows"][0]["ways"]
+    ours, s = ways["ours, clean"], record["settings"]
+    peers = [
+        f"{name} {number(over[name])} times that"
+        for name in ("SDPA", "NumPy softmax")
+        if name in over
+    ]
+    gain = over.get("SDPA", over["NumPy softmax"])
+    against = "PyTorch's SDPA" if "SDPA" in over else "NumPy softmax (torch was not installed)"
+    return Finding(
+        graded(gain >= 10.0, gain <= 1.0),
+        f"At n = {s['n']:,}, d = {s['d']}, a certified answer takes at most 1/10 of {against}.",
+        f"{ours['parameters']}: {number(ours['seconds'])} s, bound {number(ours['bound'])}, "
+        f"measured {number(ours['measured'])}; {', '.join(peers)}.{_compiled(record)} Memory: "
+        f"{number(record['derived']['our_memory_mib'])} MiB beyond the data. mean(V) alone, which "
+        f"proves nothing, measures {number(ours['null']['mean_v']['measured'])} on these data.",
+    )
+
+
+def _compiled(record: dict) -> str:
+    """Return what compiled passes made of it, where numba was there."""
+    over, name = record["derived"].get("over_ours_clean_fast"), "ours, clean" + COMPILED
+    if over is None:
+        return ""
+    share = record["derived"]["share_of_the_floor"][name]
+    against = f"{number(over['SDPA'])} times that for SDPA, " if "SDPA" in over else ""
+    seconds = record["rows"][0]["ways"][name]["seconds"]
+    told = (
+        f" With its passes compiled by numba: {number(seconds)} s, {against}{number(share)} of "
+        "it what the matrix products alone would take"
+    )
+    beside = record["derived"]["share_of_planning_and_certificate"]
+    return (
+        f"{told}. Planning and certificate are {number(beside['ours, clean'])} of the time, "
+        f"{number(beside[name])} compiled."
+    )
+
+
+def _bench_outliers(record: dict) -> Finding:
+    d, name = record["derived"], "support_basis by norm, outliers"
+    over = d["over_ours_clean"][name]
+    refuses = d["polynomial_refuses_outliers"]
+    entry = [p for p in record["rows"][0]["planned"] if p["parameters"].startswith("by entry")]
+    told = "".join(
+        f" By entry, predicted and not run: {number(p['share_of_pairs'])} of all pairs exact, "
+        f"{number(p['predicted_seconds'])} s."
+        for p in entry
+        if "refused" not in p
+    )
+    return Finding(
+        graded(refuses and over <= 1.5, over > 10.0),
+        "With 0.1 % of rows and keys 20 times larger, support_basis stays within 1.5 times.",
+        f"By norm it takes {number(over)} times the clean time; `polynomial` "
+        f"{'refuses' if refuses else 'still certifies'}.{told}",
+    )

@@ -1,0 +1,302 @@
+"""The page has every section, no NaN, and the numbers of its JSON; the experiments' tables too."""
+
+import dataclasses
+import html
+import importlib.util
+import json
+import re
+from functools import partial
+
+import pytest
+
+import subquad
+from experiments import __main__
+from experiments.harness import finding, instances, store
+from experiments.questions import (
+    bench,
+    bridge,
+    certificates,
+    crossover,
+    error_vs_bound,
+    error_vs_threshold,
+    thresholds,
+    verdict,
+)
+from experiments.report import report, sections, summary
+from experiments.report.writing import number, text_table, tolerance
+from subquad import TYPICAL
+
+HEAD = "minilm-l0-h11-smallest"
+
+
+@pytest.fixture(scope="module")
+def small():
+    return (
+        dataclasses.replace(  # what is too dear to be run must not depend on a clock
+            error_vs_bound.experiment(
+                n=160, d=8, heads=(HEAD,), families=("bounded(0.5)", "outliers"), tols=(1e-1, 1e-2)
+            ),
+            rates=TYPICAL,
+        ),
+        crossover.experiment(d=4, lengths=(128, 256, 512), repeats=1),
+        error_vs_threshold.experiment(True, n=256, d=16, count=3),
+        thresholds.experiment(n=256, repeats=0, only=("outliers", "minilm-l5-h0-smallest")),
+        certificates.experiment(n=256, degrees=(2,), families=("outliers, d = 8",), heads=(HEAD,)),
+        bridge.experiment(n=96, d=6, degree=4, buckets=(1, 3), heads=(HEAD,)),
+        verdict.experiment(heads={HEAD: partial(instances.real, HEAD)}, tols=(1e-1,)),
+    )
+
+
+@pytest.fixture(scope="module")
+def written(small, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    said = []
+    found = report.write(out, quick=True, progress=said.append, experiments=small)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    return found, page, json.loads((out / "report.json").read_text()), said
+
+
+def shown(page):
+    return {
+        html.unescape(re.sub("<[^>]+>", "", cell)).strip()
+        for cell in re.findall(r"<td[^>]*>(.*?)</td>", page)
+    }
+
+
+def test_every_section_is_there(written):
+    _, page, _, said = written
+    for name in (
+        "asked",
+        "real",
+        "families",
+        "plans",
+        "bounds",
+        "speed",
+        "sweep",
+        "committed",
+        "how",
+        "lengths",
+        "thresholds",
+        "certificates",
+        "bridge",
+    ):
+        assert f'<section id="{name}">' in page
+    assert page.count("<svg") == 7
+    assert said[-1] == "drawing the page"
+
+
+def test_page_is_self_contained_and_well_formed(written):
+    _, page, _, _ = written
+    assert "<script" not in page
+    assert not re.search(r'(src|href)="(?!#)', page.replace('xlink:href="#', ""))
+    body = re.sub("<pre>.*?</pre>", "", page[page.index("<body>") :], flags=re.DOTALL)
+    text = re.sub("<[^>]+>", " ", body)  # a plan may say that a refused bound is infinite
+    assert not re.search(r"\b(nan|NaN|inf|None(?! yet))\b", text)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_page_and_json_have_the_same_numbers(written):
+    made, page, kept, _ = written
+    assert made == kept
+    cells = shown(page)
+    for name, module in (
+        ("error_vs_bound", error_vs_bound),
+        ("crossover", crossover),
+        ("error_vs_threshold", error_vs_threshold),
+        ("thresholds", thresholds),
+        ("certificates", certificates),
+        ("bridge", bridge),
+    ):
+        rows = module.table_rows(kept["records"][name])
+        assert rows
+        for row in rows:
+            assert {number(x) for x in row if isinstance(x, float)} <= cells
+    text = html.unescape(re.sub("</?code>", "", page)).replace("\N{NO-BREAK SPACE}", " ")
+    for found in kept["findings"]:
+        assert found["statement"].replace("`", "") in text
+        assert found["evidence"].replace("`", "") in text
+
+
+def test_every_error_table_has_the_null_models():
+    for module in (
+        error_vs_bound,
+        error_vs_threshold,
+        crossover,
+        bench,
+        thresholds,
+        certificates,
+        bridge,
+        verdict,
+    ):
+        assert {"mean(V)", "first order"} <= set(module.HEADER)
+
+
+def test_every_run_keeps_its_bound(written):
+    _, _, kept, _ = written
+    flat = error_vs_bound.runs(kept["records"]["error_vs_bound"]["rows"])
+    assert {run["method"] for run in flat} >= {"exact", "polynomial", "support_basis by norm"}
+    for run in flat:
+        assert run["measured"] <= run["bound"] <= run["tol"]
+    tally = kept["records"]["error_vs_bound"]["derived"]
+    assert tally["runs"] == tally["within_bound"] == tally["within_tol"] == len(flat)
+
+
+def test_trivial_rows_are_those_that_mean_v_meets(written):
+    _, _, kept, _ = written
+    for row in kept["records"]["error_vs_bound"]["rows"]:
+        assert row["trivial"] == (row["mean_v"]["measured"] <= row["tol"])
+    assert any(row["trivial"] for row in kept["records"]["error_vs_bound"]["rows"])
+
+
+def test_polynomial_refuses_outliers(written):
+    _, _, kept, _ = written
+    rows = kept["records"]["crossover"]["rows"]
+    refused = [row["family"] for row in rows if "refused" in row["methods"]["polynomial"]]
+    assert set(refused) == {"outliers"}
+
+
+def test_sweep_counts_rows_as_the_paper_does():
+    swept = error_vs_threshold.thresholds()
+    assert len(swept) == 29
+    assert (0.15 < swept[0], swept[-1]) == (True, 0.5)
+    expected = {0.16: 0.9999, 0.2: 0.949, 0.25: 0.551, 0.3: 0.159, 0.35: 0.029, 0.4: 0.004}
+    for threshold, share in expected.items():
+        assert error_vs_threshold.share_above(threshold, 64) == pytest.approx(share, abs=6e-4)
+
+
+def test_missing_extra_says_what_to_install(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name)
+    )
+    with pytest.raises(ModuleNotFoundError, match=r"needs jinja2.*subquad\[report\]"):
+        report.write(tmp_path)
+
+
+def test_committed_records_are_whole():
+    for path in store.RESULTS.glob("*.json"):
+        record = store.read_json(path)
+        assert record["complete"], path.name
+        assert path.stem == record["experiment"]
+        assert summary.findings(record)
+
+
+def test_sections_show_what_is_made_anew_else_what_is_kept():
+    fresh, kept = {"rows": [1]}, {"rows": [1, 2]}
+    both = sections.shown(
+        {"thresholds": fresh, "verdict": fresh},
+        {"thresholds": {"record": kept}, "bridge": {"record": kept}, "verdict": {"record": kept}},
+    )
+    assert both["thresholds"] is fresh
+    assert both["bridge"] is kept
+    assert both["verdict"] is kept  # on more heads
+    assert "certificates" not in both
+
+
+def test_agreement_compares_the_same_heads_and_lengths():
+    def record(head, gain):
+        by = {"4096": {"gain": 1.0}, "65536": {"gain": gain}}
+        return {"rows": [{"head": head, "tol": 0.1, "by_count": by, "by_rates": by}]}
+
+    kept = record("minilm-l0-h7", 2.0)
+    assert sections.agreement(record("minilm-l0-h7-median", 2.01), kept) == (4, 4)
+    assert sections.agreement(record("minilm-l0-h7-median", 2.1), kept) == (2, 4)
+    assert sections.agreement(record("minilm-l0-h70", 2.0), kept) == (0, 0)
+
+
+def test_committed_verdict_is_on_all_heads():
+    record = store.read_json(store.RESULTS / "verdict.json")
+    assert record["settings"]["heads"] == 72
+    assert len(record["rows"]) == 72 * 3
+    assert record["derived"]["sound"] == record["derived"]["runs"] == 216
+
+
+def test_bench_in_small():
+    record = store.run(bench.experiment(n=512, d=4, repeats=1), rates=TYPICAL)
+    over = record["derived"]["over_ours_clean"]
+    assert over["ours, clean"] == 1.0
+    assert record["derived"]["polynomial_refuses_outliers"] is True
+    assert len(bench.table_rows(record)) == len(over)
+    ways = {row[0]: dict(zip(bench.HEADER, row, strict=True)) for row in bench.table_rows(record)}
+    assert ways[bench.GEMM]["floor / it"] == 1.0
+    beside = sum(ways[name]["seconds"] for name in (bench.PLANNING, bench.CERTIFYING))
+    share = record["derived"]["share_of_planning_and_certificate"]["ours, clean"]
+    assert share == pytest.approx(beside / ways["ours, clean"]["seconds"]) and beside > 0.0
+    assert len(summary.findings(record)) == 2
+
+
+def test_verdicts_follow_the_numbers():
+    record = {
+        "experiment": "error_vs_bound",
+        "complete": True,
+        "settings": {"plans shown at": 1e-2},
+        "rows": [],
+        "derived": {
+            "runs": 2,
+            "within_bound": 2,
+            "within_tol": 2,
+            "median_ratio": 5.0,
+            "smallest_ratio": 1.5,
+            "trivial": 0,
+        },
+    }
+    assert summary.findings(record)[0]["verdict"] == finding.HOLDS
+    record["derived"]["within_bound"] = 1
+    assert summary.findings(record)[0]["verdict"] == finding.FAILS
+    record["complete"] = False
+    assert summary.findings(record) == []
+
+
+def test_crossover_line_of_a_plan():
+    Q, K, V, scale = instances.bounded(64, 16, beta=1.0, seed=3)
+    for memory, too_much in ((None, False), (1e4, True)):
+        rates = dataclasses.replace(TYPICAL, memory=memory)
+        head = subquad.plan(Q, K, V, tol=1e-2, scale=scale, rates=rates).heads[0]
+        method, length, found = summary.crossover_of(head.crossover)
+        assert (method, found) == ("polynomial", too_much)
+        assert f"n = {length:,}" in head.crossover
+    assert summary.crossover_of("no other method wins at these bounds up to n = 2.8e+14") is None
+
+
+def test_numbers_as_written():
+    given = [0, 0.0, 1234, 0.5, 12.345, 4321.0, 2e5, 1.5e-7, None, "x", True]
+    assert [number(x) for x in given] == [
+        "0",
+        "0",
+        "1,234",
+        "0.500",
+        "12.3",
+        "4,321",
+        "2.0e+05",
+        "1.5e-07",
+        "–",
+        "x",
+        "True",
+    ]
+    assert [tolerance(t) for t in (1e-2, 4e-4, 1.0)] == ["1e-2", "4e-4", "1e0"]
+    found = text_table(("a", "b"), [["x", 1.0], ["long", None]])
+    assert found == "a        b\nx     1.00\nlong     –"
+
+
+def test_unknown_experiment_lists_the_names(capsys):
+    assert __main__.main(["nothing"]) == 2
+    said = capsys.readouterr().err
+    assert "'nothing'" in said
+    for name in __main__.NAMES:
+        assert name in said
+
+
+def test_command_writes_where_told(tmp_path, capsys, monkeypatch):
+    small = crossover.experiment(d=2, lengths=(64, 80, 96), repeats=1)
+    monkeypatch.setattr(crossover, "experiment", lambda quick: small)
+    assert __main__.main(["crossover", "--out", str(tmp_path / "x.json")]) == 0
+    printed = capsys.readouterr()
+    assert crossover.QUESTION in printed.out
+    assert "support_basis" in printed.out
+    assert "crossover 1/6" in printed.err
+    assert json.loads((tmp_path / "x.json").read_text())["complete"]
+
+
+def test_real_heads_exist():
+    assert HEAD in instances.real_names()

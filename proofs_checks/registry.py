@@ -6,12 +6,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from proofs_checks import derived, literature
+from proofs_checks import checks
 from proofs_checks.claim import Claim, Record, decide
+
+
+def listed(name: str) -> Iterator[Claim]:
+    """Yield the claims in the tuples of this name in the files of `checks`, rooms by name."""
+    for module in pkgutil.walk_packages(checks.__path__, f"{checks.__name__}."):
+        yield from getattr(importlib.import_module(module.name), name, ())
 
 
 def by_id(claims: Iterable[Claim]) -> dict[str, Claim]:
@@ -55,7 +63,11 @@ def in_order(claims: Mapping[str, Claim]) -> list[str]:
     return list(done)
 
 
-CLAIMS: dict[str, Claim] = by_id((*literature.CLAIMS, *derived.CLAIMS))
+LITERATURE: tuple[Claim, ...] = tuple(listed("LITERATURE"))
+"""Claims that papers make, or that stand in textbooks; the words are ours."""
+DERIVED: tuple[Claim, ...] = tuple(listed("DERIVED"))
+"""Claims of our own: what the bounds, the methods and the statistics of subquad rest on."""
+CLAIMS: dict[str, Claim] = by_id((*LITERATURE, *DERIVED))
 
 
 def select(*, source: str | None = None, id: str | None = None) -> list[Claim]:

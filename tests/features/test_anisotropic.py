@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proofs_checks.checks import anisotropic as checks
+from proofs_checks.checks.features import anisotropic as checks
 from subquad.engine.cpu import sets as cpu_sets
 from subquad.engine.lengths import FEATURE_CHUNK, set_length
 from subquad.engine.passes import accumulate_set, contract_set

@@ -7,22 +7,22 @@ import flint
 import mpmath
 import pytest
 
-from proofs_checks.checks import exp_poly
-from proofs_checks.checks.exp_poly_degrees import least_degrees
-from proofs_checks.checks.exp_poly_provers import second_proofs
-from proofs_checks.checks.exp_poly_uniform import (
+from proofs_checks.checks.exp_poly import claims
+from proofs_checks.checks.exp_poly.degrees import least_degrees
+from proofs_checks.checks.exp_poly.provers import second_proofs
+from proofs_checks.checks.exp_poly.second_prover import errors, exp_interval, prove
+from proofs_checks.checks.exp_poly.uniform import (
     leading_size,
     least_uniform_error_below,
     series_tail,
     uniform_error,
 )
-from proofs_checks.checks.second_prover import errors, exp_interval, prove
 from proofs_checks.claim import decide
 from subquad.exp_poly import chebyshev_interpolant, minimax, relative_error, taylor
 from subquad.exp_poly.balls import ball, precision
 from tests.exp_poly.oracle import sampled_error
 
-CLAIMS = {claim.id: claim for claim in (*exp_poly.LITERATURE, *exp_poly.DERIVED)}
+CLAIMS = {claim.id: claim for claim in (*claims.LITERATURE, *claims.DERIVED)}
 
 
 @pytest.mark.parametrize("name", CLAIMS)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from proofs_checks.checks import features
-from proofs_checks.checks.features_ranks import polynomial_matrix, rank_equals
+from proofs_checks.checks.features import claims
+from proofs_checks.checks.features.ranks import polynomial_matrix, rank_equals
 from proofs_checks.claim import decide
 
-CLAIMS = {claim.id: claim for claim in (*features.LITERATURE, *features.DERIVED)}
+CLAIMS = {claim.id: claim for claim in (*claims.LITERATURE, *claims.DERIVED)}
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -38,6 +38,6 @@ def test_rank_check_finds_each_dropped_coefficient():
 
 
 def test_dropped_coefficient_is_the_last():
-    found = features.reference_degree(4)
+    found = claims.reference_degree(4)
     assert "2.67421" in found.detail and "2.71764" in found.detail
-    assert features.reference_degree(9).verdict == "refuted"
+    assert claims.reference_degree(9).verdict == "refuted"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from proofs_checks.checks import gradient
-from proofs_checks.checks.gradient_bounds import SHARP, slope_at_zero, two_level
-from proofs_checks.checks.gradient_strip import composite_gauss, f_and_slope
+from proofs_checks.checks.gradient import claims
+from proofs_checks.checks.gradient.bounds import SHARP, slope_at_zero, two_level
+from proofs_checks.checks.gradient.strip import composite_gauss, f_and_slope
 from proofs_checks.claim import decide
 from subquad.exp_poly.balls import precision
 
-CLAIMS = {claim.id: claim for claim in (*gradient.LITERATURE, *gradient.DERIVED)}
+CLAIMS = {claim.id: claim for claim in (*claims.LITERATURE, *claims.DERIVED)}
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -35,7 +35,7 @@ def test_closed_form_against_finite_differences():
         f = weights / weights.sum(axis=1, keepdims=True)
         return ((f @ h - E) ** 2).sum() / 2, f
 
-    form = gradient.closed_form(*map(sp.Matrix, (A1, A2, h, E, loss(X)[1])))
+    form = claims.closed_form(*map(sp.Matrix, (A1, A2, h, E, loss(X)[1])))
     form = np.array(form.tolist(), dtype=float) / tau
     step = 1e-6 * np.eye(d * d).reshape(d * d, d, d)
     slopes = [(loss(X + s)[0] - loss(X - s)[0]) / 2e-6 for s in step]
@@ -44,7 +44,7 @@ def test_closed_form_against_finite_differences():
 
 @pytest.mark.parametrize("form, number", [("D.3", "128/9"), ("D.5", "-224/9")])
 def test_orientations_show_their_numbers(form, number):
-    detail = gradient.orientation(form).detail
+    detail = claims.orientation(form).detail
     assert "dL/dX = -80/9" in detail and detail.endswith(f"printed form {number}")
 
 

@@ -6,11 +6,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from proofs_checks.checks import hardness
-from proofs_checks.checks.hardness_gadget import balanced, logit_over_log_n
+from proofs_checks.checks.hardness import claims
+from proofs_checks.checks.hardness.gadget import balanced, logit_over_log_n
 from proofs_checks.claim import decide
 
-CLAIMS = {claim.id: claim for claim in (*hardness.LITERATURE, *hardness.DERIVED)}
+CLAIMS = {claim.id: claim for claim in (*claims.LITERATURE, *claims.DERIVED)}
 
 
 @pytest.mark.parametrize("name", CLAIMS)

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from proofs_checks.checks import tensor_cores
-from proofs_checks.checks.tensor_core_model import (
+from proofs_checks.checks.tensor_cores import claims
+from proofs_checks.checks.tensor_cores.model import (
     bfloat16,
     feature,
     monomials,
@@ -18,7 +18,7 @@ from proofs_checks.checks.tensor_core_model import (
     query_blocks,
     step,
 )
-from proofs_checks.checks.tensor_core_split import split_pass
+from proofs_checks.checks.tensor_cores.split import split_pass
 from subquad.bounds.rounding import FORMATS, TENSOR_CORES
 from subquad.engine.fused.rounding import STEP_ERROR, V, fused_errors
 from subquad.engine.fused.sizes import OPERANDS, sizes_for
@@ -70,7 +70,7 @@ def test_the_blocks_hold_every_monomial_once(degree, parts):
 @pytest.mark.parametrize("degree", [2, 3])
 def test_the_accounting_has_the_blocks_of_the_passes(degree, parts):
     for d in range(16, 129, 16):
-        counted = tensor_cores._blocks(d, degree, parts)
+        counted = claims._blocks(d, degree, parts)
         assert counted == sizes_for(d, 8, degree, OPERANDS[parts - 1]).blocks
 
 
@@ -106,8 +106,8 @@ def test_split_products_lose_what_is_said_at_most_and_not_far_less():
 
 
 def test_without_the_moments_the_accounting_alone_refutes():
-    assert tensor_cores._accounting(fused_errors).verdict == "holds"
-    assert tensor_cores._accounting(tensor_cores.moments_forgotten).verdict == "refuted"
+    assert claims._accounting(fused_errors).verdict == "holds"
+    assert claims._accounting(claims.moments_forgotten).verdict == "refuted"
 
 
 def test_the_assumption_names_the_error_of_a_step():

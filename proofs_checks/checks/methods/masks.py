@@ -11,7 +11,7 @@ import numpy as np
 import sympy
 from scipy import stats
 
-from proofs_checks.checks.reference_code import REPOSITORY
+from proofs_checks.checks.methods.reference_code import REPOSITORY
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
 from subquad.exp_poly.balls import ball, precision

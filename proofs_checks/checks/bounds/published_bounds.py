@@ -8,7 +8,7 @@ from typing import Any
 
 import sympy
 
-from proofs_checks.checks.output_bound import EPSILONS, worst_row
+from proofs_checks.checks.bounds.output_bound import EPSILONS, worst_row
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, never_below, proved, zero
 from subquad.bounds.softmax import output_bound

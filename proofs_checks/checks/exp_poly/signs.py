@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from proofs_checks.checks.exp_poly_uniform import leading_size
+from proofs_checks.checks.exp_poly.uniform import leading_size
 from proofs_checks.claim import Finding, holds, refuted, undecided
 from subquad.exp_poly import ExpPolynomial, chebyshev_interpolant, minimal_degree, minimax, taylor
 from subquad.exp_poly.balls import ball, precision

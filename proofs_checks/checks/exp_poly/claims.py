@@ -8,10 +8,10 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import partial
 
-from proofs_checks.checks import exp_poly_degrees as degree_checks
-from proofs_checks.checks import exp_poly_provers as prover_checks
-from proofs_checks.checks import exp_poly_signs as sign_checks
-from proofs_checks.checks import exp_poly_uniform as uniform_checks
+from proofs_checks.checks.exp_poly import degrees as degree_checks
+from proofs_checks.checks.exp_poly import provers as prover_checks
+from proofs_checks.checks.exp_poly import signs as sign_checks
+from proofs_checks.checks.exp_poly import uniform as uniform_checks
 from proofs_checks.claim import Claim, Twin
 
 _LESS = Fraction(99, 100)

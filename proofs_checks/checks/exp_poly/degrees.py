@@ -2,7 +2,7 @@
 
 d(f; B, delta) is the least degree of a polynomial within delta of f on [0, B]. Shifted to
 [-B/2, B/2] the errors for exp(x) are exp(B/2) times, those for exp(-x) exp(-B/2) times those of
-exp there, which `exp_poly_uniform` encloses.
+exp there, which `uniform` encloses.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import flint
 
-from proofs_checks.checks.exp_poly_uniform import least_uniform_error_below, series_tail
+from proofs_checks.checks.exp_poly.uniform import least_uniform_error_below, series_tail
 from proofs_checks.claim import Finding, holds, refuted, undecided
 from subquad.exp_poly import minimal_degree
 from subquad.exp_poly.balls import ball, precision

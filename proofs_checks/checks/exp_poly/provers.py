@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
-from proofs_checks.checks.exp_poly_degrees import MINIMAL_DEGREES
+from proofs_checks.checks.exp_poly.degrees import MINIMAL_DEGREES
 from proofs_checks.claim import Finding, holds, refuted, undecided
 from subquad.exp_poly import (
     chebyshev_interpolant,

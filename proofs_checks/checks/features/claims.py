@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from proofs_checks.checks import features_ranks as rank_checks
+from proofs_checks.checks.features import ranks as rank_checks
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from subquad.exp_poly import chebyshev_interpolant
 from subquad.features import (

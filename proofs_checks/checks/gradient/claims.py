@@ -10,8 +10,8 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from proofs_checks.checks import gradient_bounds as bound_checks
-from proofs_checks.checks import gradient_strip as strip_checks
+from proofs_checks.checks.gradient import bounds as bound_checks
+from proofs_checks.checks.gradient import strip as strip_checks
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 
 

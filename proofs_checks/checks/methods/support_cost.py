@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import sympy
 
-from proofs_checks.checks.support_basis import PAPER
+from proofs_checks.checks.methods.support_basis import PAPER
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
 from subquad.arrays.once import Once

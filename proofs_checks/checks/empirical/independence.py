@@ -10,7 +10,7 @@ import flint
 import numpy as np
 import sympy
 
-from proofs_checks.checks.statistics import surely_below
+from proofs_checks.checks.empirical.statistics import surely_below
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
 from subquad.exp_poly.balls import ball, precision

@@ -1,7 +1,7 @@
 """What the fused passes lose: their accounting line by line, and the passes by hand on hard rows.
 
-`tensor_core_model` forms products and sums as the passes do, `tensor_core_rows` compares them with
-the same polynomial in exact integers; here `fused_errors` meets an accounting of its own.
+`model` forms products and sums as the passes do, `rows` compares them with the same polynomial in
+exact integers; here `fused_errors` meets an accounting of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from functools import partial
 
 import numpy as np
 
-from proofs_checks.checks import tensor_core_model as model
-from proofs_checks.checks.tensor_core_rows import LONG, PARTS, Errors, simulated
-from proofs_checks.checks.tensor_core_split import split_pass
+from proofs_checks.checks.tensor_cores import model
+from proofs_checks.checks.tensor_cores.rows import LONG, PARTS, Errors, simulated
+from proofs_checks.checks.tensor_cores.split import split_pass
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both
 from subquad.engine.fused.rounding import STEP_ERROR, V, fused_errors

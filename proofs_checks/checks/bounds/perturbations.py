@@ -10,7 +10,7 @@ from typing import Any
 import flint
 import sympy
 
-from proofs_checks.checks.output_bound import EPSILONS
+from proofs_checks.checks.bounds.output_bound import EPSILONS
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, l1_distance, proved, scaled_bound, sharp, zero
 from subquad.bounds.softmax import additive_bound, logit_perturbation_bound

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from proofs_checks.checks.statistics import surely_below
+from proofs_checks.checks.empirical.statistics import surely_below
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from subquad.exp_poly import chebyshev_interpolant
 

@@ -2,7 +2,7 @@
 
 D(z) = sum_k exp(z A_k), A_k in [0, B], x = Re z, y = Im z. Turned by exp(-i y B/2) its terms have
 angles y (A_k - B/2), at most |y| B/2, so |D(z)| >= cos(B y/2) D(x) for |y| <= pi/B. Hence f and f'
-of `gradient_bounds` are analytic for |Im z| < pi/B.
+of `bounds` are analytic for |Im z| < pi/B.
 
 For |y| <= pi/(2 B) the cosine is at least 1/sqrt(2), so |p| <= sqrt(2), |p'| <= B (sqrt(2) + 2) and
 |f'| <= M = (4 + 4 sqrt(2)) n d B. On a panel of half width 1/(2P), P >= B panels, that strip holds

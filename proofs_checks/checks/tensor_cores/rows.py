@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from proofs_checks.checks import tensor_core_model as model
+from proofs_checks.checks.tensor_cores import model
 from proofs_checks.claim import Finding, holds, refuted
 from subquad.bounds.rounding import polynomial_underflow
 from subquad.engine.fused.sizes import FLUSH_STEPS, OPERANDS

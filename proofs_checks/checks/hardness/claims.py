@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from proofs_checks.checks import hardness_gadget
+from proofs_checks.checks.hardness import gadget
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted, undecided
 
 
@@ -87,8 +87,8 @@ LITERATURE: tuple[Claim, ...] = (
         source=f"{_HAVERBECK}, Lemma A.5",
         provenance="read",
         evidence="enclosed",
-        check=partial(hardness_gadget.gadget, Fraction(1)),
-        twin=Twin("0.99/(n+1)", partial(hardness_gadget.gadget, _LESS)),
+        check=partial(gadget.gadget, Fraction(1)),
+        twin=Twin("0.99/(n+1)", partial(gadget.gadget, _LESS)),
     ),
     Claim(
         id="gap-gadget-entries",
@@ -97,8 +97,8 @@ LITERATURE: tuple[Claim, ...] = (
         source=f"{_HAVERBECK}, Lemma A.5",
         provenance="read",
         evidence="symbolic",
-        check=partial(hardness_gadget.entry_bound, Fraction(1)),
-        twin=Twin("C_B^2 made 1 % smaller", partial(hardness_gadget.entry_bound, _LESS)),
+        check=partial(gadget.entry_bound, Fraction(1)),
+        twin=Twin("C_B^2 made 1 % smaller", partial(gadget.entry_bound, _LESS)),
     ),
     Claim(
         id="gap-decided",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import sympy
 
-from proofs_checks.checks.rounding import stagnating
+from proofs_checks.checks.bounds.rounding import stagnating
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved
 from subquad.arrays.arithmetic import OUTWARD

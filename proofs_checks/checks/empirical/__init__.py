@@ -1,0 +1,1 @@
+"""Statistics of entries: what is measured on data, with which confidence."""

@@ -1,0 +1,1 @@
+"""Polynomials near exp: distances, degrees, provers, as in `subquad.exp_poly`."""

@@ -1,0 +1,1 @@
+"""Feature maps: ranks, counts, and monomials chosen one by one."""

@@ -1,0 +1,1 @@
+"""Hardness of attention at large entries: the gadget, built and decided."""

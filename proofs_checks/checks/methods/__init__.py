@@ -1,0 +1,1 @@
+"""What the methods rest on: splits, masks, costs, sums, and code that others published."""

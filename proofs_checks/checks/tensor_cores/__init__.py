@@ -1,0 +1,1 @@
+"""The fused passes by hand: a model of tensor cores, and its accounting."""

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, never_below, scaled_bound
@@ -21,6 +20,8 @@ PERCENT = Fraction(1, 100)
 
 def _exp_ulps(ulps: float) -> Finding:
     """Return whether exp in float32 is within `ulps`, on 2^20 arguments drawn by their bits."""
+    from scipy import stats
+
     rng = np.random.default_rng(11)
     low, high = (int(np.float32(x).view(np.uint32)) for x in (2.0**-30, 87.0))
     bits = rng.integers(low, high, size=2**20, dtype=np.uint32)

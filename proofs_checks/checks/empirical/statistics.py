@@ -11,12 +11,21 @@ from typing import Any
 
 import numpy as np
 import sympy
-from scipy import stats
 
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
-from subquad.empirical.entries import entry_statistics
-from subquad.empirical.hypotheses import permutation_moments, psi_2
+
+
+def _psi_2(x: np.ndarray) -> float:
+    from subquad.empirical.hypotheses import psi_2  # with scipy.stats: a second of import time
+
+    return psi_2(x)
+
+
+def _moments(y: np.ndarray) -> tuple[float, float]:
+    from subquad.empirical.hypotheses import permutation_moments
+
+    return permutation_moments(y)
 
 
 def surely_below(count: int, confidence: float) -> float:
@@ -30,6 +39,8 @@ def _coverage(n: int, nominal: float, wanted: Fraction) -> Finding:
     Between ends of intervals the counts whose interval contains p are a run a..b, and
     P(a <= X <= b) rises, then falls: so its least value is at an end, from either side.
     """
+    from scipy import stats
+
     ends = []
     for k in range(n + 1):
         found = stats.binomtest(k, n).proportion_ci(nominal)
@@ -116,6 +127,8 @@ def _markov(norm: Callable[[np.ndarray], float]) -> Finding:
 
 def _large_rows(share: float) -> Finding:
     """Return whether the predicted number of large rows is never below the counted one."""
+    from subquad.empirical.entries import entry_statistics
+
     rng = np.random.default_rng(4)
     worst = 0.0
     for draw in (rng.standard_normal, partial(rng.standard_t, 2)):
@@ -131,7 +144,7 @@ def _large_rows(share: float) -> Finding:
                 if rows.predicted:
                     worst = max(worst, rows.counted / rows.predicted)
     return both(
-        _markov(psi_2),
+        _markov(_psi_2),
         holds("A row above T has an entry above T, and there are n d entries"),
         holds(f"196 counts of Gaussian and t2 rows, up to {worst:.3f} of the prediction"),
     )
@@ -171,8 +184,8 @@ LITERATURE: tuple[Claim, ...] = (
         source="Vershynin, High-Dimensional Probability, section 2.5",
         provenance="recalled",
         evidence="symbolic",
-        check=partial(_markov, psi_2),
-        twin=Twin("psi_2 may be 30 % smaller", partial(_markov, lambda x: 0.7 * psi_2(x))),
+        check=partial(_markov, _psi_2),
+        twin=Twin("psi_2 may be 30 % smaller", partial(_markov, lambda x: 0.7 * _psi_2(x))),
     ),
     Claim(
         id="psi2-gaussian",
@@ -196,11 +209,8 @@ DERIVED: tuple[Claim, ...] = (
         source="subquad",
         provenance="derived",
         evidence="exact",
-        check=partial(_permutations, permutation_moments),
-        twin=Twin(
-            "the variance is 1 % smaller",
-            partial(_permutations, partial(_off, permutation_moments)),
-        ),
+        check=partial(_permutations, _moments),
+        twin=Twin("the variance is 1 % smaller", partial(_permutations, partial(_off, _moments))),
     ),
     Claim(
         id="large-rows-union",

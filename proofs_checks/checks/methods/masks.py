@@ -9,7 +9,6 @@ from functools import partial
 import flint
 import numpy as np
 import sympy
-from scipy import stats
 
 from proofs_checks.checks.methods.reference_code import REPOSITORY
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
@@ -46,6 +45,8 @@ def _masks(table: Mapping[str, str]) -> Finding:
 
 def _measured() -> Finding:
     """Return whether drawn rows agree: all six counts in Clopper-Pearson intervals of 0.9999."""
+    from scipy import stats
+
     rows = np.random.default_rng(6).standard_normal((5 * N, D)) * float(SIGMA)
     largest = np.max(np.abs(rows), axis=1)
     with precision(128):
@@ -86,6 +87,8 @@ def _union(factor: int) -> Finding:
 
 def _expected_work(of: Callable[[float, float], float]) -> Finding:
     """Return whether drawn exact work agrees with n E|R| + (n - E|R|) E|C|, T = 0.3 and 0.35."""
+    from scipy import stats
+
     rng, n, draws, shown = np.random.default_rng(7), 512, 60, []
     for threshold in (0.3, 0.35):
         with precision(128):

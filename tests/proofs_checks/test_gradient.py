@@ -10,16 +10,15 @@ import sympy as sp
 from proofs_checks.checks.gradient import claims
 from proofs_checks.checks.gradient.bounds import SHARP, slope_at_zero, two_level
 from proofs_checks.checks.gradient.strip import composite_gauss, f_and_slope
-from proofs_checks.claim import decide
 from subquad.exp_poly.balls import precision
 
 CLAIMS = {claim.id: claim for claim in (*claims.LITERATURE, *claims.DERIVED)}
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_claim_and_twin_are_as_expected(name):
+def test_claim_and_twin_are_as_expected(records, name):
     claim = CLAIMS[name]
-    record = decide(claim)
+    record = records[name]
     assert record.found.verdict == claim.expected, record.found.detail
     assert record.twin_found.verdict == claim.twin.expected, record.twin_found.detail
 

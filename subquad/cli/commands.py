@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import subquad
-from subquad.cli import files
+from subquad.cli import claims, files
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+app.add_typer(claims.app, name="claims")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 
@@ -168,26 +169,6 @@ def report(
             out_dir, quick=quick, progress=lambda text: progress.update(task, description=text)
         )
     out.print(f"wrote {out_dir / 'index.html'} and {out_dir / 'report.json'}", markup=False)
-
-
-@app.command()
-def claims(
-    source: Annotated[str | None, typer.Option(help="Only claims of this source.")] = None,
-    id_: Annotated[str | None, typer.Option("--id", help="Only ids containing this.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write JSON.")] = None,
-    tree: Annotated[bool, typer.Option(help="Print what rests on what, run nothing.")] = False,
-) -> None:
-    """Check every claim and its falsified twin; exit 1 if one is not as expected."""
-    from proofs_checks.__main__ import main as check
-
-    if json_file is not None:
-        if tree:
-            msg = "`--json` goes with a run, and `--tree` runs nothing; drop one of them."
-            raise ValueError(msg)
-        files.check_writable("--json", json_file)
-    pairs = (("--source", source), ("--id", id_), ("--json", json_file))
-    words = [str(word) for pair in pairs if pair[1] is not None for word in pair]
-    sys.exit(check([*words, *(["--tree"] if tree else [])]))
 
 
 @app.command()

@@ -1,71 +1,24 @@
 """Certificates name claims; the claims evaluate the very functions that the certificates use."""
 
-import ast
-import re
-from pathlib import Path
-
 import pytest
 
 import subquad
 from proofs_checks import registry
 from proofs_checks.claim import decide
+from proofs_checks.used import NAMED, USED, mentions, terms
 from subquad.bounds import rounding, softmax
-from subquad.bounds.partial import Partial
-from subquad.engine.fused import rounding as fused_rounding
-from subquad.exp_poly import ExpPolynomial, majorant
+from subquad.exp_poly import majorant
 from subquad.features import anisotropic
 from tests.proofs_checks.mutate import code_of, raising_code
 
-SOURCES = sorted(Path(subquad.__file__).parent.rglob("*.py"))
-NAMED = re.compile(r"[Cc]laims? `([a-z0-9-]+)`")
-
-USED = [
-    ("output-bound", softmax.output_bound),
-    ("output-bound-monotone", softmax.output_bound),
-    ("output-bound-gain", softmax.output_bound),
-    ("ratio-sharp", softmax.ratio_bound),
-    ("ratio-sharp", softmax.ratio_bound_inverse),
-    ("additive-sharp", softmax.additive_bound),
-    ("logit-perturbation", softmax.logit_perturbation_bound),
-    ("normaliser-jensen", softmax.normaliser_lower_bound),
-    ("rounding-gamma", rounding.gamma),
-    ("rounding-sums", Partial.finish),
-    ("rounding-exact-sums", rounding.exact_sum_error),
-    ("rounding-logits", rounding.exact_logit_error),
-    ("rounding-storage", rounding.storage_error),
-    ("rounding-storage", rounding.conversion_error),
-    ("rounding-polynomial", rounding.polynomial_sum_error),
-    ("rounding-polynomial", rounding.polynomial_underflow),
-    ("rounding-polynomial", rounding.polynomial_gammas),
-    ("rounding-tensor-cores", fused_rounding.fused_errors),
-    ("scaled-ratio", ExpPolynomial.scaled),
-    ("box-taylor", anisotropic.box_tail),
-    ("fitted-majorant", majorant.shortfall),
-]
-
-
-def named_in_terms():
-    """Yield (file, id) of every Term(name, "id", value) that is written in the package."""
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Term":
-                given = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "claim")]
-                yield from ((path.name, x.value) for x in given if isinstance(x, ast.Constant))
-
-
-def named_in_docstrings():
-    """Yield (file, id) of every "claim `id`" in the package."""
-    for path in SOURCES:
-        yield from ((path.name, name) for name in NAMED.findall(path.read_text()))
-
 
 def test_every_id_named_in_the_package_is_a_claim_that_holds():
-    found = {*named_in_terms(), *named_in_docstrings()}
-    assert {"output-bound", "logit-perturbation", "rounding-sums", "rounding-storage"} <= {
-        name for _, name in found
-    }
-    for file, name in found:
-        assert name in registry.CLAIMS, f"{file} names the claim {name!r}, which is not registered"
+    main = {"output-bound", "logit-perturbation", "rounding-sums", "rounding-storage"}
+    assert main <= {place.claim for place in terms()}
+    assert {"output-bound", "ratio-sharp"} <= {place.claim for place in mentions()}
+    for place in (*terms(), *mentions()):
+        name = place.claim
+        assert name in registry.CLAIMS, f"{place} names {name!r}, which is not registered"
         assert registry.CLAIMS[name].expected == "holds", name
 
 

@@ -31,7 +31,7 @@ def second_proofs(polynomials: tuple[_Polynomial, ...]) -> list[tuple[float, flo
     """Return (lower, upper, level) of each polynomial from a process with sympy's own integers."""
     tasks = [([str(c) for c in p], str(Fraction(B))) for p, B in polynomials]
     answer = subprocess.run(
-        # -P: the folder of the script holds modules named as some of the standard library.
+        # -P: no module beside the script can stand for one of a library.
         [sys.executable, "-P", str(Path(__file__).with_name("second_prover.py"))],
         input=json.dumps(tasks),
         env={**os.environ, "SYMPY_GROUND_TYPES": "python"},

@@ -8,6 +8,7 @@ import sys
 
 from rich.table import Table
 
+import subquad
 from subquad.cost.rates import Rates, memory_bytes
 from subquad.engine.threads import thread_count
 
@@ -18,6 +19,8 @@ PACKAGES = {
     "python-flint": "core",
     "array-api-compat": "core",
     "threadpoolctl": "core",
+    "typer": "core",
+    "rich": "core",
     "matplotlib": "report",
     "jinja2": "report",
     "numba": "compiled passes",
@@ -30,8 +33,12 @@ PACKAGES = {
 
 
 def packages() -> Table:
-    """Return the versions of the packages, what each is for, and whether a GPU is usable."""
+    """Return the versions of the packages, what each is for, and whether a GPU is usable.
+
+    The version of subquad is that of the code that runs.
+    """
     table = Table("package", "version", "for", box=None)
+    table.add_row("subquad", subquad.__version__, "this package")
     for name, use in PACKAGES.items():
         table.add_row(name, _version(name) or "missing", use)
     table.add_row("cupy", _version_of_cupy() or "missing", _gpu())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -17,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import subquad
 from subquad.cli import claims, files
+from subquad.cli.words import joined, spoken
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 app.add_typer(claims.app, name="claims")
@@ -26,6 +27,9 @@ err = Console(stderr=True, highlight=False)
 File = Annotated[Path, typer.Argument(help="A .npz with arrays Q, K and V.")]
 Tol = Annotated[float, typer.Option(help="Tolerance in units of value_radius, in (0, 2].")]
 Method = Annotated[str, typer.Option(help="auto, or the name of a method.")]
+
+NEEDED = ("n", "d", "logit_bound")
+"""What `plan` needs where there is no file."""
 
 
 def _print_version(asked: bool) -> None:
@@ -61,11 +65,8 @@ def attend(
     """Compute certified attention for the arrays of a .npz file."""
     arrays = files.load(file)
     if out_file is not None:
-        if out_file.suffix != ".npz":
-            out_file = out_file.with_name(out_file.name + ".npz")
-        files.check_not_input("--out", out_file, file)
-        files.check_writable("--out", out_file)
-    with _busy("planning and running"):
+        out_file = files.output("--out", out_file, file)
+    with _busy("planning and running"), spoken("tol", "method", file=file):
         result = subquad.attention(
             arrays["Q"],
             arrays["K"],
@@ -107,30 +108,41 @@ def plan(
     method: Method = "auto",
 ) -> None:
     """Print the plan for a file, or for sizes and a logit bound; run nothing."""
-    if file is not None and dtype is not None:
-        msg = "`--dtype` goes with sizes; with a file the dtype is that of its arrays."
-        raise ValueError(msg)
+    sizes = {"n": n, "m": m, "d": d, "d_v": d_v, "logit_bound": logit_bound, "dtype": dtype}
+    given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
+    _check_sizes(file, given)
     arrays = {} if file is None else files.load(file)
-    with _busy("planning"):
+    masked = {name: arrays[name] for name in files.OPTIONAL if name in arrays}
+    with _busy("planning"), spoken("tol", "method", *sizes, file=file):
         made = subquad.plan(
-            arrays.get("Q"),
-            arrays.get("K"),
-            arrays.get("V"),
-            tol=tol,
-            method=method,
-            n=n,
-            m=m,
-            d=d,
-            d_v=d_v,
-            logit_bound=logit_bound,
-            dtype=dtype or "float32",
-            scale=arrays.get("scale"),
-            key_mask=arrays.get("key_mask"),
+            *(arrays.get(name) for name in "QKV"), tol=tol, method=method, **given, **masked
         )
         text = str(made)
     out.print(text, markup=False)
     if any(head.chosen is None for head in made.heads):
+        err.print(
+            f"[bold red]tolerance not certifiable:[/] no method proves `--tol {tol:g}`; "
+            "the last column of the table says why.",
+            soft_wrap=True,
+        )
         sys.exit(3)
+
+
+def _check_sizes(file: Path | None, given: dict) -> None:
+    """Raise ValueError where sizes come with a file, or not all that are needed without one."""
+    options = {name: f"--{name.replace('_', '-')}" for name in (*NEEDED, *given)}
+    if file is not None and given:
+        words = joined([options[name] for name in given])
+        verb = "is" if len(given) == 1 else "are"
+        msg = f"{words} {verb} for a plan without a file, and `{file}` has its own; give one."
+        raise ValueError(msg)
+    missing = [options[name] for name in NEEDED if name not in given]
+    if file is None and missing:
+        msg = (
+            f"`plan` needs a .npz, or {joined([options[name] for name in NEEDED])}; "
+            f"missing: {joined(missing)}."
+        )
+        raise ValueError(msg)
 
 
 @app.command()
@@ -138,9 +150,12 @@ def stats(file: File) -> None:
     """Print the entry statistics of the arrays of a .npz file, each estimate with its interval."""
     arrays = files.load(file)
     if "key_mask" in arrays:
-        msg = "the file has a `key_mask`, which the statistics do not take; drop those keys first."
+        msg = (
+            f"`{file}` has a `key_mask`, which the statistics do not take; leave it, and the keys "
+            "and values that it drops, out of the file."
+        )
         raise ValueError(msg)
-    with _busy("resampling"):
+    with _busy("resampling"), spoken(file=file):
         text = str(
             subquad.entry_statistics(
                 arrays["Q"], arrays["K"], arrays["V"], scale=arrays.get("scale")
@@ -187,6 +202,9 @@ def doctor() -> None:
 
 @contextmanager
 def _busy(text: str) -> Iterator[None]:
+    if not err.is_terminal:
+        yield
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         progress.add_task(text, total=None)

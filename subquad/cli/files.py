@@ -9,6 +9,7 @@ import numpy as np
 from subquad.arrays import arguments
 from subquad.attention import exact_attention
 from subquad.cli import npz
+from subquad.cli.words import spoken
 from subquad.cost.rates import memory_bytes
 
 OPTIONAL = ("scale", "key_mask")
@@ -34,17 +35,49 @@ def load(file: Path) -> dict:
     except ValueError as error:
         msg = f"`{file}` is not a readable .npz: {error}"
         raise ValueError(msg) from None
-    missing = [name for name in "QKV" if name not in arrays]
-    arguments.refuse_options({k: None for k in names if k in arguments.NOT_BUILT}, ())
-    if missing:
-        msg = f"`{file}` has no array {', '.join(missing)}; it needs Q, K and V."
-        raise ValueError(msg)
-    if "scale" in arrays:
-        arrays["scale"] = arguments.check_real("scale", arrays["scale"][()])
+    with spoken(file=file):
+        arguments.refuse_options({k: None for k in names if k in arguments.NOT_BUILT}, ())
+        _check_names(file, names)
+        if "scale" in arrays:
+            arrays["scale"] = _scale(arrays["scale"])
     return {
         k: v.astype(np.float32) if getattr(v, "dtype", None) == np.float16 else v
         for k, v in arrays.items()
     }
+
+
+def _check_names(file: Path, names: list[str]) -> None:
+    """Raise ValueError where Q, K or V is missing, saying what there is."""
+    missing = [name for name in "QKV" if name not in names]
+    if missing:
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        msg = (
+            f"`{file}` has no array {', '.join(missing)}; it needs Q, K and V, and has "
+            f"{shown or 'nothing'}."
+        )
+        raise ValueError(msg)
+
+
+def _scale(array: np.ndarray) -> float:
+    if array.ndim > 0:
+        msg = f"`scale` has shape {array.shape}; it must be one number, of shape ()."
+        raise ValueError(msg)
+    return arguments.check_real("scale", array[()])
+
+
+def output(option: str, path: Path, file: Path) -> Path:
+    """Return the path with the suffix .npz; ValueError unless it can be written, and is not `file`.
+
+    That of a folder is refused, not a file beside the folder made.
+    """
+    if path.is_dir():
+        msg = f"`{option}` is {path}, a folder; name a file."
+        raise ValueError(msg)
+    if path.suffix != ".npz":
+        path = path.with_name(path.name + ".npz")
+    check_not_input(option, path, file)
+    check_writable(option, path)
+    return path
 
 
 def check_writable(option: str, path: Path) -> None:

@@ -17,6 +17,8 @@ def main() -> None:
         app()
     except ToleranceError as error:
         _fail("tolerance not certifiable", error, 3)
+    except MemoryError as error:
+        _fail("error", MemoryError(f"the memory of this machine does not suffice. {error}"), 2)
     except (ValueError, TypeError, OSError) as error:
         _fail("error", error, 2)
 

@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import tomllib
 import zipfile
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from experiments.report import report as page
 from subquad.cli import commands, doctor
 from tests import oracle
 from tests.cli.conftest import arrays
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,7 @@ def test_plan_by_sizes_and_by_file(call, head):
     code, out, _ = call("plan", head(**arrays()), "--tol", 1e-3)
     assert code == 0 and "40" in out
     code, _, errors = call("plan", head(**arrays()), "--tol", 1e-3, "--dtype", "float64")
-    assert code == 2 and "`--dtype` goes with sizes" in errors
+    assert code == 2 and "`--dtype` is for a plan without a file" in errors
 
 
 def test_stats(call, head):
@@ -79,9 +84,21 @@ def test_doctor_names_every_package_and_rate(call):
     assert code == 0
     for name in (*doctor.PACKAGES, "cupy", "polynomial_flops"):
         assert name in out
+    assert re.search(rf"subquad +{re.escape(subquad.__version__)} ", out)
+    for name in ("typer", "rich"):
+        assert re.search(rf"{name} +{re.escape(version(name))} +core", out)
     assert re.search(r"dask .* many machines +\n", out)
     assert re.search(rf"numpy +{re.escape(np.__version__)} +core", out)
     assert float(re.search(r"exact_flops +(\S+)", out)[1]) > 1e6
+
+
+def test_doctor_names_what_the_package_needs():
+    """Every dependency, and every extra but what the tests and CuPy's CUDAs bring."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *(x for n in ("report", "fast", "cluster", "data")
+                                          for x in extras[n])]  # fmt: skip
+    assert {re.match(r"[\w-]+", x)[0] for x in needed} <= doctor.PACKAGES.keys()
 
 
 @pytest.mark.parametrize(

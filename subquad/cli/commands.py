@@ -68,13 +68,7 @@ def attend(
         out_file = files.output("--out", out_file, file)
     with _busy("planning and running"), spoken("tol", "method", file=file):
         result = subquad.attention(
-            arrays["Q"],
-            arrays["K"],
-            arrays["V"],
-            tol=tol,
-            method=method,
-            scale=arrays.get("scale"),
-            key_mask=arrays.get("key_mask"),
+            *(arrays[name] for name in "QKV"), tol=tol, method=method, **_optional(arrays)
         )
     out.print(str(result.plan), markup=False)
     out.print()
@@ -112,10 +106,13 @@ def plan(
     given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
     _check_sizes(file, given)
     arrays = {} if file is None else files.load(file)
-    masked = {name: arrays[name] for name in files.OPTIONAL if name in arrays}
     with _busy("planning"), spoken("tol", "method", *sizes, file=file):
         made = subquad.plan(
-            *(arrays.get(name) for name in "QKV"), tol=tol, method=method, **given, **masked
+            *(arrays.get(name) for name in "QKV"),
+            tol=tol,
+            method=method,
+            **given,
+            **_optional(arrays),
         )
         text = str(made)
     out.print(text, markup=False)
@@ -126,6 +123,10 @@ def plan(
             soft_wrap=True,
         )
         sys.exit(3)
+
+
+def _optional(arrays: dict) -> dict:
+    return {name: arrays[name] for name in files.OPTIONAL if name in arrays}
 
 
 def _check_sizes(file: Path | None, given: dict) -> None:

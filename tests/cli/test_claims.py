@@ -1,4 +1,6 @@
-"""`subquad claims show`: one claim on the screen, and what is said of ids that there are not."""
+"""`subquad claims`: a run, its JSON, the tree; one claim shown; ids that there are not."""
+
+import pytest
 
 from proofs_checks import registry
 
@@ -26,3 +28,35 @@ def test_show_takes_an_id_alone(call, tmp_path):
     assert code == 2 and not out
     assert "`claims show` takes an id and no options; leave out `--json`." in errors
     assert call("claims", "show")[0] == 2
+
+
+def test_claims_by_id_and_as_a_tree(call, tmp_path):
+    code, out, _ = call("claims", "--id", "ratio-sharp", "--json", tmp_path / "claims.json")
+    assert code == 0 and "ratio-sharp" in out
+    assert "ratio-sharp" in (tmp_path / "claims.json").read_text()
+    code, out, _ = call("claims", "--tree")
+    assert code == 0 and "output-bound" in out
+
+
+def test_claims_that_could_not_be_written_are_not_run(call, tmp_path):
+    folder = tmp_path / "none"
+    code, out, errors = call("claims", "--id", "ratio-sharp", "--json", folder / "x.json")
+    assert code == 2 and not out
+    assert f"`--json` is {folder / 'x.json'}, but the folder {folder} does not exist." in errors
+    code, out, errors = call("claims", "--tree", "--json", tmp_path / "x.json")
+    assert code == 2 and "`--json` goes with a run, and `--tree` runs nothing" in errors and not out
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--source", "nosuch"), "no claim has source 'nosuch'\n"),
+        (("--id", "nosuch"), "no claim has id 'nosuch'\n"),
+        (("--id", "a", "--source", "nosuch"), "no claim has id 'a' and source 'nosuch'\n"),
+    ],
+)
+def test_claims_that_there_are_not(call, tmp_path, words, said):
+    code, _, errors = call("claims", *words, "--json", tmp_path / "x.json")
+    assert code == 2 and errors == said
+    assert not any(tmp_path.iterdir())

@@ -3,21 +3,16 @@
 import json
 import os
 import re
-import tomllib
 import zipfile
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import subquad
 from experiments.report import report as page
-from subquad.cli import commands, doctor
+from subquad.cli import commands
 from tests import oracle
 from tests.cli.conftest import arrays
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -69,36 +64,6 @@ def test_stats(call, head):
     assert out.strip() == str(subquad.entry_statistics(*(given[x] for x in "QKV"))).strip()
     code, _, errors = call("stats", head(**arrays(key_mask=np.ones(33, bool))))
     assert code == 2 and "key_mask" in errors
-
-
-def test_claims_by_id_and_as_a_tree(call, tmp_path):
-    code, out, _ = call("claims", "--id", "ratio-sharp", "--json", tmp_path / "claims.json")
-    assert code == 0 and "ratio-sharp" in out
-    assert "ratio-sharp" in (tmp_path / "claims.json").read_text()
-    code, out, _ = call("claims", "--tree")
-    assert code == 0 and "output-bound" in out
-
-
-def test_doctor_names_every_package_and_rate(call):
-    code, out, _ = call("doctor")
-    assert code == 0
-    for name in (*doctor.PACKAGES, "cupy", "polynomial_flops"):
-        assert name in out
-    assert re.search(rf"subquad +{re.escape(subquad.__version__)} ", out)
-    for name in ("typer", "rich"):
-        assert re.search(rf"{name} +{re.escape(version(name))} +core", out)
-    assert re.search(r"dask .* many machines +\n", out)
-    assert re.search(rf"numpy +{re.escape(np.__version__)} +core", out)
-    assert float(re.search(r"exact_flops +(\S+)", out)[1]) > 1e6
-
-
-def test_doctor_names_what_the_package_needs():
-    """Every dependency, and every extra but what the tests and CuPy's CUDAs bring."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    needed = [*project["dependencies"], *(x for n in ("report", "fast", "cluster", "data")
-                                          for x in extras[n])]  # fmt: skip
-    assert {re.match(r"[\w-]+", x)[0] for x in needed} <= doctor.PACKAGES.keys()
 
 
 @pytest.mark.parametrize(
@@ -181,30 +146,6 @@ def test_nowhere_to_write(call, head, tmp_path):
     (tmp_path / "folder.npz").mkdir()
     code, out, errors = call("attend", head(**arrays()), "--tol", 0.1, "--out", tmp_path / "folder")
     assert code == 2 and f"`--out` is {tmp_path / 'folder.npz'}, a folder" in errors and not out
-
-
-def test_claims_that_could_not_be_written_are_not_run(call, tmp_path):
-    folder = tmp_path / "none"
-    code, out, errors = call("claims", "--id", "ratio-sharp", "--json", folder / "x.json")
-    assert code == 2 and not out
-    assert f"`--json` is {folder / 'x.json'}, but the folder {folder} does not exist." in errors
-    code, out, errors = call("claims", "--tree", "--json", tmp_path / "x.json")
-    assert code == 2 and "`--json` goes with a run, and `--tree` runs nothing" in errors and not out
-    assert not (tmp_path / "x.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--source", "nosuch"), "no claim has source 'nosuch'\n"),
-        (("--id", "nosuch"), "no claim has id 'nosuch'\n"),
-        (("--id", "a", "--source", "nosuch"), "no claim has id 'a' and source 'nosuch'\n"),
-    ],
-)
-def test_claims_that_there_are_not(call, tmp_path, words, said):
-    code, _, errors = call("claims", *words, "--json", tmp_path / "x.json")
-    assert code == 2 and errors == said
-    assert not any(tmp_path.iterdir())
 
 
 def test_a_report_that_could_not_be_written_is_not_made(call, tmp_path, monkeypatch):

@@ -3,58 +3,48 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .harness.store import RESULTS, run
+from .questions import load, names
 from .report.writing import text_table
-
-NAMES = (
-    "error_vs_bound",
-    "error_vs_threshold",
-    "crossover",
-    "bench",
-    "thresholds",
-    "certificates",
-    "bridge",
-    "verdict",
-    "peers",
-    "cost_model",
-    "crossover_lengths",
-    "scaling",
-)
-ON_GPU = ("gpu", "many_gpus")
-"""Not of `all`: they need CuPy and CUDA devices, and `gpu` PyTorch beside them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiments asked for, print their tables, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
-    parser.add_argument("name", help=f"one of {', '.join((*NAMES, *ON_GPU))}, all")
+    everywhere = [name for name in names() if not _needs(name)]
+    elsewhere = [name for name in names() if _needs(name)]
+    parser.add_argument("name", help=f"one of {', '.join((*everywhere, *elsewhere))}, all")
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
     parser.add_argument("--fresh", action="store_true", help="ignore the rows already on disk")
     parser.add_argument("--out", type=Path, help="the JSON file (a folder for all)")
     chosen = parser.parse_args(arguments)
-    if chosen.name not in (*NAMES, *ON_GPU, "all"):
+    if chosen.name not in (*names(), "all"):
         print(
-            f"`name` is {chosen.name!r}; the experiments are {', '.join(NAMES)}, all; "
-            f"on GPUs {', '.join(ON_GPU)}.",
+            f"`name` is {chosen.name!r}; the experiments are {', '.join(everywhere)}, all; "
+            f"on GPUs {', '.join(elsewhere)}.",
             file=sys.stderr,
         )
         return 2
-    if chosen.name in ON_GPU and importlib.util.find_spec("cupy") is None:
+    if chosen.name in elsewhere and importlib.util.find_spec("cupy") is None:
         print(
             f"`name` is {chosen.name!r}, which needs CuPy and a CUDA device: install "
             "subquad[cuda12] or subquad[cuda13].",
             file=sys.stderr,
         )
         return 2
-    for name in NAMES if chosen.name == "all" else (chosen.name,):
+    for name in everywhere if chosen.name == "all" else (chosen.name,):
         one(name, _path(chosen, name), quick=chosen.quick, fresh=chosen.fresh)
     return 0
+
+
+def _needs(name: str) -> tuple[str, ...]:
+    """Return the modules without which an experiment cannot run: it is not one of `all`."""
+    return getattr(load(name), "NEEDS", ())
 
 
 def _path(chosen: argparse.Namespace, name: str) -> Path:
@@ -66,7 +56,7 @@ def _path(chosen: argparse.Namespace, name: str) -> Path:
 
 def one(name: str, path: Path, *, quick: bool = False, fresh: bool = False) -> dict:
     """Run one experiment into `path`, print its question and table, and return its record."""
-    module = importlib.import_module(f".questions.{name}", __package__)
+    module = load(name)
     experiment = module.experiment(quick)
     print(f"{experiment.question}\n", flush=True)
     record = run(experiment, path, fresh=fresh, progress=_show)

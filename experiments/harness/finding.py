@@ -9,8 +9,13 @@ HOLDS, PARTLY, FAILS = "holds", "partly", "does not hold"
 
 @dataclass(frozen=True)
 class Finding:
-    """A statement, the verdict on it, and the numbers behind it."""
+    """A statement, the verdict on it, and the numbers behind it.
 
+    `claim` names it: two records' findings of one name are verdicts on the same statement, though
+    its sizes differ.
+    """
+
+    claim: str
     verdict: str
     statement: str
     evidence: str

@@ -20,9 +20,11 @@ from subquad.head.problem import Problem
 from subquad.methods.method import Refusal
 
 from ..harness import instances
+from ..harness.kept import Kept
 from ..harness.measure import checked
 from ..harness.store import Experiment
 from ..harness.timing import COMPILED, gemm, interleaved, numpy_softmax, ours, sdpa, torch_available
+from ..report import summary
 
 QUESTION = "How much faster than SDPA and NumPy is a certified answer, and do outliers hurt?"
 SEED = 0
@@ -215,3 +217,7 @@ def table_rows(record: dict) -> list[list]:
         ]
         for name, way in ways.items()
     ]
+
+
+FINDINGS = summary.of_bench
+KEPT = Kept(80, "Speed at 65,536 tokens")

@@ -16,8 +16,10 @@ import numpy as np
 import subquad
 
 from ..harness import instances
+from ..harness.kept import Kept
 from ..harness.measure import first_order_answer, null_errors, oracle, value_radius
 from ..harness.store import Experiment
+from ..report import method_findings
 
 QUESTION = "How many polynomial attentions make one softmax, and how near does a single one come?"
 SEED = 0
@@ -159,3 +161,14 @@ def table_rows(record: dict) -> list[list]:
                     ]
                 )
     return rows
+
+
+def light(quick: bool) -> Experiment:
+    """Return the experiment, small enough for the report."""
+    if quick:
+        return experiment(True, buckets=(1, 4), families=("subgaussian(1)", "heavy_tail"))
+    return experiment(True, buckets=(1, 2, 4))
+
+
+FINDINGS = method_findings.of_bridge
+KEPT = Kept(60, "Softmax as a sum of polynomial attentions")

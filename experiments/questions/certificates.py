@@ -24,8 +24,10 @@ from subquad.methods.fitted.method import Fitted
 from ..harness import instances
 from ..harness.counting import cheapest
 from ..harness.forced import bounds_and_errors
+from ..harness.kept import Kept
 from ..harness.measure import null_errors, oracle
 from ..harness.store import Experiment
+from ..report import method_findings
 
 QUESTION = "How much smaller is a bound fitted to the data than one proved before the run?"
 SEED = 0
@@ -211,3 +213,12 @@ def table_rows(record: dict) -> list[list]:
         ]
         for r in record["rows"]
     ]
+
+
+def light(quick: bool) -> Experiment:
+    """Return the experiment, small enough for the report."""
+    return experiment(True) if quick else experiment(n=1024, heads=instances.real_names()[::6])
+
+
+FINDINGS = method_findings.of_certificates
+KEPT = Kept(50, "Before the run, after the run, measured")

@@ -34,8 +34,10 @@ from subquad.cost import cpu_rates
 from subquad.methods.method import Proposal
 
 from ..harness import instances
+from ..harness.kept import Kept
 from ..harness.store import Experiment
 from ..harness.timing import features_by
+from ..report import cost_model_tables
 from ..report.cost_model_tables import HEADER as HEADER
 from ..report.cost_model_tables import NEAR, SAME, tally
 from ..report.cost_model_tables import table_rows as table_rows
@@ -233,3 +235,7 @@ def derived(rows: list[dict]) -> dict:
     start = time.perf_counter()
     cpu_rates.measured()
     return {**tally(rows), "calibration": time.perf_counter() - start}
+
+
+FINDINGS = cost_model_tables.findings
+KEPT = Kept(120, "What the plan predicts")

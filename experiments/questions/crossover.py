@@ -20,9 +20,11 @@ import subquad
 from subquad.methods.method import Method
 
 from ..harness import instances
+from ..harness.kept import Kept
 from ..harness.measure import errors, errors_within, null_errors, oracle, sample_rows
 from ..harness.store import Experiment
 from ..harness.timing import features_by, interleaved, numpy_softmax, sdpa, torch_available
+from ..report import summary
 
 QUESTION = "From which length is a certified answer faster than exact, and how does it scale?"
 SEED = 0
@@ -189,3 +191,13 @@ def table_rows(record: dict) -> list[list]:
         for r in record["rows"]
         for name, way in r["methods"].items()
     ]
+
+
+def light(quick: bool) -> Experiment:
+    """Return the experiment, small enough for the report."""
+    halves = tuple(round(2 ** (k / 2)) for k in range(19, 28))  # 724 to 11,585
+    return experiment(True) if quick else experiment(lengths=halves)
+
+
+FINDINGS = summary.of_crossover
+KEPT = Kept(70, "Speed against exact, and the slope of time in n")

@@ -17,6 +17,7 @@ import subquad
 
 from ..harness import instances
 from ..harness.finding import Finding, graded
+from ..harness.kept import Kept
 from ..harness.store import Experiment
 from ..harness.timing import features_by, spread
 from ..report.writing import number
@@ -163,9 +164,14 @@ def findings(record: dict) -> list[Finding]:
     )
     return [
         Finding(
+            "crossings",
             graded(len(rows) == len(record["rows"]), not rows),
             f"Below n = {record['settings']['longest']:,} one certified polynomial becomes faster "
             "than exact at every dimension and degree tried.",
             f"{len(rows)} of {len(record['rows'])}: {told or 'none'}.",
         )
     ]
+
+
+FINDINGS = findings
+KEPT = Kept(100, "From which length")

@@ -20,8 +20,10 @@ from subquad.planning.choose import HeadPlan
 from subquad.planning.words import table
 
 from ..harness import instances
+from ..harness.kept import Kept
 from ..harness.measure import errors, null_errors, oracle
 from ..harness.store import Experiment
+from ..report import summary
 
 QUESTION = "How far below its bound is the measured error, and would mean(V) have done as well?"
 SEED = 0
@@ -210,3 +212,12 @@ def table_rows(record: dict) -> list[list]:
         ]
         for r in runs(record["rows"])
     ]
+
+
+def light(quick: bool) -> Experiment:
+    """Return the experiment, small enough for the report."""
+    return experiment(True) if quick else experiment(n=2048, tols=(1e-1, 1e-2, 1e-3))
+
+
+FINDINGS = summary.of_bounds
+KEPT = Kept(10, "Measured error against bound")

@@ -17,9 +17,11 @@ import subquad
 from subquad.methods.method import Method
 
 from ..harness import instances
+from ..harness.kept import Kept
 from ..harness.measure import errors, null_errors, oracle
 from ..harness.store import Experiment
 from ..harness.timing import interleaved
+from ..report import summary
 
 QUESTION = "What does the published threshold sweep approximate, and is its threshold of any use?"
 SEED = 123
@@ -172,3 +174,12 @@ def table_rows(record: dict) -> list[list]:
         ]
         for r in record["rows"]
     ]
+
+
+def light(quick: bool) -> Experiment:
+    """Return the experiment, small enough for the report."""
+    return experiment(True, count=5 if quick else 29)
+
+
+FINDINGS = summary.of_sweep
+KEPT = Kept(140, "The paper's sweep")

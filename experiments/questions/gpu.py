@@ -19,6 +19,7 @@ from ..harness.finding import Finding, graded
 from ..harness.gpu_again import again
 from ..harness.gpu_passes import LOGIT_BOUND, SAMPLED, SEED, D, check, drawn, errors, passes
 from ..harness.gpu_times import PEER_REPEATS, REPEATS, cudnn, median_seconds, memory_efficient
+from ..harness.kept import Kept
 from ..harness.store import Experiment
 from ..report.writing import number
 
@@ -154,11 +155,13 @@ def findings(record: dict) -> list[Finding]:
     )
     return [
         Finding(
+            "fused passes",
             graded(all(met), not any(met)),
             "On one GPU the fused passes are as much faster than exact attention as is asked.",
             f"{sum(met)} of {len(met)}; times faster, asked for in brackets: {'; '.join(told)}.",
         ),
         Finding(
+            "split operands",
             graded(own <= 3e-6, not own <= 3e-6),
             "Split operands are within 3e-6 of their own polynomial in float64, relatively.",
             f"At most {number(own)}.",
@@ -173,6 +176,7 @@ def _again_finding(record: dict) -> Finding:
     told = "; ".join(f"{row['key']}: {number(row['again']['over_bare'])}" for row in runs)
     met = bool(asked) and max(asked) <= OVER_BARE
     return Finding(
+        "plan run again",
         graded(met, not met),
         f"A plan run again takes at most {OVER_BARE} times the bare passes at n = {LENGTH:,}, "
         "certificate included.",
@@ -211,3 +215,8 @@ def table_rows(record: dict) -> list[list]:
         for row in record["rows"]
         for peer, ratio in row["ratios"].items()
     ]
+
+
+NEEDS = ("cupy", "torch")
+FINDINGS = findings
+KEPT = Kept(150, "One GPU")

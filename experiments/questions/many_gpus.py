@@ -22,6 +22,7 @@ from subquad import TYPICAL
 from subquad.exp_poly import minimax
 
 from ..harness.finding import Finding, graded
+from ..harness.kept import Kept
 from ..harness.many_gpus_passes import (
     DEGREE,
     LOGIT_BOUND,
@@ -180,6 +181,7 @@ def findings(record: dict) -> list[Finding]:
     told = "; ".join(f"{row['key']}: {number(row['efficiency'])}" for row in record["rows"])
     return [
         Finding(
+            "several GPUs",
             graded(min(asked) >= GOAL, not max(asked) >= GOAL),
             f"Fused passes on several GPUs keep {number(GOAL)} of the speed of each.",
             f"Time of one over that of all times their number: {told}. The portable passes are "
@@ -204,3 +206,8 @@ def table_rows(record: dict) -> list[list]:
         ]
         for row in record["rows"]
     ]
+
+
+NEEDS = ("cupy",)
+FINDINGS = findings
+KEPT = Kept(160, "Several GPUs")

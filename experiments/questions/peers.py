@@ -19,6 +19,7 @@ import subquad
 
 from ..harness import instances
 from ..harness.finding import Finding, graded
+from ..harness.kept import Kept
 from ..harness.measure import (
     errors,
     errors_within,
@@ -197,6 +198,7 @@ def findings(record: dict) -> list[Finding]:
         )
         found.append(
             Finding(
+                f"a fifth of the peer, {row['case']}",
                 graded(over[rival] >= 5.0, over[rival] <= 1.0),
                 f"At {row['case']}, n = {row['n']:,}, a certified answer takes at most 1/5 of the "
                 f"time of {rival}.",
@@ -207,3 +209,7 @@ def findings(record: dict) -> list[Finding]:
             )
         )
     return found
+
+
+FINDINGS = findings
+KEPT = Kept(90, "The peers")

@@ -19,6 +19,7 @@ from subquad.methods.method import Method
 
 from ..harness import instances
 from ..harness.finding import Finding, graded
+from ..harness.kept import Kept
 from ..harness.measure import checked
 from ..harness.store import Experiment
 from ..harness.timing import features_by, interleaved
@@ -143,8 +144,13 @@ def findings(record: dict) -> list[Finding]:
     lengths = record["settings"]["lengths"]
     return [
         Finding(
+            "grows as n",
             graded(bool(fits) and len(flat) == len(fits), not flat),
             f"Our time grows as n, from {min(lengths):,} to {max(lengths):,} tokens.",
             f"Slope of log time in log n, at most {STEEPEST} asked, with 95 % confidence: {told}.",
         )
     ]
+
+
+FINDINGS = findings
+KEPT = Kept(110, "To a million tokens")

@@ -26,9 +26,11 @@ from subquad.methods.thresholds.multi_threshold import MultiThreshold
 from ..harness import instances
 from ..harness.counting import cheapest
 from ..harness.forced import bounds_and_errors
+from ..harness.kept import Kept
 from ..harness.measure import null_errors, oracle, sample_rows
 from ..harness.store import Experiment
 from ..harness.timing import COMPILED, features_by, interleaved, on_numpy
+from ..report import method_findings
 
 QUESTION = "What do several thresholds buy over one, by norm or by entry, and on which data?"
 SEED = 7
@@ -274,3 +276,16 @@ def table_rows(record: dict) -> list[list]:
         ]
         for r in by_way(record["rows"])
     ]
+
+
+FEW = ("subgaussian, sigma 0.3", "heavy_tail, t3 * 0.3", "outliers", "minilm-l5-h0-smallest")
+"""Instances that the report makes anew."""
+
+
+def light(quick: bool) -> Experiment:
+    """Return the experiment, small enough for the report."""
+    return experiment(n=4096 if quick else 16_384, repeats=0, only=FEW)
+
+
+FINDINGS = method_findings.of_thresholds
+KEPT = Kept(40, "Several thresholds")

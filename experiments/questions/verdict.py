@@ -27,8 +27,10 @@ from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX
 from ..harness import capture, instances
 from ..harness.counting import cheapest
 from ..harness.forced import bounds_and_errors
+from ..harness.kept import Kept
 from ..harness.measure import null_errors, oracle
 from ..harness.store import Experiment
+from ..report import method_findings
 from ..report.verdict_tables import HEADER as HEADER
 from ..report.verdict_tables import WIN, tally
 from ..report.verdict_tables import table_rows as table_rows
@@ -190,3 +192,12 @@ def _run(head: _Shared, best: Proposal, tol: float) -> dict:
         "ratio": bound / measured if measured > 0.0 else None,
         "sound": bool(np.all(errors[kept] <= bounds[kept])),
     }
+
+
+def light(quick: bool) -> Experiment:
+    """Return the experiment, small enough for the report."""
+    return experiment(True)
+
+
+FINDINGS = method_findings.of_verdict
+KEPT = Kept(20, "Real heads: three tolerances, three lengths")

@@ -93,6 +93,7 @@ def findings(record: dict) -> list[Finding]:
     share = d["right"] / d["cells"]
     return [
         Finding(
+            "fastest picked",
             graded(share >= 0.95, share < 0.5),
             "The plan picks the fastest certified method in 95 % of the cells.",
             f"In {d['right']} of {d['cells']} within 5 %, in {d['nearly_right']} within 10 %; "
@@ -102,6 +103,7 @@ def findings(record: dict) -> list[Finding]:
             f"{number(d['regret']['worst'])} at worst.",
         ),
         Finding(
+            "seconds predicted",
             graded(d["within_1.5"] == 1.0, d["within_1.5"] < 0.5),
             "Predicted seconds are within a factor of 1.5 of the measured ones.",
             f"{100 * d['within_1.5']:.0f} % of the runs. In the median predictions are "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ..harness.finding import Finding, graded
 from .writing import number
 
@@ -20,6 +18,7 @@ def _several_thresholds(record: dict) -> Finding:
         for name, d in by_name.items()
     )
     return Finding(
+        "several thresholds",
         graded(len(gained) == len(over), not gained),
         "Several thresholds are cheaper than one, by count.",
         f"By more than 5 % on {len(gained)} of {len(over)} instances, most on {best}: "
@@ -51,6 +50,7 @@ def _norm_against_entry(record: dict) -> Finding:
     ahead = [name for name, ratio in over.items() if ratio > 1.05]
     ratios = ", ".join(f"{name} {number(ratio)}" for name, ratio in over.items())
     return Finding(
+        "norm against entry",
         graded(len(ahead) == len(over), not ahead),
         "Thresholds on norms are cheaper than the paper's on entries, by count.",
         f"On {len(ahead)} of {len(over)} instances. Times cheaper: {ratios}.",
@@ -67,6 +67,7 @@ def _fitted_bounds(record: dict) -> Finding:
     )
     sound = d["sound"] == d["runs"]
     return Finding(
+        "fitted bounds",
         graded(sound and all(x["least"] > 1.0 for x in smaller.values()), not sound),
         "A bound fitted to the data holds, and is smaller than the one proved before the run.",
         f"{d['sound']} of {d['runs']} runs with every row below its bound. Times smaller in the "
@@ -88,6 +89,7 @@ def _bridge(record: dict) -> Finding:
     )
     terms = f"in l2 from {fewest[len(fewest) // 2]} terms on in the median; " if fewest else ""
     return Finding(
+        "sums of polynomials",
         graded(len(beaten) == len(found), not beaten),
         "A sum of polynomial attentions comes nearer to softmax than the best single (q.k + t)^p.",
         f"On {len(beaten)} of {len(found)} instances, {terms}times smaller the error of the "
@@ -110,6 +112,7 @@ def _real_heads(record: dict) -> Finding:
         for tol, by_length in d["wins"].items()
     )
     return Finding(
+        "cheaper on real heads",
         graded(all(c["wins"] == c["heads"] for c in counts), all(c["wins"] == 0 for c in counts)),
         "On real heads a certified method costs less than exact, rows replicated to length n.",
         f"Of {s['heads']} heads ({s['which heads']}), by count of operations: {told}. "
@@ -137,6 +140,7 @@ def _what_limits(record: dict) -> Finding:
         else "a sharper bound would help"
     )
     return Finding(
+        "logits of real heads",
         graded(within, not within),
         "The logits of real heads are within what a polynomial of low degree can take.",
         f"At tol {tol} the median head has logit bound {number(own['logit_bound'])} and logits as "
@@ -148,10 +152,21 @@ def _what_limits(record: dict) -> Finding:
     )
 
 
-METHOD_FINDINGS: dict[str, Callable[[dict], list[Finding]]] = {
-    "thresholds": lambda r: [_several_thresholds(r), _norm_against_entry(r)],
-    "certificates": lambda r: [_fitted_bounds(r)],
-    "bridge": lambda r: [_bridge(r)],
-    "verdict": lambda r: [_real_heads(r), _what_limits(r)],
-}
-"""Experiment -> its findings from a finished record."""
+def of_thresholds(record: dict) -> list[Finding]:
+    """Return the findings of `thresholds`."""
+    return [_several_thresholds(record), _norm_against_entry(record)]
+
+
+def of_certificates(record: dict) -> list[Finding]:
+    """Return the finding of `certificates`."""
+    return [_fitted_bounds(record)]
+
+
+def of_bridge(record: dict) -> list[Finding]:
+    """Return the finding of `bridge`."""
+    return [_bridge(record)]
+
+
+def of_verdict(record: dict) -> list[Finding]:
+    """Return the findings of `verdict`."""
+    return [_real_heads(record), _what_limits(record)]

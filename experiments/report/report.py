@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import questions
 from ..harness import instances
 from ..harness.store import RESULTS, Experiment, Progress, read_json, run, write_json
-from ..questions import (
-    bridge,
-    certificates,
-    crossover,
-    error_vs_bound,
-    error_vs_threshold,
-    thresholds,
-    verdict,
-)
+from ..questions import error_vs_bound
 from . import verdict_tables
 from .sections import anew, shown, slopes, verdicts
-from .summary import findings, planned
+from .summary import planned
 from .writing import number, tolerance
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -39,18 +32,6 @@ LOAD_BEARING = (
     "box-taylor",
 )
 """The main claims behind the Terms of a certificate: what `quick` checks beside the false ones."""
-ORDER = (
-    "error_vs_bound",
-    "crossover",
-    "error_vs_threshold",
-    "bench",
-    "thresholds",
-    "certificates",
-    "bridge",
-    "verdict",
-)
-KEPT = (*ORDER, "peers", "crossover_lengths", "scaling", "cost_model", "gpu", "many_gpus")
-"""What is shown from its committed record, where there is one."""
 
 
 def write(
@@ -71,7 +52,7 @@ def write(
     progress : callable, optional
         Called with a line of text before each step.
     experiments : tuple of Experiment, optional
-        What to run, in place of the usual sizes: one each of ORDER's first three at least. Of
+        What to run, in place of the usual sizes: bounds, crossover and sweep at least. Of
         METHODS_SHOWN, what is not run is shown from its committed record.
 
     Raises
@@ -84,8 +65,8 @@ def write(
     chosen = light(quick) if experiments is None else experiments
     records = {x.name: run(x, progress=progress) for x in chosen}
     checked = checked_claims(quick, progress)
-    committed = {name: found for name in KEPT if (found := _committed(name)) is not None}
-    sections = shown(records, committed)
+    kept = committed()
+    sections = shown(records, kept)
     listed = {name: sections.get(name, record) for name, record in records.items()}
     report: dict[str, Any] = {
         "quick": quick,
@@ -94,9 +75,9 @@ def write(
         "claims": checked,
         "findings": [
             *_claims_finding(checked),
-            *(finding for record in listed.values() for finding in findings(record)),
+            *(finding for record in listed.values() for finding in questions.findings(record)),
         ],
-        "committed": committed,
+        "committed": kept,
     }
     if progress is not None:
         progress("drawing the page")
@@ -139,33 +120,15 @@ def _claims_finding(checked: dict) -> list[dict]:
 
 
 def light(quick: bool) -> tuple[Experiment, ...]:
-    """Return the experiments of the report, small enough for it."""
-    if quick:
-        return (
-            error_vs_bound.experiment(True),
-            crossover.experiment(True),
-            error_vs_threshold.experiment(True, count=5),
-            verdict.experiment(True),
-            thresholds.experiment(n=4096, repeats=0, only=FEW),
-            certificates.experiment(True),
-            bridge.experiment(True, buckets=(1, 4), families=BRIDGED),
-        )
-    halves = tuple(round(2 ** (k / 2)) for k in range(19, 28))  # 724 to 11,585
-    return (
-        error_vs_bound.experiment(n=2048, tols=(1e-1, 1e-2, 1e-3)),
-        crossover.experiment(lengths=halves),
-        error_vs_threshold.experiment(True, count=29),
-        verdict.experiment(True),
-        thresholds.experiment(n=16_384, repeats=0, only=FEW),
-        certificates.experiment(n=1024, heads=instances.real_names()[::6]),
-        bridge.experiment(True, buckets=(1, 2, 4)),
-    )
+    """Return the experiments that the report makes anew, small enough for it."""
+    modules = map(questions.load, questions.names())
+    return tuple(module.light(quick) for module in modules if hasattr(module, "light"))
 
 
-FEW = ("subgaussian, sigma 0.3", "heavy_tail, t3 * 0.3", "outliers", "minilm-l5-h0-smallest")
-"""Instances of `thresholds` that the report makes anew."""
-BRIDGED = ("subgaussian(1)", "heavy_tail")
-"""Families of `bridge` that the quick report makes anew."""
+def committed() -> dict[str, dict]:
+    """Return name -> the committed record and its findings, where there is a whole one."""
+    shown = [name for name in questions.names() if questions.load(name).KEPT is not None]
+    return {name: found for name in shown if (found := _committed(name)) is not None}
 
 
 def _require_extra() -> None:
@@ -181,7 +144,7 @@ def _committed(name: str) -> dict | None:
     record = read_json(path) if path.exists() else None
     if record is None or not record.get("complete"):
         return None
-    return {"record": record, "findings": findings(record)}
+    return {"record": record, "findings": questions.findings(record)}
 
 
 def render(report: dict, start: float) -> str:
@@ -213,12 +176,12 @@ def render(report: dict, start: float) -> str:
         real=verdicts(bounds, real=True),
         synthetic=verdicts(bounds, real=False),
         slopes=slopes(records["crossover"]),
-        module=_module,
+        module=questions.load,
         verdict_tables=verdict_tables,
         first=bounds,
         claims=report["claims"]["records"],
         sections=sections,
-        findings=findings,
+        findings=questions.findings,
         anew=anew(records, sections),
     )
 
@@ -227,10 +190,6 @@ def _meaning(name: str) -> str:
     """Return the one line that says what an instance is."""
     family, options = error_vs_bound.SYNTHETIC.get(name, (None, {}))
     return "" if family is None else instances.meaning(family)
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"..questions.{name}", __package__)
 
 
 def _prose(text: str) -> Any:

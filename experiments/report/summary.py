@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import asdict
 
 from ..harness.finding import FAILS, Finding, graded
 from ..harness.timing import COMPILED
-from ..questions import crossover_lengths, gpu, many_gpus, peers, scaling
-from . import cost_model_tables
-from .method_findings import METHOD_FINDINGS
 from .writing import number, tolerance
 
 
-def findings(record: dict) -> list[dict]:
-    """Return what follows from a finished record, as plain dictionaries."""
-    makers: dict[str, Callable[[dict], list[Finding]]] = {
-        "error_vs_bound": lambda r: [_soundness(r), _real_heads(r), _triviality(r)],
-        "crossover": lambda r: [_speed(r, family) for family in r["derived"]],
-        "error_vs_threshold": lambda r: [_sweep(r)],
-        "bench": lambda r: [_bench_speed(r), _bench_outliers(r)],
-        "peers": peers.findings,
-        "cost_model": cost_model_tables.findings,
-        "crossover_lengths": crossover_lengths.findings,
-        "scaling": scaling.findings,
-        "gpu": gpu.findings,
-        "many_gpus": many_gpus.findings,
-        **METHOD_FINDINGS,
-    }
-    make = makers.get(record["experiment"])
-    return [asdict(finding) for finding in make(record)] if make and record["complete"] else []
+def of_bounds(record: dict) -> list[Finding]:
+    """Return the findings of `error_vs_bound`."""
+    return [_soundness(record), _real_heads(record), _triviality(record)]
+
+
+def of_crossover(record: dict) -> list[Finding]:
+    """Return the findings of `crossover`, one for each family."""
+    return [_speed(record, family) for family in record["derived"]]
+
+
+def of_sweep(record: dict) -> list[Finding]:
+    """Return the finding of `error_vs_threshold`."""
+    return [_sweep(record)]
+
+
+def of_bench(record: dict) -> list[Finding]:
+    """Return the findings of `bench`."""
+    return [_bench_speed(record), _bench_outliers(record)]
 
 
 def _soundness(record: dict) -> Finding:
     d = record["derived"]
     good = d["within_bound"] == d["runs"] == d["within_tol"]
     return Finding(
+        "bounds hold",
         graded(good, not good),
         "Every measured error is below its proved bound, and every bound within the tolerance.",
         f"{d['within_bound']} of {d['runs']} runs below their bound, {d['within_tol']} within the "
@@ -74,6 +71,7 @@ def _real_heads(record: dict) -> Finding:
         else "At no length does the planner see another method win that fits in memory."
     )
     return Finding(
+        "chosen on real heads",
         graded(bool(heads) and len(fast) == len(heads), not fast),
         f"On real heads at tol {tol} a method other than exact is certified and cheapest.",
         f"{len(fast)} of {len(heads)} heads; exact is chosen on {len(heads) - len(fast)}. {ahead}",
@@ -91,6 +89,7 @@ def _triviality(record: dict) -> Finding:
     }
     trivial = sum(count for count, _ in counts.values())
     return Finding(
+        "cases are hard",
         graded(trivial == 0, trivial == len(rows)),
         "The cases are hard: answering mean(V) would not meet the tolerance.",
         f"mean(V), which looks at no query and proves nothing, is within the tolerance on "
@@ -115,7 +114,9 @@ def _speed(record: dict, family: str) -> Finding:
     statement = f"On `{family}` at tol {tolerance(record['settings']['tol'])} a certified "
     statement += "sub-quadratic method beats exact, and its time grows more slowly."
     if ours is None or "exact" not in ways:
-        return Finding(FAILS, statement, "No sub-quadratic method certifies.")
+        return Finding(
+            f"faster on {family}", FAILS, statement, "No sub-quadratic method certifies."
+        )
     fit, exact = ways[ours], ways["exact"]
     gain = fit.get("times_faster_than_exact", 0.0)
     known = fit["slope"] is not None and exact["slope"] is not None
@@ -123,6 +124,7 @@ def _speed(record: dict, family: str) -> Finding:
     since = f", ahead from n = {fit['faster_from']:,}" if fit.get("faster_from") else ""
     refusals = [] if "polynomial" in ways else ["`polynomial` refuses these data."]
     return Finding(
+        f"faster on {family}",
         graded(gain > 1.0 and slower_growth, gain <= 1.0),
         statement,
         " ".join(
@@ -141,6 +143,7 @@ def _sweep(record: dict) -> Finding:
     useful = d["faster_than_both"]
     degrees = sorted({row["degree"] for row in rows if row["degree"] is not None})
     return Finding(
+        "published sweep",
         graded(useful == d["swept"] and not trivial, useful == 0 or trivial),
         "The published threshold sweep shows a threshold at work on a hard problem.",
         f"mean(V) alone has relative error {d['mean_v_frobenius']:.2e} there, first order "
@@ -163,6 +166,7 @@ def _bench_speed(record: dict) -> Finding:
     gain = over.get("SDPA", over["NumPy softmax"])
     against = "PyTorch's SDPA" if "SDPA" in over else "NumPy softmax (torch was not installed)"
     return Finding(
+        "a tenth of the peer",
         graded(gain >= 10.0, gain <= 1.0),
         f"At n = {s['n']:,}, d = {s['d']}, a certified answer takes at most 1/10 of {against}.",
         f"{ours['parameters']}: {number(ours['seconds'])} s, bound {number(ours['bound'])}, "
@@ -203,6 +207,7 @@ def _bench_outliers(record: dict) -> Finding:
         if "refused" not in p
     )
     return Finding(
+        "outliers stay cheap",
         graded(refuses and over <= 1.5, over > 10.0),
         "With 0.1 % of rows and keys 20 times larger, support_basis stays within 1.5 times.",
         f"By norm it takes {number(over)} times the clean time; `polynomial` "

@@ -5,11 +5,10 @@ import json
 import pytest
 
 import subquad
-from experiments import __main__
+from experiments import questions
 from experiments.harness import instances
 from experiments.harness.store import run
 from experiments.questions import certificates
-from experiments.report import summary
 
 SMALL = {
     "n": 256,
@@ -62,7 +61,7 @@ def test_the_finding_holds_only_where_every_bound_is_sound_and_smaller(record):
         other["derived"]["sound"] = sound
         for found in other["derived"]["a_priori_over_fitted"].values():
             found["least"] = least
-        return summary.findings(other)[0]["verdict"]
+        return questions.findings(other)[0]["verdict"]
 
     assert [verdict(6, 1.1), verdict(6, 0.9), verdict(5, 1.1)] == [
         "holds",
@@ -77,4 +76,4 @@ def test_degrees_of_too_many_features_are_left_out():
 
 
 def test_it_runs_by_name():
-    assert "certificates" in __main__.NAMES
+    assert "certificates" in questions.names()

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from experiments import questions
 from experiments.harness import instances, store
 from experiments.harness.measure import oracle
 from experiments.questions import cost_model, crossover_lengths, peers
-from experiments.report import cost_model_tables, summary
+from experiments.report import cost_model_tables
 from subquad import TYPICAL
 
 
@@ -41,7 +42,7 @@ def test_a_record_of_peers():
         assert record["derived"][row["case"]]["ours"] == 1.0
     for line in peers.table_rows(record):
         assert len(line) == len(peers.HEADER)
-    assert len(summary.findings(record)) == 2
+    assert len(questions.findings(record)) == 2
 
 
 def cell(chosen, predicted, seconds):
@@ -77,7 +78,7 @@ def test_a_record_of_the_cost_model():
     assert row["chosen"] in row["seconds"] and row["regret"] >= 1.0
     assert len(cost_model.table_rows(record)[0]) == len(cost_model.HEADER)
     assert row["predicted"].keys() >= row["seconds"].keys() == row["turns"].keys()
-    assert len(summary.findings(record)) == 2
+    assert len(questions.findings(record)) == 2
 
 
 def way(n, *turns, rows=None):
@@ -117,4 +118,4 @@ def test_a_record_of_crossings():
     assert [t["n"] for t in row["tried"]] == [256]
     assert row["degree"] == 2
     assert len(crossover_lengths.table_rows(record)[0]) == len(crossover_lengths.HEADER)
-    assert len(summary.findings(record)) == 1
+    assert len(questions.findings(record)) == 1

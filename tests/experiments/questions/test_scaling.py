@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from experiments import questions
 from experiments.harness import store
 from experiments.questions import bench, crossover, scaling
-from experiments.report import summary
 from subquad import TYPICAL
 
 
@@ -22,7 +22,7 @@ def test_a_record_of_growth():
     assert all("64 rows and 64 keys exact" in p["parameters"] for p in spoiled)
     assert len(scaling.table_rows(record)) == 6
     assert {len(line) for line in scaling.table_rows(record)} == {len(scaling.HEADER)}
-    (finding,) = summary.findings(record)
+    (finding,) = questions.findings(record)
     assert "from 256 to 1,024 tokens" in finding["statement"]
 
 

@@ -7,10 +7,10 @@ import math
 import pytest
 
 import subquad
+from experiments import questions
 from experiments.harness import store
 from experiments.harness.timing import COMPILED
 from experiments.questions import thresholds
-from experiments.report import summary
 from subquad import TYPICAL
 
 
@@ -78,8 +78,8 @@ def test_times_are_a_row_of_their_own(record, timed):
         faster = timed["derived"]["outliers"][key]["single, norm"]
         assert faster == pytest.approx(seconds["exact" + kind] / seconds["single, norm" + kind])
         assert record["derived"]["outliers"][key] is None
-    assert "Measured, times faster" in summary.findings(timed)[0]["evidence"]
-    assert "Measured, times faster" not in summary.findings(record)[0]["evidence"]
+    assert "Measured, times faster" in questions.findings(timed)[0]["evidence"]
+    assert "Measured, times faster" not in questions.findings(record)[0]["evidence"]
 
 
 def test_compiled_plans_are_made_by_rates_that_are_kept(timed, monkeypatch):
@@ -98,7 +98,7 @@ def test_compiled_plans_are_made_by_rates_that_are_kept(timed, monkeypatch):
     old = copy.deepcopy(timed)
     for row in old["rows"]:
         row.pop("rates_compiled", None)
-    assert summary.findings(old) == summary.findings(timed)
+    assert questions.findings(old) == questions.findings(timed)
     assert thresholds.table_rows(old) == thresholds.table_rows(timed)
     assert thresholds.verdict(old["rows"]) == timed["derived"]
 

@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from experiments.__main__ import NAMES
+from experiments import questions
 from experiments.harness import capture, instances, store
 from experiments.harness.counting import count_rates
 from experiments.questions import verdict
-from experiments.report import summary, verdict_tables
+from experiments.report import verdict_tables
 from subquad import TYPICAL
 from subquad.cost.rates import Work
 
@@ -94,14 +94,14 @@ def test_wins_are_counted_from_the_rows(record):
 
 
 def test_findings_follow_the_numbers(record):
-    first, second = summary.findings(record)
+    first, second = questions.findings(record)
     assert first["verdict"] == "partly"
     assert second["verdict"] == "does not hold"
     none = json.loads(json.dumps(record))
     for by_length in none["derived"]["wins"].values():
         for found in by_length.values():
             found["by_count"]["wins"] = 0
-    assert summary.findings(none)[0]["verdict"] == "does not hold"
+    assert questions.findings(none)[0]["verdict"] == "does not hold"
 
 
 def test_without_the_encoder_the_shipped_heads_are_taken(monkeypatch):
@@ -131,4 +131,4 @@ def test_with_the_encoder_all_heads_are_taken(monkeypatch):
 
 
 def test_it_runs_by_name():
-    assert "verdict" in NAMES
+    assert "verdict" in questions.names()

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import subquad
-from experiments import __main__
+from experiments import __main__, questions
 from experiments.harness import finding, instances, store
 from experiments.questions import (
     bench,
@@ -179,7 +179,7 @@ def test_committed_records_are_whole():
         record = store.read_json(path)
         assert record["complete"], path.name
         assert path.stem == record["experiment"]
-        assert summary.findings(record)
+        assert questions.findings(record)
 
 
 def test_sections_show_what_is_made_anew_else_what_is_kept():
@@ -223,7 +223,7 @@ def test_bench_in_small():
     beside = sum(ways[name]["seconds"] for name in (bench.PLANNING, bench.CERTIFYING))
     share = record["derived"]["share_of_planning_and_certificate"]["ours, clean"]
     assert share == pytest.approx(beside / ways["ours, clean"]["seconds"]) and beside > 0.0
-    assert len(summary.findings(record)) == 2
+    assert len(questions.findings(record)) == 2
 
 
 def test_verdicts_follow_the_numbers():
@@ -241,11 +241,11 @@ def test_verdicts_follow_the_numbers():
             "trivial": 0,
         },
     }
-    assert summary.findings(record)[0]["verdict"] == finding.HOLDS
+    assert questions.findings(record)[0]["verdict"] == finding.HOLDS
     record["derived"]["within_bound"] = 1
-    assert summary.findings(record)[0]["verdict"] == finding.FAILS
+    assert questions.findings(record)[0]["verdict"] == finding.FAILS
     record["complete"] = False
-    assert summary.findings(record) == []
+    assert questions.findings(record) == []
 
 
 def test_crossover_line_of_a_plan():
@@ -283,7 +283,7 @@ def test_unknown_experiment_lists_the_names(capsys):
     assert __main__.main(["nothing"]) == 2
     said = capsys.readouterr().err
     assert "'nothing'" in said
-    for name in __main__.NAMES:
+    for name in questions.names():
         assert name in said
 
 

@@ -1,6 +1,8 @@
 # Every target makes .venv when it is missing; nothing else is needed but python3 and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# The records that are kept with the code; a run by hand writes to subquad-results/.
+RECORDS := experiments/results
 
 .PHONY: report test lint format claims bench experiments clean
 
@@ -23,13 +25,13 @@ claims: .venv/installed
 	$(BIN)/subquad claims
 
 bench: .venv/installed
-	$(BIN)/python -m experiments bench
-	$(BIN)/python -m experiments peers
-	$(BIN)/python -m experiments crossover_lengths
-	$(BIN)/python -m experiments scaling
+	$(BIN)/python -m experiments bench --out $(RECORDS)/bench.json
+	$(BIN)/python -m experiments peers --out $(RECORDS)/peers.json
+	$(BIN)/python -m experiments crossover_lengths --out $(RECORDS)/crossover_lengths.json
+	$(BIN)/python -m experiments scaling --out $(RECORDS)/scaling.json
 
 experiments: .venv/installed
-	$(BIN)/python -m experiments all
+	$(BIN)/python -m experiments all --out $(RECORDS)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -37,5 +39,5 @@ experiments: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv report build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv report subquad-results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

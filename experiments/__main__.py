@@ -1,4 +1,8 @@
-"""Run experiments by name: ``python -m experiments NAME [--quick] [--fresh] [--out FILE]``."""
+"""Run experiments by name: ``python -m experiments NAME [--quick] [--fresh] [--out FILE]``.
+
+Installed, ``python -m subquad.experiments``. Records go to `subquad-results/` in the working
+directory unless `--out` says otherwise; the committed ones lie in `results/` beside this file.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .harness.store import RESULTS, run
+from .harness.store import run
 from .questions import load, names
 from .report.writing import text_table
+
+OUT = Path("subquad-results")
+"""Where records go, in the working directory: nothing is written beside the code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiments asked for, print their tables, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments", description=(__doc__ or "").partition("\n")[0]
+    )
     everywhere = [name for name in names() if not _needs(name)]
     elsewhere = [name for name in names() if _needs(name)]
     parser.add_argument("name", help=f"one of {', '.join((*everywhere, *elsewhere))}, all")
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
     parser.add_argument("--fresh", action="store_true", help="ignore the rows already on disk")
-    parser.add_argument("--out", type=Path, help="the JSON file (a folder for all)")
+    parser.add_argument(
+        "--out", type=Path, help=f"the JSON file (a folder for all); in {OUT}/ if not given"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.name not in (*names(), "all"):
         print(
@@ -50,7 +61,7 @@ def _needs(name: str) -> tuple[str, ...]:
 def _path(chosen: argparse.Namespace, name: str) -> Path:
     if chosen.out is not None and chosen.name != "all":
         return chosen.out
-    folder = chosen.out or (RESULTS / "quick" if chosen.quick else RESULTS)
+    folder = chosen.out or (OUT / "quick" if chosen.quick else OUT)
     return folder / f"{name}.json"
 
 

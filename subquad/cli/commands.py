@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Iterator
@@ -175,8 +176,7 @@ def report(
     if missing:
         msg = f"the report needs {' and '.join(missing)}: install subquad[report]."
         raise ValueError(msg)
-    from experiments.report import report as page
-
+    page = experiments_module("report.report")
     files.make_folder("--out", out_dir, ("index.html", "report.json"))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
@@ -199,6 +199,17 @@ def doctor() -> None:
         rates = subquad.measured_rates()
     out.print(speeds(rates))
     out.print(f"measured in {time.perf_counter() - start:.2f} s")
+
+
+def experiments_module(name: str) -> Any:
+    """Import a module of the experiments: inside the package where installed, else beside it.
+
+    Never `import experiments`: a user's own folder of that name may come first on the path.
+    """
+    package = Path(subquad.__file__).parent
+    if not (package / "experiments").is_dir() and str(package.parent) not in subquad.__path__:
+        subquad.__path__.append(str(package.parent))
+    return importlib.import_module(f"subquad.experiments.{name}")
 
 
 @contextmanager

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import subquad
-from experiments.report import report as page
 from subquad.cli import commands
 from tests import oracle
 from tests.cli.conftest import arrays
+
+page = commands.experiments_module("report.report")
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def _row(
         "by_count": {str(n): _entry(*found, n) for n, found in by_count.items()},
         "by_rates": {str(n): _entry(*found, n) for n, found in by_rates.items()},
         "limits": _limits(min(stats, key=lambda s: s.logit_bound), tol),
-        "run": _run(head, best, tol),
+        "run": _run(head, best, tol, lengths[-1]),
         **head.null,
     }
 
@@ -171,17 +171,31 @@ def _limits(stats: Stats, tol: float) -> dict:
     return {"degree": degree, "exact_share": shares}
 
 
-def _run(head: _Shared, best: Proposal, tol: float) -> dict:
-    """Return bound and measured error of a plan's parameters on the head at its own length.
+def share_exact(best: Proposal, n: int) -> float:
+    """Return the share of n rows that a plan attends to exactly, before any bound is known."""
+    p = best.parameters
+    if best.work.feature_tokens == 0.0:
+        return 1.0
+    if hasattr(p, "large_queries"):
+        return p.large_queries / n
+    return min((bucket.exact_rows for bucket in getattr(p, "buckets", ())), default=0) / n
 
-    Rows whose bound exceeds tol, which the plan sends to exact, are counted and left out.
+
+def _run(head: _Shared, best: Proposal, tol: float, n: int) -> dict:
+    """Return bound and measured error of a plan for n rows on the head at its own length.
+
+    `rows_exact` is the share of rows computed exactly: those that the plan divides off, and those
+    whose bound exceeds tol, which it sends to exact afterwards and which bound and error leave out.
     """
     view = head.views[best.view]
     bounds, errors = bounds_and_errors(
         view, best.method, best.parameters, best.work.dtype, head.exact
     )
     kept = bounds <= tol
-    blank = {"method": best.method.name, "rows_exact": float(1.0 - kept.mean())}
+    blank = {
+        "method": best.method.name,
+        "rows_exact": share_exact(best, n) + float(1.0 - kept.mean()),
+    }
     if not kept.any():
         return {**blank, "bound": None, "measured": None, "ratio": None, "sound": True}
     bound, measured = float(bounds[kept].max()), float(errors[kept].max())

@@ -1,6 +1,7 @@
 """The verdict on real heads: no clock decides, null models beside it, counts are of the rows."""
 
 import json
+import re
 from functools import partial
 
 import numpy as np
@@ -57,6 +58,30 @@ def test_runs_are_within_their_bounds_and_the_tolerance(record):
         if run["bound"] is not None:
             assert run["measured"] <= run["bound"] <= row["tol"]
             assert run["ratio"] == pytest.approx(run["bound"] / run["measured"])
+
+
+def test_rows_computed_exactly_are_counted(record):
+    """Those that the plan divides off, by its own words, and every row where exact is taken."""
+    seen = set()
+    for row in record["rows"]:
+        entry, run = row["by_count"][str(LENGTHS[-1])], row["run"]
+        seen.add(entry["method"])
+        if entry["method"] == "exact":
+            assert run["rows_exact"] == 1.0
+        if entry["method"] == "multi_threshold":
+            told = re.search(r"([\d,]+)(?: to [\d,]+)? rows exact", entry["parameters"])
+            least = int(told[1].replace(",", "")) / LENGTHS[-1]
+            assert run["rows_exact"] == pytest.approx(least) and least > 0.0
+    assert seen >= {"exact", "multi_threshold"}
+
+
+def test_the_committed_record_counts_them_too():
+    for row in store.read_json(store.RESULTS / "verdict.json")["rows"]:
+        entry = list(row["by_count"].values())[-1]
+        if entry["method"] == "exact":
+            assert row["run"]["rows_exact"] == 1.0
+        if "; 921,600 rows exact" in entry["parameters"]:
+            assert row["run"]["rows_exact"] == pytest.approx(921_600 / 2**20)
 
 
 def test_the_gain_is_that_of_the_counted_work(record):

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kept:
-    """Where on the page an experiment stands, under which heading, with which figure and tables.
+    """Where on the page an experiment stands, under which heading, with which figures and tables.
 
     Parameters
     ----------
@@ -17,7 +17,7 @@ class Kept:
         Sections stand in ascending order of it.
     title : str
         The heading.
-    chart : str, optional
+    charts : tuple of str
         "module.function" of `report/`: takes a record, returns the figure and its caption.
     about : callable, optional
         Record -> the sizes in words, a sentence or two.
@@ -27,6 +27,6 @@ class Kept:
 
     place: int
     title: str
-    chart: str | None = None
+    charts: tuple[str, ...] = ()
     about: Callable[[dict], str] | None = None
     summary: tuple[tuple[str, ...], Callable[[dict], list[list[Any]]]] | None = None

@@ -154,9 +154,17 @@ def read_json(path: Path) -> dict | None:
 
 def write_json(record: dict, path: Path | None) -> None:
     """Write a record so that a reader sees the old file or the new one, never a part."""
-    if path is None:
-        return
+    if path is not None:
+        write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file, and the folders to it, so that a failure leaves what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

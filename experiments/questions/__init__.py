@@ -8,6 +8,8 @@ A file exports
 * `FINDINGS`, a function of a finished record: what holds and what does not;
 * `KEPT`, how the report shows its committed record of `results/`, None where it does not;
 * `light(quick)`, where the report also makes it anew: the Experiment, small enough for that;
+* `same_case(key)`, where the report compares what it makes anew with rows of another key;
+* `beside(fresh, kept)`, where it has more to say of the two: a sentence;
 * `NEEDS`, where it cannot run without some package: the names of the modules.
 """
 

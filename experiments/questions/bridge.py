@@ -163,6 +163,15 @@ def table_rows(record: dict) -> list[list]:
     return rows
 
 
+def about(record: dict) -> str:
+    """Return the sizes in words."""
+    s = record["settings"]
+    return (
+        f"Measured on the full matrix of weights, n = {s['n']:,}, d = {s['d']}, real heads 512 and "
+        "32; a term is one power of the logits on one pair of buckets."
+    )
+
+
 def light(quick: bool) -> Experiment:
     """Return the experiment, small enough for the report."""
     if quick:
@@ -171,4 +180,9 @@ def light(quick: bool) -> Experiment:
 
 
 FINDINGS = method_findings.of_bridge
-KEPT = Kept(60, "Softmax as a sum of polynomial attentions")
+KEPT = Kept(
+    60,
+    "Softmax as a sum of polynomial attentions",
+    ("bridge_charts.gains", "bridge_charts.bridge"),
+    about,
+)

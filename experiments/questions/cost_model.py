@@ -41,6 +41,7 @@ from ..report import cost_model_tables
 from ..report.cost_model_tables import HEADER as HEADER
 from ..report.cost_model_tables import NEAR, SAME, tally
 from ..report.cost_model_tables import table_rows as table_rows
+from ..report.writing import tolerance
 
 QUESTION = "Does the plan predict the seconds of each method, and pick the fastest?"
 SEED = 0
@@ -237,5 +238,15 @@ def derived(rows: list[dict]) -> dict:
     return {**tally(rows), "calibration": time.perf_counter() - start}
 
 
+def about(record: dict) -> str:
+    """Return the sizes in words."""
+    s = record["settings"]
+    return (
+        f"A grid of {len(record['rows'])} cells: n = {min(s['lengths']):,} to "
+        f"{max(s['lengths']):,}, d = {', '.join(map(str, s['dimensions']))}, logit bounds "
+        f"{', '.join(map(str, s['betas']))}, tol {tolerance(s['tol'])}."
+    )
+
+
 FINDINGS = cost_model_tables.findings
-KEPT = Kept(120, "What the plan predicts")
+KEPT = Kept(120, "What the plan predicts", ("speed_charts.cost_model",), about)

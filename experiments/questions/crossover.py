@@ -25,6 +25,7 @@ from ..harness.measure import errors, errors_within, null_errors, oracle, sample
 from ..harness.store import Experiment
 from ..harness.timing import features_by, interleaved, numpy_softmax, sdpa, torch_available
 from ..report import summary
+from ..report.writing import tolerance
 
 QUESTION = "From which length is a certified answer faster than exact, and how does it scale?"
 SEED = 0
@@ -193,6 +194,46 @@ def table_rows(record: dict) -> list[list]:
     ]
 
 
+SLOPES_HEADER = (
+    "family",
+    "way",
+    "exponent of n",
+    "low",
+    "high",
+    "points",
+    "ahead of exact from n",
+    "times faster than exact",
+)
+
+
+def slopes(record: dict) -> list[list]:
+    """Return the fitted exponents and the speed-ups of every way."""
+    return [
+        [
+            family,
+            name,
+            fit["slope"],
+            fit.get("low"),
+            fit.get("high"),
+            fit["points"],
+            fit.get("faster_from"),
+            fit.get("times_faster_than_exact"),
+        ]
+        for family, ways in record["derived"].items()
+        for name, fit in ways.items()
+    ]
+
+
+def about(record: dict) -> str:
+    """Return the sizes in words."""
+    s = record["settings"]
+    return (
+        f"n = {min(s['lengths']):,} to {max(s['lengths']):,}, d = {s['d']}, tol "
+        f"{tolerance(s['tol'])}. Exponents: least squares on the upper half of the lengths, with "
+        "intervals of 95 % confidence."
+    )
+
+
 def light(quick: bool) -> Experiment:
     """Return the experiment, small enough for the report."""
     halves = tuple(round(2 ** (k / 2)) for k in range(19, 28))  # 724 to 11,585
@@ -200,4 +241,10 @@ def light(quick: bool) -> Experiment:
 
 
 FINDINGS = summary.of_crossover
-KEPT = Kept(70, "Speed against exact, and the slope of time in n")
+KEPT = Kept(
+    70,
+    "Speed against exact, and the slope of time in n",
+    ("charts.time_against_n",),
+    about,
+    (SLOPES_HEADER, slopes),
+)

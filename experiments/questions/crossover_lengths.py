@@ -20,7 +20,7 @@ from ..harness.finding import Finding, graded
 from ..harness.kept import Kept
 from ..harness.store import Experiment
 from ..harness.timing import features_by, spread
-from ..report.writing import number
+from ..report.writing import number, tolerance
 
 QUESTION = "From which length is one polynomial faster than exact, by dimension and degree?"
 SEED = 0
@@ -159,19 +159,27 @@ def table_rows(record: dict) -> list[list]:
 def findings(record: dict) -> list[Finding]:
     """Return where one polynomial is ahead of exact."""
     rows = [r for r in record["rows"] if r["crossing"] is not None]
-    told = ", ".join(
-        f"d = {r['d']} degree {r['degree']} from {number(r['crossing'])}" for r in rows
-    )
+    crossings = [r["crossing"] for r in rows]
     return [
         Finding(
             "crossings",
             graded(len(rows) == len(record["rows"]), not rows),
             f"Below n = {record['settings']['longest']:,} one certified polynomial becomes faster "
             "than exact at every dimension and degree tried.",
-            f"{len(rows)} of {len(record['rows'])}: {told or 'none'}.",
+            f"{len(rows)} of {len(record['rows'])}, from n = "
+            f"{number(min(crossings, default=None))} to {number(max(crossings, default=None))}.",
         )
     ]
 
 
+def about(record: dict) -> str:
+    """Return the sizes in words."""
+    s = record["settings"]
+    return (
+        f"Logit bounds such that a degree is the least certified at tol {tolerance(s['tol'])}; "
+        "lengths double until the polynomial is ahead twice running."
+    )
+
+
 FINDINGS = findings
-KEPT = Kept(100, "From which length")
+KEPT = Kept(100, "From which length", ("speed_charts.crossings",), about)

@@ -23,7 +23,7 @@ from ..harness.kept import Kept
 from ..harness.measure import checked
 from ..harness.store import Experiment
 from ..harness.timing import features_by, interleaved
-from ..report.writing import number
+from ..report.writing import number, tolerance
 from .crossover import slope
 
 QUESTION = "Does our time grow as n, from 16,384 to 1,048,576 tokens?"
@@ -152,5 +152,14 @@ def findings(record: dict) -> list[Finding]:
     ]
 
 
+def about(record: dict) -> str:
+    """Return the sizes in words."""
+    s = record["settings"]
+    return (
+        f"d = {s['d']}, tol {tolerance(s['tol'])}, all lengths of a family in turns, medians of "
+        f"{s['repeats']}; {s['large rows and keys']} large rows and keys at every length in one."
+    )
+
+
 FINDINGS = findings
-KEPT = Kept(110, "To a million tokens")
+KEPT = Kept(110, "To a million tokens", ("speed_charts.scaling",), about)

@@ -31,6 +31,7 @@ from ..harness.measure import null_errors, oracle, sample_rows
 from ..harness.store import Experiment
 from ..harness.timing import COMPILED, features_by, interleaved, on_numpy
 from ..report import method_findings
+from ..report.writing import tolerance
 
 QUESTION = "What do several thresholds buy over one, by norm or by entry, and on which data?"
 SEED = 7
@@ -278,6 +279,15 @@ def table_rows(record: dict) -> list[list]:
     ]
 
 
+def about(record: dict) -> str:
+    """Return the sizes in words."""
+    s = record["settings"]
+    return (
+        f"n = {s['n']:,}, d = {s['d']}, tol {tolerance(s['tol'])}; a real head of 512 rows is "
+        f"counted with its rows replicated to {s['real heads counted at n']:,}."
+    )
+
+
 FEW = ("subgaussian, sigma 0.3", "heavy_tail, t3 * 0.3", "outliers", "minilm-l5-h0-smallest")
 """Instances that the report makes anew."""
 
@@ -288,4 +298,6 @@ def light(quick: bool) -> Experiment:
 
 
 FINDINGS = method_findings.of_thresholds
-KEPT = Kept(40, "Several thresholds")
+KEPT = Kept(
+    40, "Several thresholds", ("method_charts.threshold_gains", "method_charts.thresholds"), about
+)

@@ -109,11 +109,6 @@ def findings(record: dict) -> list[Finding]:
             f"{100 * d['within_1.5']:.0f} % of the runs. In the median predictions are "
             f"{number(d['pace'])} times the measured seconds, as the host's pace was while it was "
             f"measured; apart from this one factor {100 * d['within_1.5_apart_from_pace']:.0f} % "
-            "are. By method: "
-            + ", ".join(
-                f"{name} {number(x['least'])} to {number(x['most'])} times"
-                for name, x in d["predicted_over_measured"].items()
-            )
-            + f". A calibration takes {number(d['calibration'])} s.",
+            f"are. A calibration takes {number(d['calibration'])} s.",
         ),
     ]

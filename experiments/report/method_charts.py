@@ -1,16 +1,77 @@
-"""Figures of the experiments on methods: thresholds, certificates, the bridge, the verdict."""
+"""Figures of the experiments on methods: thresholds, and bounds before and after the run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .charts import GREY, INK, figure
+from .charts import (
+    BLUE,
+    GOLD,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    SMALL,
+    Chart,
+    dots,
+    figure,
+    legend,
+    plain_numbers,
+    short,
+)
 
-SMALL = 9
-STYLES = {"norm": ("^", "-"), "entry": ("v", "--")}
+STYLES = {"norm": ("^", "-", PURPLE), "entry": ("v", "--", GOLD)}
 
 
-def thresholds(record: dict) -> str:
+def threshold_gains(record: dict) -> Chart:
+    """Return, per instance, exact over one and over several thresholds, counted and timed."""
+    found = record["derived"]
+    names = list(found)
+
+    def gains(way: str) -> list[float | None]:
+        return [d["gains"].get(way) for d in found.values()]
+
+    def timed(key: str) -> list[float | None]:
+        return [(d.get(key) or {}).get("any number, norm") for d in found.values()]
+
+    with figure("threshold-gains", 1, 1.7 + 0.34 * len(names)) as drawn:
+        axes = drawn["axes"][0]
+        dots(
+            axes,
+            [short(name) for name in names],
+            (
+                (gains("single, norm"), "^", ORANGE, "one threshold, norm"),
+                (gains("single, entry"), "v", GOLD, "one threshold, entry"),
+                (gains("any number, norm"), "D", PURPLE, "any number, norm"),
+                (gains("any number, entry"), "s", BLUE, "any number, entry"),
+            ),
+        )
+        dots(
+            axes,
+            [short(name) for name in names],
+            (
+                (timed("faster_than_exact"), "o", GREEN, "any number, norm, timed"),
+                (timed("faster_compiled"), "P", GREEN, "the same, compiled"),
+            ),
+            markerfacecolor="none",
+        )
+        _from_one(axes)
+        legend(drawn, 4)
+    return drawn["svg"], (
+        "How many times more exact attention takes: filled marks by count of operations (real "
+        "heads with their rows replicated), hollow ones in measured seconds, where it was timed."
+    )
+
+
+def _from_one(axes: Any) -> None:
+    axes.axvline(1.0, color=INK, linewidth=1, label="as dear as exact")
+    axes.set(xscale="log", xlabel="exact / it")
+    plain_numbers(axes.xaxis)
+
+
+def thresholds(record: dict) -> Chart:
     """Return, per instance, cost (exact over it, by count) and bound against how many thresholds.
 
     `multi_threshold` as lines by norm and by entry, `support_basis` as lone marks at one.
@@ -20,8 +81,8 @@ def thresholds(record: dict) -> str:
     with figure("thresholds", len(names), 5.4, rows=2, sharex=True, sharey="row") as drawn:
         for name, (cost, error) in zip(names, drawn["grid"].T, strict=True):
             own = [row for row in rows if row["instance"] == name and row["bound"] is not None]
-            for criterion, (mark, line) in STYLES.items():
-                _threshold_lines(own, criterion, mark, line, cost, error)
+            for criterion in STYLES:
+                _threshold_lines(own, criterion, cost, error)
             for key, label, line in (
                 ("mean_v", "mean(V)", "--"),
                 ("first_order", "first order", ":"),
@@ -29,45 +90,48 @@ def thresholds(record: dict) -> str:
                 error.axhline(
                     own[0][key]["measured"], color=GREY, linestyle=line, linewidth=1.2, label=label
                 )
-            cost.set_title(_title(name, own[0]["real"]), fontsize=SMALL)
+            cost.set_title(f"{short(name)}, to 1M" if own[0]["real"] else name, fontsize=SMALL)
             cost.set(yscale="log")
             error.set(yscale="log", xlabel="thresholds, at most")
             error.set_xticks(range(len(MOST)), MOST, fontsize=SMALL)
+        plain_numbers(drawn["grid"][0, 0].yaxis)
         drawn["grid"][0, 0].set_ylabel("exact / it, by count")
         drawn["grid"][1, 0].set_ylabel("error, in value_radius")
-        _legend(drawn)
-    return drawn["svg"]
+        legend(drawn)
+    return drawn["svg"], (
+        "Above: how many times more operations exact takes. Below: certified bound and measured "
+        "error, with the two answers that prove nothing; for the real head at its own length, "
+        "where every pair is exact. At most so many buckets of keys have a polynomial, each row at "
+        "its own degree in each; `support_basis` has one threshold and one degree."
+    )
 
 
 MOST = ("0", "1", "2", "4", "any")
 
 
-def _threshold_lines(
-    rows: list[dict], criterion: str, mark: str, line: str, cost: Any, error: Any
-) -> None:
+def _threshold_lines(rows: list[dict], criterion: str, cost: Any, error: Any) -> None:
     """Draw one criterion: gains in `cost`, bounds and measured errors in `error`."""
+    mark, line, colour = STYLES[criterion]
     key = "gain_long" if rows[0]["real"] else "gain_by_count"
     several = [r for r in rows if r["way"].endswith(f", {criterion}") and "single" not in r["way"]]
     places = [
         MOST.index(r["way"].split(",")[0].split()[-1].replace("number", "any")) for r in several
     ]
     single = [r for r in rows if r["way"] == f"single, {criterion}"]
-    style = {"color": INK, "markersize": 5, "linewidth": 1.2}
-    cost.plot(
-        places, [r[key] for r in several], mark + line, label=f"several, {criterion}", **style
-    )
+    style = {"color": colour, "markersize": 5, "linewidth": 1.2}
+    gains = [r[key] for r in several]
+    cost.plot(places, gains, mark + line, label=f"several, {criterion}", **style)
     cost.plot(
         [1] * len(single),
         [r[key] for r in single],
         mark,
-        color=GREY,
+        color=ORANGE,
         markersize=8,
         markerfacecolor="none",
         label=f"support_basis, {criterion}",
     )
-    error.plot(
-        places, [r["bound"] for r in several], mark + line, **style, label=f"bound, {criterion}"
-    )
+    bounds = [r["bound"] for r in several]
+    error.plot(places, bounds, mark + line, **style, label=f"bound, {criterion}")
     error.plot(
         places,
         [r["measured"] for r in several],
@@ -89,193 +153,75 @@ def shown_instances(record: dict) -> list[str]:
     ]
 
 
-def _title(name: str, real: bool) -> str:
-    return f"{name.rpartition('-')[0]}, rows to 1M" if real else name
-
-
-def _legend(drawn: dict[str, Any]) -> None:
-    """Put one legend for all panels under them."""
-    labels: dict[str, Any] = {}
-    for axes in drawn["grid"].flat:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            labels.setdefault(label, handle)
-    drawn["figure"].legend(
-        labels.values(), labels.keys(), fontsize=SMALL, ncols=5, loc="outside lower center"
-    )
-
-
 MARKS = (
-    ("a_priori", None, "^", INK, "proved before the run"),
-    ("fitted", "worst", "o", INK, "fitted to the data, worst row"),
-    ("fitted", "median", "o", "none", "fitted, median row"),
-    ("measured", "worst", "x", INK, "measured, worst row"),
-    ("measured", "median", "+", INK, "measured, median row"),
+    ("a_priori", None, "^", RED, RED, "proved before the run"),
+    ("fitted", "worst", "o", GREEN, GREEN, "fitted to the data, worst row"),
+    ("fitted", "median", "o", GREEN, "none", "fitted, median row"),
+    ("measured", "worst", "x", BLUE, BLUE, "measured, worst row"),
+    ("measured", "median", "+", BLUE, BLUE, "measured, median row"),
+    ("mean_v", "measured", "s", GREY, GREY, "mean(V)"),
+    ("first_order", "measured", "D", GREY, "none", "first order"),
 )
 
 
-def certificates(record: dict) -> str:
+def certificates(record: dict) -> Chart:
     """Return, per degree, every instance as a line of marks: bounds before and after, errors."""
     degrees = sorted({row["degree"] for row in record["rows"]})
     names = list(dict.fromkeys(row["instance"] for row in record["rows"]))
-    height = 1.4 + 0.3 * len(names)
-    with figure("certificates", len(degrees), height, sharey=True) as drawn:
+    with figure("certificates", len(degrees), 1.7 + 0.3 * len(names), sharey=True) as drawn:
         for axes, degree in zip(drawn["axes"], degrees, strict=True):
             for row in (r for r in record["rows"] if r["degree"] == degree):
-                place = names.index(row["instance"])
-                _marks(axes, row, place)
-            axes.axvline(2.0, color=GREY, linewidth=0.8)
+                _marks(axes, row, names.index(row["instance"]))
+            axes.axvline(2.0, color=INK, linewidth=0.8, label="no two outputs differ by more")
             axes.set(xscale="log", xlabel="in value_radius")
             axes.set_title(f"degree {degree}", fontsize=10)
             axes.set_xlim(right=10.0)
-        drawn["axes"][0].set_yticks(range(len(names)), [_short(n) for n in names], fontsize=SMALL)
+        drawn["axes"][0].set_yticks(range(len(names)), [short(n) for n in names], fontsize=SMALL)
         drawn["axes"][0].set_ylim(len(names) - 0.5, -0.5)
-        _legend(drawn)
-    return drawn["svg"]
-
-
-def _short(name: str) -> str:
-    return name.rpartition("-")[0] if name.startswith("minilm") else name
+        legend(drawn, 4)
+    return drawn["svg"], (
+        "One line for each instance, from its smallest mark to its largest. Where a mark is "
+        "missing there is no finite bound, or the degree has too many features to run."
+    )
 
 
 def _marks(axes: Any, row: dict, place: int) -> None:
     found = [
-        (row[key] if part is None else row[key][part], mark, face, label)
-        for key, part, mark, face, label in MARKS
+        (row[key] if part is None else row[key][part], mark, colour, face, label)
+        for key, part, mark, colour, face, label in MARKS
     ]
-    shown = [x for x, *_ in found if x is not None]
+    shown = [x for x, *_ in found[:5] if x is not None]
     if shown:
-        axes.plot([min(shown), max(shown)], [place, place], color=GREY, linewidth=0.8)
-    for x, mark, face, label in found:
+        ends = [min(shown), max(shown)]
+        axes.plot(ends, [place, place], color=GREY, linewidth=0.8, label="its range")
+    for x, mark, colour, face, label in found:
         if x is not None:
             axes.plot(
-                [x], [place], mark, color=INK, markerfacecolor=face, markersize=5, label=label
+                [x], [place], mark, color=colour, markerfacecolor=face, markersize=5, label=label
             )
-    axes.plot([row["mean_v"]["measured"]], [place], "s", color=GREY, markersize=4, label="mean(V)")
-    axes.plot(
-        [row["first_order"]["measured"]],
-        [place],
-        "D",
-        color=GREY,
-        markersize=4,
-        markerfacecolor="none",
-        label="first order",
-    )
 
 
-NORMS = {"1": "l1", "2": "l2", "inf": "l_inf"}
-LINES = (("^", "-"), ("o", "--"), ("s", ":"))
-
-
-def bridge(record: dict) -> str:
-    """Return errors of weights and output in l1, l2, l_inf against terms, on three instances.
-
-    Lines: the least error of any sum with at most so many terms. Hollow marks at 1: the best
-    single (q.k + t)^p. Grey marks at 0: mean(V), and first order where it has an output.
-    """
-    names = bridge_instances(record)
-    with figure("bridge", 3, 5.6, rows=2, sharex=True, sharey="row") as drawn:
-        for axes, part, p in (
-            (drawn["grid"][i, j], part, p)
-            for i, part in enumerate(("weights", "output"))
-            for j, p in enumerate(NORMS)
-        ):
-            for name, (mark, line) in zip(names, LINES, strict=False):
-                rows = [r for r in record["rows"] if r["instance"] == name]
-                _bridge_lines(axes, rows, part, p, (mark, line), _short(name))
-            axes.set(xscale="log", yscale="log")
-            axes.set_title(f"{part}, {NORMS[p]}", fontsize=10)
-            axes.set_xticks([ZERO, 1, 10, 100], ["0", "1", "10", "100"])
-            axes.set_xticks([], minor=True)
-        for axes in drawn["grid"][1]:
-            axes.set_xlabel("polynomial attentions")
-        drawn["grid"][0, 0].set_ylabel("relative to the weights")
-        drawn["grid"][1, 0].set_ylabel("in value_radius")
-        _legend(drawn)
-    return drawn["svg"]
-
-
-ZERO = 0.5
-"""Where 0 terms stand on the logarithmic axis."""
-
-
-def bridge_instances(record: dict) -> list[str]:
-    """Return the three instances drawn: independent entries, heavy tails, the first real head."""
-    names = list(dict.fromkeys(row["instance"] for row in record["rows"]))
-    real = [n for n in names if n.startswith("minilm")]
-    return [n for n in ("subgaussian(1)", "heavy_tail") if n in names] + real[:1]
-
-
-def _bridge_lines(
-    axes: Any, rows: list[dict], part: str, p: str, style: tuple[str, str], label: str
-) -> None:
-    mark, line = style
-    first = style == LINES[0]  # one mark stands for all in the legend
-    least: list[tuple[int, float]] = []
-    for terms, error in sorted((x["terms"], x[part][p]) for r in rows for x in r["sums"]):
-        if not least or error < least[-1][1]:
-            least.append((terms, error))
-    axes.step(
-        *zip(*least, strict=True),
-        line,
-        where="post",
-        marker=mark,
-        color=INK,
-        markersize=4,
-        linewidth=1.1,
-        label=f"sum, {label}",
-    )
-    single = min(x[part][p] for x in rows[0]["powers"])
-    axes.plot(
-        [1],
-        [single],
-        mark,
-        color=INK,
-        markerfacecolor="none",
-        markersize=7,
-        label="one (q.k + t)^p" if first else None,
-    )
-    axes.plot(
-        [ZERO],
-        [rows[0]["uniform"][part][p]],
-        mark,
-        color=GREY,
-        markersize=5,
-        label="mean(V)" if first else None,
-    )
-    if part == "output":
-        axes.plot(
-            [ZERO],
-            [rows[0]["first_order_output"][p]],
-            mark,
-            color=GREY,
-            markersize=5,
-            markerfacecolor="none",
-            label="first order" if first else None,
+def certificate_gains(record: dict) -> Chart:
+    """Return by kind and degree how many times smaller the fitted bounds are."""
+    found = record["derived"]["a_priori_over_fitted"]
+    with figure("certificate-gains", 1, 1.5 + 0.3 * len(found)) as drawn:
+        axes = drawn["axes"][0]
+        for place, x in enumerate(found.values()):
+            axes.plot([x["least"], x["most"]], [place, place], color=GREEN, linewidth=3, alpha=0.4)
+        dots(
+            axes,
+            list(found),
+            (
+                ([x["median"] for x in found.values()], "o", GREEN, "median"),
+                ([x["least"] for x in found.values()], "|", GREEN, "least and most"),
+                ([x["most"] for x in found.values()], "|", GREEN, "least and most"),
+            ),
         )
-
-
-def verdict(record: dict) -> str:
-    """Return exact over each head's cheapest, by count, against its logit bound, by tolerance."""
-    tols, lengths = record["settings"]["tols"], record["settings"]["lengths"]
-    with figure("verdict", len(tols), 3.6, sharey=True) as drawn:
-        for axes, tol in zip(drawn["axes"], tols, strict=True):
-            rows = [r for r in record["rows"] if r["tol"] == tol]
-            for n, mark, face in zip(lengths, "s^o", ("none", "none", INK), strict=False):
-                axes.plot(
-                    [r["logit_bound"] for r in rows],
-                    [r["by_count"][str(n)]["gain"] for r in rows],
-                    mark,
-                    color=INK,
-                    markerfacecolor=face,
-                    markersize=4,
-                    alpha=0.8,
-                    label=f"n = {n:,}",
-                )
-            axes.axhline(1.0, color=GREY, linewidth=0.8)
-            axes.set_title(f"tol {tol:g}", fontsize=10)
-            axes.set(xscale="log", xlabel="logit bound")
-            axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
-            axes.set_xticks([], minor=True)
-        drawn["axes"][0].set_ylabel("exact / cheapest, by count")
-        _legend(drawn)
-    return drawn["svg"]
+        axes.axvline(1.0, color=INK, linewidth=1, label="no smaller")
+        axes.set(xscale="log", xlabel="bound proved before the run / fitted bound, worst row")
+        plain_numbers(axes.xaxis)
+        legend(drawn)
+    return drawn["svg"], (
+        "How many times smaller the fitted bound is in the worst row, over the instances that have "
+        "both."
+    )

@@ -12,35 +12,29 @@ def _several_thresholds(record: dict) -> Finding:
     over = {name: d["several_over_single"] for name, d in by_name.items()}
     gained = [name for name, ratio in over.items() if ratio > 1.05]
     best = max(over, key=lambda name: over[name])
-    ways = "; ".join(
-        f"{name}: {number(d['gains']['any number, norm'])} times cheaper than exact, with one "
-        f"threshold {number(d['gains']['single, norm'])}"
-        for name, d in by_name.items()
-    )
     return Finding(
         "several thresholds",
         graded(len(gained) == len(over), not gained),
         "Several thresholds are cheaper than one, by count.",
         f"By more than 5 % on {len(gained)} of {len(over)} instances, most on {best}: "
-        f"{number(over[best])} times. {ways}. Real heads are counted at rows replicated to "
+        f"{number(over[best])} times. Real heads are counted at rows replicated to "
         f"{record['settings']['real heads counted at n']:,}.{_timed(by_name)}",
     )
 
 
 def _timed(by_name: dict) -> str:
-    """Return the measured speed-ups over exact, empty where nothing was timed."""
+    """Return how often several thresholds were faster than exact, empty where nothing was timed."""
     told = ""
     for key, said in (
-        ("faster_than_exact", "Measured, times faster than exact"),
+        ("faster_than_exact", "Measured, several are faster than exact"),
         ("faster_compiled", "With passes compiled by numba"),
     ):
-        found = ", ".join(
-            f"{name} {number(d[key]['any number, norm'])} (one threshold "
-            f"{number(d[key]['single, norm'])})"
-            for name, d in by_name.items()
-            if d.get(key)
-        )
-        told += f" {said}: {found}." if found else ""
+        gains = [d[key]["any number, norm"] for d in by_name.values() if d.get(key)]
+        if gains:
+            told += (
+                f" {said}: on {sum(gain > 1.0 for gain in gains)} of {len(gains)}, at best "
+                f"{number(max(gains))} times."
+            )
     return told
 
 
@@ -48,12 +42,13 @@ def _norm_against_entry(record: dict) -> Finding:
     """Return whether thresholds on norms are cheaper than the paper's on entries."""
     over = {name: d["norm_over_entry"] for name, d in record["derived"].items()}
     ahead = [name for name, ratio in over.items() if ratio > 1.05]
-    ratios = ", ".join(f"{name} {number(ratio)}" for name, ratio in over.items())
+    least, most = min(over, key=lambda name: over[name]), max(over, key=lambda name: over[name])
     return Finding(
         "norm against entry",
         graded(len(ahead) == len(over), not ahead),
         "Thresholds on norms are cheaper than the paper's on entries, by count.",
-        f"On {len(ahead)} of {len(over)} instances. Times cheaper: {ratios}.",
+        f"On {len(ahead)} of {len(over)} instances, by {number(over[least])} times on {least} to "
+        f"{number(over[most])} on {most}.",
     )
 
 
@@ -61,19 +56,15 @@ def _fitted_bounds(record: dict) -> Finding:
     """Return whether every fitted bound held, and how much smaller it is."""
     d = record["derived"]
     smaller = d["a_priori_over_fitted"]
-    gains = "; ".join(
-        f"{name} {number(x['median'])} ({number(x['least'])} to {number(x['most'])})"
-        for name, x in smaller.items()
-    )
     sound = d["sound"] == d["runs"]
     return Finding(
         "fitted bounds",
         graded(sound and all(x["least"] > 1.0 for x in smaller.values()), not sound),
         "A bound fitted to the data holds, and is smaller than the one proved before the run.",
-        f"{d['sound']} of {d['runs']} runs with every row below its bound. Times smaller in the "
-        f"worst row, median and range over the instances: {gains}. In the median row the fitted "
-        f"bound is {number(d['fitted_over_measured'])} times the measured error (median of the "
-        "runs).",
+        f"{d['sound']} of {d['runs']} runs with every row below its bound. In the worst row it is "
+        f"{number(min(x['least'] for x in smaller.values()))} to "
+        f"{number(max(x['most'] for x in smaller.values()))} times smaller; in the median row "
+        f"{number(d['fitted_over_measured'])} times the measured error (median of the runs).",
     )
 
 
@@ -82,19 +73,18 @@ def _bridge(record: dict) -> Finding:
     found = record["derived"]["by_instance"]
     beaten = {name: d for name, d in found.items() if d["gain"]["2"] and d["gain"]["2"] > 1.0}
     fewest = sorted(d["fewest_terms"] for d in beaten.values())
-    told = "; ".join(
-        f"l{p.replace('inf', '_inf')} {number(x[len(x) // 2])} ({number(x[0])} to {number(x[-1])})"
+    told = ", ".join(
+        f"{number(x[len(x) // 2])} in l{p.replace('inf', '_inf')}"
         for p in ("1", "2", "inf")
         for x in [sorted(d["gain"][p] or 0.0 for d in found.values())]
     )
-    terms = f"in l2 from {fewest[len(fewest) // 2]} terms on in the median; " if fewest else ""
+    terms = f"In l2 from {fewest[len(fewest) // 2]} terms on in the median. " if fewest else ""
     return Finding(
         "sums of polynomials",
         graded(len(beaten) == len(found), not beaten),
         "A sum of polynomial attentions comes nearer to softmax than the best single (q.k + t)^p.",
-        f"On {len(beaten)} of {len(found)} instances, {terms}times smaller the error of the "
-        f"weights with the best of all sums tried, median and range: {told}. Measured on the full "
-        "matrix of weights; nothing is proved here.",
+        f"On {len(beaten)} of {len(found)} instances. {terms}Times smaller the error of the "
+        f"weights with the best of all sums tried, in the median: {told}. Nothing is proved here.",
     )
 
 
@@ -102,20 +92,14 @@ def _real_heads(record: dict) -> Finding:
     """Return on how many heads something beats exact, at which tolerance and length."""
     d, s = record["derived"], record["settings"]
     counts = [by_length[n]["by_count"] for by_length in d["wins"].values() for n in by_length]
-    told = "; ".join(
-        f"tol {tol}: "
-        + ", ".join(
-            f"{x['by_count']['wins']} at n = {int(n):,}"
-            + (f" (at best {number(x['by_count']['best'])} times)" if x["by_count"]["wins"] else "")
-            for n, x in by_length.items()
-        )
-        for tol, by_length in d["wins"].items()
-    )
+    wins = [c["wins"] for c in counts]
+    best = max(c["best"] for c in counts)
     return Finding(
         "cheaper on real heads",
         graded(all(c["wins"] == c["heads"] for c in counts), all(c["wins"] == 0 for c in counts)),
         "On real heads a certified method costs less than exact, rows replicated to length n.",
-        f"Of {s['heads']} heads ({s['which heads']}), by count of operations: {told}. "
+        f"Of {s['heads']} heads ({s['which heads']}), by count of operations: {min(wins)} to "
+        f"{max(wins)} by tolerance and length, at best {number(best)} times cheaper. "
         f"{d['sound']} of {d['runs']} runs at the heads' own length have every row below its "
         "bound.",
     )
@@ -125,11 +109,6 @@ def _what_limits(record: dict) -> Finding:
     """Return what stands between the heads and a cheap polynomial, in medians over the heads."""
     d = record["derived"]
     tol, own = next(iter(d["limits"].items()))
-    listed = ", ".join(
-        f"degree {g}: {number(round(keys))} keys, reach {number(own['reach'][g])}, "
-        f"{number(100.0 * own['exact_share'][g])} %"
-        for g, keys in d["keys_worth"].items()
-    )
     longest = max(record["settings"]["lengths"])
     paid = [g for g, keys in d["keys_worth"].items() if keys < longest]
     reach = max(own["reach"].values())
@@ -145,10 +124,9 @@ def _what_limits(record: dict) -> Finding:
         "The logits of real heads are within what a polynomial of low degree can take.",
         f"At tol {tol} the median head has logit bound {number(own['logit_bound'])} and logits as "
         f"large as {number(own['largest_logit'])}: {sharper}, and one polynomial for all rows "
-        f"needs degree {own['degree']:.0f}. What a row's features cost in exact keys, the largest "
-        f"logit they certify before the run, and the rows (median head) that even a polynomial "
-        f"fitted to the data leaves to exact: {listed}. So at n = {longest:,} the "
-        f"highest of these degrees that may pay is {paid[-1] if paid else 'none'}.",
+        f"needs degree {own['degree']:.0f}. By the cost of their features, at n = {longest:,} the "
+        f"highest of degrees {', '.join(d['keys_worth'])} that may pay is "
+        f"{paid[-1] if paid else 'none'}.",
     )
 
 

@@ -1,19 +1,28 @@
-"""The report: one HTML page and its JSON, small runs made anew beside the committed records."""
+"""The report: one HTML page and its JSON, committed records with small runs made anew beside."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .. import questions
 from ..harness import instances
-from ..harness.store import RESULTS, Experiment, Progress, read_json, run, write_json
+from ..harness.store import (
+    RESULTS,
+    Experiment,
+    Progress,
+    machine,
+    read_json,
+    run,
+    versions,
+    write_json,
+    write_text,
+)
 from ..questions import error_vs_bound
-from . import verdict_tables
-from .sections import anew, shown, slopes, verdicts
+from .sections import drawn, sections, verdicts
 from .summary import planned
 from .writing import number, tolerance
 
@@ -52,8 +61,7 @@ def write(
     progress : callable, optional
         Called with a line of text before each step.
     experiments : tuple of Experiment, optional
-        What to run, in place of the usual sizes: bounds, crossover and sweep at least. Of
-        METHODS_SHOWN, what is not run is shown from its committed record.
+        What to run, in place of the usual sizes; what is not run is shown as it is committed.
 
     Raises
     ------
@@ -66,8 +74,7 @@ def write(
     records = {x.name: run(x, progress=progress) for x in chosen}
     checked = checked_claims(quick, progress)
     kept = committed()
-    sections = shown(records, kept)
-    listed = {name: sections.get(name, record) for name, record in records.items()}
+    shown = sections(records, kept)
     report: dict[str, Any] = {
         "quick": quick,
         "seconds": None,
@@ -75,16 +82,15 @@ def write(
         "claims": checked,
         "findings": [
             *_claims_finding(checked),
-            *(finding for record in listed.values() for finding in questions.findings(record)),
+            *(finding for section in shown for finding in section["findings"]),
         ],
         "committed": kept,
     }
     if progress is not None:
         progress("drawing the page")
-    page = render(report, start)
+    page = render(report, shown, start)
     out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "index.html").write_text(page, encoding="utf-8")
+    write_text(page, out / "index.html")
     write_json(report, out / "report.json")
     return report
 
@@ -107,6 +113,9 @@ def _claims_finding(checked: dict) -> list[dict]:
     refuted = [r for r in good if r["expected"] == "refuted"]
     return [
         {
+            "claim": "claims",
+            "section": "claims",
+            "quick": None,
             "verdict": "holds" if len(good) == len(records) else "does not hold",
             "statement": "Every claim relied on is checked by machine, the false ones refuted."
             if len(records) == checked["in_registry"]
@@ -147,21 +156,13 @@ def _committed(name: str) -> dict | None:
     return {"record": record, "findings": questions.findings(record)}
 
 
-def render(report: dict, start: float) -> str:
-    """Return the page; `report["seconds"]` is set to the time since `start`."""
+def render(report: dict, shown: list[dict], start: float) -> str:
+    """Return the page of some sections; `report["seconds"]` is set to the time since `start`."""
     import jinja2
 
-    from . import charts, method_charts
-
-    records = report["records"]
-    sections = shown(records, report["committed"])
+    figures = {section["name"]: drawn(section) for section in shown}
+    records = {section["name"]: section["record"] for section in shown}
     bounds = records["error_vs_bound"]
-    drawn = {
-        "bounds": charts.bound_against_measured(bounds),
-        "times": charts.time_against_n(records["crossover"]),
-        "sweep": charts.sweep(records["error_vs_threshold"]),
-        **{name: getattr(method_charts, name)(record) for name, record in sections.items()},
-    }
     report["seconds"] = time.perf_counter() - start
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -170,19 +171,18 @@ def render(report: dict, start: float) -> str:
     environment.tests["number"] = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
-        charts=drawn,
+        sections=shown,
+        figures=figures,
+        module=questions.load,
+        findings=questions.findings,
+        bounds=bounds,
         plans=planned(bounds),
         meaning=_meaning,
         real=verdicts(bounds, real=True),
         synthetic=verdicts(bounds, real=False),
-        slopes=slopes(records["crossover"]),
-        module=questions.load,
-        verdict_tables=verdict_tables,
-        first=bounds,
+        here={"versions": versions(), "machine": machine()},
+        rates=next((record["rates"] for record in report["records"].values()), None),
         claims=report["claims"]["records"],
-        sections=sections,
-        findings=questions.findings,
-        anew=anew(records, sections),
     )
 
 
@@ -193,11 +193,18 @@ def _meaning(name: str) -> str:
 
 
 def _prose(text: str) -> Any:
-    """Return text with `code` marked as such, escaped."""
+    """Return text with `code` marked as such, escaped; equations and powers of ten in one line."""
     from markupsafe import Markup, escape
 
     pieces = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").split("`")
-    wrap: Callable[[int, str], Any] = lambda i, piece: (  # noqa: E731
-        Markup("<code>{}</code>").format(piece) if i % 2 else escape(piece)
+    code, whole = Markup("<code>{}</code>"), Markup('<span class="line">{}</span>')
+
+    def plain(piece: str) -> Any:
+        parts = re.split(r"(\b[\d.]+e-\d+\b)", piece)
+        return Markup("").join(
+            whole.format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+        )
+
+    return Markup("").join(
+        code.format(piece) if i % 2 else plain(piece) for i, piece in enumerate(pieces)
     )
-    return Markup("").join(wrap(i, piece) for i, piece in enumerate(pieces))

@@ -1,55 +1,93 @@
-"""What the sections of the report show: which record, and its rows as the page has them."""
+"""What the page shows: one section a question, one verdict a claim, from the strongest record.
+
+The strongest is the committed one, whose run was long, where there is one. What is run anew for
+the page stands beside it: on the cases that both made, does it come to the same verdict?
+"""
 
 from __future__ import annotations
 
+import importlib
+import re
+from typing import Any
+
+from .. import questions
 from .summary import crossover_of, planned
 
-METHODS_SHOWN = ("verdict", "thresholds", "certificates", "bridge")
-"""Experiments on methods: each a section with its findings, its figure and its table."""
 
+def sections(records: dict[str, dict], committed: dict[str, dict]) -> list[dict]:
+    """Return a section for each experiment that is shown, in the order of their places.
 
-def shown(records: dict[str, dict], committed: dict[str, dict]) -> dict[str, dict]:
-    """Return the records behind the sections of METHODS_SHOWN: made anew, or else committed.
-
-    The verdict is shown on all heads of the encoder where that run is kept: its plans depend on
-    no clock, and what is made anew here is compared with it.
+    Parameters
+    ----------
+    records : dict
+        Name -> the record made for this page.
+    committed : dict
+        Name -> {"record", "findings"} of the record kept with the code.
     """
-    found = {}
-    for name in METHODS_SHOWN:
-        kept, fresh = committed.get(name, {}).get("record"), records.get(name)
-        larger = name == "verdict" and kept and fresh and len(kept["rows"]) > len(fresh["rows"])
-        chosen = kept if larger or fresh is None else fresh
-        if chosen is not None:
-            found[name] = chosen
+    found = []
+    for name in questions.names():
+        fresh, kept = records.get(name), committed.get(name, {}).get("record")
+        record = kept or fresh
+        if record is None or questions.load(name).KEPT is None:
+            continue
+        said = quick_verdicts(fresh, kept) if fresh and kept else {}
+        found.append(
+            {
+                "name": name,
+                "record": record,
+                "fresh": fresh if kept else None,
+                "findings": [
+                    {**finding, "section": name, "quick": said.get(finding["claim"])}
+                    for finding in questions.findings(record)
+                ],
+            }
+        )
     return found
 
 
-def agreement(fresh: dict, kept: dict) -> tuple[int, int]:
-    """Return how many gains of a verdict made anew are those of the kept one, and of how many."""
+def quick_verdicts(fresh: dict, kept: dict) -> dict[str, dict]:
+    """Return, by claim, the verdict of the run made anew and whether the kept record agrees.
 
-    def gains(record: dict) -> dict[tuple, float]:
-        return {
-            (_head(row["head"]), row["tol"], n, by): entry["gain"]
-            for row in record["rows"]
-            for by in ("by_count", "by_rates")
-            for n, entry in row[by].items()
+    Both are judged on the cases that they have in common, since a shorter run sees fewer.
+    """
+    module = questions.load(fresh["experiment"])
+    alike = getattr(module, "same_case", lambda key: key)
+    shared = {alike(row["key"]) for row in fresh["rows"]}
+    shared &= {alike(row["key"]) for row in kept["rows"]}
+    if not shared:
+        return {}
+    derive = module.experiment(True).derive
+
+    def verdicts(record: dict) -> dict[str, str]:
+        rows = [row for row in record["rows"] if alike(row["key"]) in shared]
+        part = {**record, "rows": rows, "derived": derive(rows) if derive else {}}
+        return {finding["claim"]: finding["verdict"] for finding in questions.findings(part)}
+
+    before, now = verdicts(kept), verdicts(fresh)
+    return {
+        claim: {
+            "verdict": verdict,
+            "agrees": verdict == before[claim],
+            "kept": before[claim],
+            "cases": len(shared),
+            "of": len(kept["rows"]),
         }
-
-    before = gains(kept)
-    both = [(gain, before[key]) for key, gain in gains(fresh).items() if key in before]
-    return sum(abs(a - b) <= 0.01 * b for a, b in both), len(both)
-
-
-def _head(name: str) -> str:
-    """Return layer and head of a name, without why it was shipped."""
-    return "-".join(name.split("-")[:3])
+        for claim, verdict in now.items()
+        if claim in before
+    }
 
 
-def anew(records: dict[str, dict], sections: dict[str, dict]) -> tuple[int, int] | None:
-    """Return `agreement` where the verdict shown is a kept one and some was made anew."""
-    if "verdict" not in records or records["verdict"] is sections["verdict"]:
-        return None
-    return agreement(records["verdict"], sections["verdict"])
+def drawn(section: dict) -> list[dict[str, str]]:
+    """Return the figures of a section: `svg`, `caption`, and the id that the former calls it by."""
+    found = []
+    for path in questions.load(section["name"]).KEPT.charts:
+        module, _, function = path.partition(".")
+        draw: Any = getattr(importlib.import_module(f".{module}", __package__), function)
+        svg, caption = draw(section["record"])
+        label = re.search(r'aria-labelledby="([^"]+)"', svg)
+        assert label is not None
+        found.append({"svg": svg, "caption": caption, "id": label[1]})
+    return found
 
 
 def verdicts(record: dict, real: bool) -> list[dict]:
@@ -87,21 +125,3 @@ def _change(crossover_line: str | None) -> dict:
         return {"n": "none up to 2.8e14", "method": ""}
     method, length, too_large = found
     return {"n": f"{length:,}", "method": method + (", too much memory" if too_large else "")}
-
-
-def slopes(record: dict) -> list[list]:
-    """Return the fitted exponents and the speed-ups of every way."""
-    return [
-        [
-            family,
-            name,
-            fit["slope"],
-            fit.get("low"),
-            fit.get("high"),
-            fit["points"],
-            fit.get("faster_from"),
-            fit.get("times_faster_than_exact"),
-        ]
-        for family, ways in record["derived"].items()
-        for name, fit in ways.items()
-    ]

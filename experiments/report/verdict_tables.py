@@ -158,3 +158,30 @@ def summary_rows(record: dict) -> list[list]:
         for n, found in by_length.items()
         for c, s in [(found["by_count"], found["by_rates"])]
     ]
+
+
+def beside(fresh: dict, kept: dict) -> str:
+    """Return in words how many gains of a verdict made anew are those of the kept one."""
+    same, both = agreement(fresh, kept)
+    return f"{same} of {both} gains are within 1 % of those of the longer run."
+
+
+def agreement(fresh: dict, kept: dict) -> tuple[int, int]:
+    """Return how many gains of a verdict made anew are those of the kept one, and of how many."""
+
+    def gains(record: dict) -> dict[tuple, float]:
+        return {
+            (same_head(row["head"]), row["tol"], n, by): entry["gain"]
+            for row in record["rows"]
+            for by in ("by_count", "by_rates")
+            for n, entry in row[by].items()
+        }
+
+    before = gains(kept)
+    both = [(gain, before[key]) for key, gain in gains(fresh).items() if key in before]
+    return sum(abs(a - b) <= 0.01 * b for a, b in both), len(both)
+
+
+def same_head(name: str) -> str:
+    """Return layer and head of a name, without why it was shipped."""
+    return "-".join(name.split("-")[:3])

@@ -1,11 +1,13 @@
 """The page has every section, no NaN, and the numbers of its JSON; the experiments' tables too."""
 
+import copy
 import dataclasses
 import html
 import importlib.util
 import json
 import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -14,16 +16,15 @@ from experiments import __main__, questions
 from experiments.harness import finding, instances, store
 from experiments.questions import (
     bench,
-    bridge,
-    certificates,
     crossover,
     error_vs_bound,
     error_vs_threshold,
     thresholds,
     verdict,
 )
-from experiments.report import report, sections, summary
+from experiments.report import report, sections, summary, verdict_tables
 from experiments.report.writing import number, text_table, tolerance
+from proofs_checks import registry
 from subquad import TYPICAL
 
 HEAD = "minilm-l0-h11-smallest"
@@ -38,20 +39,30 @@ def small():
             ),
             rates=TYPICAL,
         ),
-        crossover.experiment(d=4, lengths=(128, 256, 512), repeats=1),
+        crossover.experiment(d=4, lengths=(128, 192, 256), repeats=1),
         error_vs_threshold.experiment(True, n=256, d=16, count=3),
-        thresholds.experiment(n=256, repeats=0, only=("outliers", "minilm-l5-h0-smallest")),
-        certificates.experiment(n=256, degrees=(2,), families=("outliers, d = 8",), heads=(HEAD,)),
-        bridge.experiment(n=96, d=6, degree=4, buckets=(1, 3), heads=(HEAD,)),
+        thresholds.experiment(n=128, repeats=0, only=("outliers", "minilm-l5-h0-smallest")),
         verdict.experiment(heads={HEAD: partial(instances.real, HEAD)}, tols=(1e-1,)),
     )
 
 
+FEW_CLAIMS = ("ratio-sharp", "additive-sharp", "sb-eq44")
+KEPT = ("thresholds", "verdict", "gpu")
+"""Of the committed records, those on the page of these tests; see test_charts for the others."""
+
+
 @pytest.fixture(scope="module")
 def written(small, tmp_path_factory):
+    """Write a page of small runs beside a few committed records, with few of the claims."""
     out = tmp_path_factory.mktemp("report")
     said = []
-    found = report.write(out, quick=True, progress=said.append, experiments=small)
+    claims = [claim for claim in registry.select() if claim.id in FEW_CLAIMS]
+    assert len(claims) == len(FEW_CLAIMS)
+    kept = {name: found for name, found in report.committed().items() if name in KEPT}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "select", lambda: claims)
+        patch.setattr(report, "committed", lambda: kept)
+        found = report.write(out, quick=True, progress=said.append, experiments=small)
     page = (out / "index.html").read_text(encoding="utf-8")
     return found, page, json.loads((out / "report.json").read_text()), said
 
@@ -63,26 +74,72 @@ def shown(page):
     }
 
 
-def test_every_section_is_there(written):
+def test_every_section_is_there_and_in_the_contents(written):
     _, page, _, said = written
-    for name in (
-        "asked",
-        "real",
-        "families",
-        "plans",
-        "bounds",
-        "speed",
-        "sweep",
-        "committed",
-        "how",
-        "lengths",
-        "thresholds",
-        "certificates",
-        "bridge",
-    ):
-        assert f'<section id="{name}">' in page
-    assert page.count("<svg") == 7
+    made = {"error_vs_bound", "crossover", "error_vs_threshold"}
+    ids = {"asked", "claims", "real", "families", "plans", "how", *made, *KEPT}
+    assert set(re.findall(r'<section id="([^"]+)">', page)) == ids
+    contents = page[page.index("<nav") : page.index("</nav>")]
+    assert set(re.findall(r'href="#([^"]+)"', contents)) == ids - {"asked"}
+    figures = sum(len(questions.load(name).KEPT.charts) for name in (*made, *KEPT))
+    assert page.count("<svg") == figures == page.count("<figcaption")
     assert said[-1] == "drawing the page"
+
+
+def sections_of(page):
+    found = re.split(r'<section id="([^"]+)">', page)
+    return dict(zip(found[1::2], found[2::2], strict=True))
+
+
+def verdicts_of(text):
+    """Return (statement, verdict) of each finding that bears a badge."""
+    pattern = (
+        r'<li><span class="badge \w+">([^<]+)</span>(?:<div><p[^>]*>| <span>)(.*?)</(?:p|span)>'
+    )
+    return [(re.sub("<[^>]+>", "", told), verdict) for verdict, told in re.findall(pattern, text)]
+
+
+def test_the_question_stands_before_its_verdicts(written):
+    _, page, _, _ = written
+    for name in questions.names():
+        if name in (parts := sections_of(page)):
+            text = html.unescape(parts[name])
+            assert 0 < text.index(questions.load(name).QUESTION) < text.index('class="badge')
+    assert page.index('id="asked"') < page.index('class="badge')
+
+
+def test_a_claim_has_one_verdict(written):
+    """That of the committed record, though the run made for the page says otherwise."""
+    _, page, kept, _ = written
+    contents = page[page.index("<nav") : page.index("</nav>")]
+    parts = {k: x for k, x in sections_of(page).items() if k != "asked"}  # before the contents
+    listed = verdicts_of(contents)
+    assert len(dict(listed)) == len(listed) == len(kept["findings"])
+    told = [pair for name in parts for pair in verdicts_of(parts[name]) if pair[1] != "refuted"]
+    assert sorted(told) == sorted(listed)
+    committed = kept["committed"]["thresholds"]["findings"]
+    anew = questions.findings(kept["records"]["thresholds"])
+    shown_there = [f for f in kept["findings"] if f["section"] == "thresholds"]
+    assert [f["verdict"] for f in shown_there] == [f["verdict"] for f in committed]
+    assert [f["verdict"] for f in anew] != [f["verdict"] for f in committed]
+    assert "The run made for this page, on 24 of the 89 cases" in parts["thresholds"]
+    assert kept["findings"][1]["quick"] is None  # of a record without a longer one
+
+
+def test_every_table_and_figure_can_be_scrolled(written):
+    _, page, _, _ = written
+    assert page.count("<table") == len(re.findall(r'<div class="scroll" tabindex="0"><table', page))
+    assert page.count("<svg") == len(re.findall(r'<div class="scroll" tabindex="0"><svg', page))
+
+
+def test_figures_are_in_the_colours_of_the_page(written):
+    _, page, _, _ = written
+    style = page[: page.index("</style>")]
+    used = set(re.findall(r"var\((--\w+)\)", page[page.index("</style>") :]))
+    assert len(used) > 6
+    for name in used:
+        assert style.count(f" {name}:") == 2, name  # light and dark
+    assert "#0000c" not in page
 
 
 def test_page_is_self_contained_and_well_formed(written):
@@ -105,31 +162,24 @@ def test_page_and_json_have_the_same_numbers(written):
         ("crossover", crossover),
         ("error_vs_threshold", error_vs_threshold),
         ("thresholds", thresholds),
-        ("certificates", certificates),
-        ("bridge", bridge),
     ):
         rows = module.table_rows(kept["records"][name])
         assert rows
         for row in rows:
             assert {number(x) for x in row if isinstance(x, float)} <= cells
-    text = html.unescape(re.sub("</?code>", "", page)).replace("\N{NO-BREAK SPACE}", " ")
+    bare = re.sub(r"</?code>|<span class=\"line\">([^<]*)</span>", r"\1", page)
+    text = html.unescape(bare).replace("\N{NO-BREAK SPACE}", " ")
     for found in kept["findings"]:
         assert found["statement"].replace("`", "") in text
         assert found["evidence"].replace("`", "") in text
 
 
 def test_every_error_table_has_the_null_models():
-    for module in (
-        error_vs_bound,
-        error_vs_threshold,
-        crossover,
-        bench,
-        thresholds,
-        certificates,
-        bridge,
-        verdict,
-    ):
-        assert {"mean(V)", "first order"} <= set(module.HEADER)
+    tables = [questions.load(name).HEADER for name in questions.names()]
+    of_errors = [header for header in tables if {"measured", "bound"} & {*header}]
+    assert len(of_errors) > 8
+    for header in of_errors:
+        assert {"mean(V)", "first order"} <= {*header}
 
 
 def test_every_run_keeps_its_bound(written):
@@ -182,16 +232,71 @@ def test_committed_records_are_whole():
         assert questions.findings(record)
 
 
-def test_sections_show_what_is_made_anew_else_what_is_kept():
-    fresh, kept = {"rows": [1]}, {"rows": [1, 2]}
-    both = sections.shown(
-        {"thresholds": fresh, "verdict": fresh},
-        {"thresholds": {"record": kept}, "bridge": {"record": kept}, "verdict": {"record": kept}},
-    )
-    assert both["thresholds"] is fresh
-    assert both["bridge"] is kept
-    assert both["verdict"] is kept  # on more heads
-    assert "certificates" not in both
+def test_a_section_shows_the_committed_record_and_the_new_one_beside():
+    kept = report.committed()
+    fresh = {"thresholds": part(kept["thresholds"]["record"], "outliers")}
+    by_name = {s["name"]: s for s in sections.sections(fresh, kept)}
+    assert list(by_name) == [name for name in questions.names() if name in kept]
+    assert by_name["thresholds"]["record"] is kept["thresholds"]["record"]
+    assert by_name["thresholds"]["fresh"] is fresh["thresholds"]
+    assert by_name["gpu"]["fresh"] is None
+    (alone,) = sections.sections(fresh, {})
+    assert alone["record"] is fresh["thresholds"] and alone["fresh"] is None
+    assert all(f["quick"] is None for f in alone["findings"])
+
+
+def part(record, instance):
+    """Return the rows of one instance, as a run of that one alone has them."""
+    rows = [row for row in record["rows"] if row["instance"] == instance]
+    return {**record, "rows": rows, "derived": thresholds.verdict(rows)}
+
+
+def test_a_run_agrees_where_the_verdict_is_the_same_on_the_cases_of_both():
+    """On outliers several thresholds hold, on all instances partly: no contradiction."""
+    kept = report.committed()["thresholds"]["record"]
+    fresh = part(kept, "outliers")
+    said = sections.quick_verdicts(fresh, kept)["norm against entry"]
+    assert said["verdict"] == said["kept"] == finding.HOLDS and said["agrees"]
+    assert (said["cases"], said["of"]) == (len(fresh["rows"]), len(kept["rows"]))
+    whole = {f["claim"]: f["verdict"] for f in questions.findings(kept)}
+    assert whole["norm against entry"] == finding.PARTLY
+    other = copy.deepcopy(fresh)
+    for row in thresholds.by_way(other["rows"]):
+        row["gain_by_count"] = 2.0
+    said = sections.quick_verdicts(other, kept)["norm against entry"]
+    assert (said["verdict"], said["kept"], said["agrees"]) == (finding.FAILS, finding.HOLDS, False)
+    assert sections.quick_verdicts({**fresh, "rows": []}, kept) == {}
+
+
+def test_a_failure_while_writing_leaves_the_old_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "checked_claims", lambda *_: {"in_registry": 0, "records": []})
+    monkeypatch.setattr(report, "render", lambda *_: "the new page")
+    (tmp_path / "index.html").write_text("the old page")
+    whole = Path.write_text
+
+    def half(path, text, *args, **options):
+        whole(path, text[: len(text) // 2], *args, **options)
+        msg = "no space left"
+        raise OSError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        with pytest.raises(OSError, match="no space left"):
+            report.write(tmp_path, quick=True, experiments=())
+    assert (tmp_path / "index.html").read_text() == "the old page"
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    report.write(tmp_path, quick=True, experiments=())
+    assert (tmp_path / "index.html").read_text() == "the new page"
+
+
+def test_quick_checks_the_load_bearing_claims_and_the_false_ones(monkeypatch):
+    checked = []
+    monkeypatch.setattr(registry, "run", lambda claims, _: checked.append(list(claims)) or [])
+    assert report.checked_claims(True) == {"in_registry": len(registry.select()), "records": []}
+    refuted = {claim.id for claim in registry.select() if claim.expected == "refuted"}
+    assert {claim.id for claim in checked[0]} == refuted | {*report.LOAD_BEARING}
+    report.checked_claims(False)
+    assert checked[1] == list(registry.select())
 
 
 def test_agreement_compares_the_same_heads_and_lengths():
@@ -200,9 +305,10 @@ def test_agreement_compares_the_same_heads_and_lengths():
         return {"rows": [{"head": head, "tol": 0.1, "by_count": by, "by_rates": by}]}
 
     kept = record("minilm-l0-h7", 2.0)
-    assert sections.agreement(record("minilm-l0-h7-median", 2.01), kept) == (4, 4)
-    assert sections.agreement(record("minilm-l0-h7-median", 2.1), kept) == (2, 4)
-    assert sections.agreement(record("minilm-l0-h70", 2.0), kept) == (0, 0)
+    assert verdict_tables.agreement(record("minilm-l0-h7-median", 2.01), kept) == (4, 4)
+    assert verdict_tables.agreement(record("minilm-l0-h7-median", 2.1), kept) == (2, 4)
+    assert verdict_tables.agreement(record("minilm-l0-h70", 2.0), kept) == (0, 0)
+    assert verdict.same_case("minilm-l0-h7-median at 0.1") == "minilm-l0-h7 at 0.1"
 
 
 def test_committed_verdict_is_on_all_heads():
@@ -212,7 +318,8 @@ def test_committed_verdict_is_on_all_heads():
     assert record["derived"]["sound"] == record["derived"]["runs"] == 216
 
 
-def test_bench_in_small():
+def test_bench_in_small(monkeypatch):
+    monkeypatch.setattr(bench, "GEMM_SIZE", 256)
     record = store.run(bench.experiment(n=512, d=4, repeats=1), rates=TYPICAL)
     over = record["derived"]["over_ours_clean"]
     assert over["ours, clean"] == 1.0

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .measure import first_order_answer
+
 SEED, D, DEGREE, LOGIT_BOUND, SAMPLED = 0, 64, 2, 0.5, 32
 
 Passes = Callable[[Any, Any, Any, Any], list[Any]]
@@ -92,12 +94,29 @@ def check(fleet: Any, data: Any, passes: Passes, expected: Any, rows: Any) -> fl
         found.append(fleet.home(passes(fleet, *placed), data[0]))
     if not bool((found[0] == found[1]).all()):
         return float("nan")
-    # The first column is large, and would hide the others.
-    away = found[0][rows] - expected
+    return relative(found[0][rows], expected)
+
+
+def relative(found: Any, expected: Any) -> float:
+    """Return |found - expected| / |expected|: the larger of that of column 0 and of the others.
+
+    Column 0 is large, and would hide the others.
+    """
     return max(
-        float(cupy.linalg.norm(away[:, c]) / cupy.linalg.norm(expected[:, c]))
+        float(((found - expected)[:, c] ** 2).sum() ** 0.5 / (expected[:, c] ** 2).sum() ** 0.5)
         for c in (slice(0, 1), slice(1, None))
     )
+
+
+def null_errors(data: tuple[Any, Any, Any], expected: Any, rows: Any) -> dict[str, float]:
+    """Return the same error of the two answers that prove nothing, mean(V) and first order."""
+    Q, K, W = data
+    V = W[:, :D]
+    mean = V.astype(np.float64).mean(axis=0) + 0.0 * expected
+    return {
+        "mean_v": relative(mean, expected),
+        "first_order": relative(first_order_answer(Q[rows], K, V, 1.0), expected),
+    }
 
 
 def oracle(data: tuple[Any, Any, Any], c: np.ndarray) -> tuple[Any, Any]:

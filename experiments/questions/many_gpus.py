@@ -35,6 +35,7 @@ from ..harness.many_gpus_passes import (
     contracted,
     drawn,
     fused,
+    null_errors,
     oracle,
     portable,
     shards,
@@ -97,6 +98,7 @@ def _row(operands: str, n: int, devices: int, rates) -> dict:
         label: _seconds(fleet, shards(fleet, data), passes)
         for label, fleet in (("one", one), ("all", every))
     }
+    null = null_errors(data, expected, rows)
     parts = _parts(every, shards(every, data), c, operands) if operands != "float32" else {}
     del data
     cupy.get_default_memory_pool().free_all_blocks()
@@ -105,6 +107,7 @@ def _row(operands: str, n: int, devices: int, rates) -> dict:
         "n": n,
         "devices": devices,
         "own_polynomial": errors,
+        "null": null,
         "seconds": seconds,
         "parts": parts,
         "nccl": bool(every._communicators),
@@ -190,7 +193,16 @@ def findings(record: dict) -> list[Finding]:
     ]
 
 
-HEADER = ("passes", "one device, ms", "all, ms", "efficiency", "own polynomial", "uneven shards")
+HEADER = (
+    "passes",
+    "one device, ms",
+    "all, ms",
+    "efficiency",
+    "own polynomial",
+    "uneven shards",
+    "mean(V)",
+    "first order",
+)
 
 
 def table_rows(record: dict) -> list[list]:
@@ -203,6 +215,7 @@ def table_rows(record: dict) -> list[list]:
             row["efficiency"],
             row["own_polynomial"]["all"],
             row["own_polynomial"]["uneven"],
+            *(row.get("null", {}).get(name) for name in ("mean_v", "first_order")),
         ]
         for row in record["rows"]
     ]
@@ -214,6 +227,7 @@ def about(record: dict) -> str:
     return (
         f"{s['devices']} of {s['device']}, n = {s['n']:,}, d = {s['d']}, degree {s['degree']}. "
         "Errors are relative to the same polynomial in float64, on sampled rows."
+        + ("" if "null" in record["rows"][0] else " The run did not note the null models yet.")
     )
 
 

@@ -4,9 +4,11 @@ import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import subquad.engine
+from experiments.harness import many_gpus_passes
 from experiments.harness.store import RESULTS
 from experiments.questions import many_gpus
 
@@ -50,6 +52,7 @@ def test_one_wrong_way_is_enough(monkeypatch, wrong):
         "drawn": lambda n: None,
         "oracle": lambda data, c: (None, None),
         "shards": lambda *x: None,
+        "null_errors": lambda *x: {},
         "check": lambda fleet, *rest: float("nan") if fleet.label == wrong else 1e-7,
         "_seconds": lambda fleet, *rest: 1.0 if fleet.label == "one" else 0.625,
     }.items():
@@ -59,3 +62,22 @@ def test_one_wrong_way_is_enough(monkeypatch, wrong):
         return
     with pytest.raises(AssertionError, match="no time is taken of a wrong answer"):
         many_gpus._row("float32", 64, 2, None)
+
+
+def test_null_models_are_held_against_the_same_polynomial():
+    """In NumPy: softmax by a polynomial of degree 2 whose first-order part is the expansion."""
+    rng = np.random.default_rng(5)
+    Q, K = (0.05 * rng.standard_normal((n, 64)) for n in (40, 300))
+    W = np.concatenate([rng.uniform(0.5, 2.0, (300, 64)), np.ones((300, 1))], axis=1)
+    logits = Q @ K.T
+    sums = (1.0 + logits + logits**2 / 2.0) @ W
+    expected, rows = sums[:, :64] / sums[:, 64:], np.array([3, 17, 39])
+    found = many_gpus_passes.null_errors((Q, K, W), expected[rows], rows)
+    away = W[:, :64].mean(axis=0) - expected[rows]
+    sizes = [
+        np.linalg.norm(away[:, c]) / np.linalg.norm(expected[rows][:, c])
+        for c in (slice(0, 1), slice(1, None))
+    ]
+    assert found["mean_v"] == pytest.approx(max(sizes))
+    assert 0.0 < found["first_order"] < 0.1 * found["mean_v"]
+    assert {"mean(V)", "first order"} <= set(many_gpus.HEADER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .charts import BLUE, GREEN, GREY, INK, ORANGE, RED, Chart, dots, figure, legend, plain_numbers
+from .figures import BLUE, GREEN, GREY, INK, ORANGE, RED, Chart, dots, figure, legend, plain_numbers
 
 
 def speed(record: dict) -> Chart:

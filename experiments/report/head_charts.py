@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .charts import (
+from .figures import (
     BLUE,
     GREEN,
     INK,

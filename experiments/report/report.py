@@ -72,20 +72,8 @@ def write(
     start = time.perf_counter()
     chosen = light(quick) if experiments is None else experiments
     records = {x.name: run(x, progress=progress) for x in chosen}
-    checked = checked_claims(quick, progress)
-    kept = committed()
-    shown = sections(records, kept)
-    report: dict[str, Any] = {
-        "quick": quick,
-        "seconds": None,
-        "records": records,
-        "claims": checked,
-        "findings": [
-            *_claims_finding(checked),
-            *(finding for section in shown for finding in section["findings"]),
-        ],
-        "committed": kept,
-    }
+    report, shown = _joined(records, checked_claims(quick, progress), committed())
+    report["quick"] = quick
     if progress is not None:
         progress("drawing the page")
     page = render(report, shown, start)
@@ -93,6 +81,20 @@ def write(
     write_text(page, out / "index.html")
     write_json(report, out / "report.json")
     return report
+
+
+def _joined(records: dict, checked: dict, kept: dict) -> tuple[dict[str, Any], list[dict]]:
+    """Return the report as its JSON has it, and the sections of the page."""
+    shown = sections(records, kept)
+    found = [finding for section in shown for finding in section["findings"]]
+    return {
+        "quick": None,
+        "seconds": None,
+        "records": records,
+        "claims": checked,
+        "findings": [*_claims_finding(checked), *found],
+        "committed": kept,
+    }, shown
 
 
 def checked_claims(quick: bool, progress: Progress | None = None) -> dict:

@@ -8,7 +8,8 @@ from matplotlib.lines import Line2D
 
 from experiments import questions
 from experiments.harness.kept import Kept
-from experiments.report import report, sections
+from experiments.questions import crossover, error_vs_bound
+from experiments.report import figures, report, sections
 
 CHARTS = [(name, path) for name in questions.names() for path in questions.load(name).KEPT.charts]
 
@@ -59,3 +60,10 @@ def test_every_mark_is_in_the_legend(name, path, drawn, monkeypatch):
 
 def test_there_is_a_figure_for_every_record():
     assert {name for name, _ in CHARTS} == set(report.committed())
+
+
+def test_every_method_has_a_mark_and_a_colour():
+    names = {*error_vs_bound.VARIANTS, *crossover.OURS, *figures.PEERS}
+    assert names <= figures.MARKERS.keys() & figures.PAINT.keys()
+    methods = [figures.PAINT[name] for name in error_vs_bound.VARIANTS]
+    assert len(set(methods)) == len(methods)

@@ -173,28 +173,24 @@ def test_floating_point_warnings_stay_inside():
 
 
 def test_what_runs_side_by_side_has_one_thread_each(monkeypatch):
-    """Passes inside start no threads of their own, elsewhere they do as before."""
+    """Passes inside ask for no threads of their own, elsewhere they do as before."""
     monkeypatch.setenv("SUBQUAD_NUM_THREADS", "2")
+    asked, pool = [], threads._pool
+    monkeypatch.setattr(threads, "_pool", lambda process: asked.append(process) or pool(process))
+    meet = threading.Barrier(2, timeout=10).wait  # two at a time, or none has a thread beside it
 
-    pair = threading.Barrier(2, timeout=60)
-
-    def who(_):
-        pair.wait()  # for the other thread
-        return threading.get_ident()
-
-    def used():
-        return set(threads.parallel_map(who, range(20)))
-
-    def inside(_):
-        pair.wait()
+    def used(_=None):
         return set(threads.parallel_map(lambda _: threading.get_ident(), range(20)))
 
-    found = threads.side_by_side(inside, range(4))
-    assert [len(own) for own in found] == [1] * 4
-    assert len(set.union(*found)) == 2 and len(used()) == 2
+    inside = threads.side_by_side(lambda _: (meet(), used())[1], range(4))
+    assert [len(found) for found in inside] == [1] * 4
+    assert len(set.union(*inside)) == 2 and len(asked) == 1
+    used()
+    assert len(asked) == 2
     with pytest.raises(ZeroDivisionError):
         threads.side_by_side(lambda i: 1 // i, [0])
-    assert len(used()) == 2
+    used()
+    assert len(asked) == 3
 
 
 def test_passes_inside_keep_their_order_and_their_errors():

@@ -1,22 +1,14 @@
 """When the passes run compiled, and that nothing is loaded or complains where they do not."""
 
 import importlib.util
-import subprocess
-import sys
 
 import pytest
 
 from subquad.engine.cpu import fast as cpu_fast
+from tests.fresh import printed
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the `fast` extra is not installed")
-
-
-def fresh(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 def test_little_work_does_not_load_numba():
@@ -27,7 +19,7 @@ few = fast.LEAST_PRODUCTS // 3 - 1
 print(fast.passes(few, 2, 1), fast.passes(10**12, 64, 0), fast.passes(few // 2, 2, 2),
       "numba" in sys.modules)
 """
-    assert fresh(code) == "None None None False"
+    assert printed(code) == "None None None False"
 
 
 def test_without_numba_nothing_is_compiled_and_nothing_complains():
@@ -37,7 +29,7 @@ sys.modules["numba"] = None
 from subquad.engine.cpu import fast
 print(fast.passes(10**12, 64, 2), fast.expected(10**12, 64, 2))
 """
-    assert fresh(code) == "None False"
+    assert printed(code) == "None False"
 
 
 @pytest.mark.parametrize("error", ["AttributeError", "SystemError", "RuntimeError", "ImportError"])
@@ -49,7 +41,7 @@ sys.path.insert(0, {str(tmp_path)!r})
 from subquad.engine.cpu import fast
 print(fast.passes(10**12, 64, 2), fast.passes(10**12, 64, 2), fast.in_use())
 """
-    assert fresh(code) == "None None False"
+    assert printed(code) == "None None False"
 
 
 @needs_numba

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -62,5 +63,10 @@ class ExpPolynomial:
                 f"Raise the degree ({self.degree}) or lower the logit bound ({self.logit_bound!r})."
             )
             raise ValueError(msg)
+        return self._scaled.copy()
+
+    @cached_property
+    def _scaled(self) -> np.ndarray:
+        """The array of `scaled`: a search for thresholds asks for it a hundred times."""
         factor = 1 - Fraction(self.upper) ** 2
         return np.array([float(c / factor) for c in self.coefficients])

@@ -64,10 +64,19 @@ def in_units(output, V):
     return away / np.where(radius > 0, radius, 1)
 
 
-def row_errors(output, Q, K, V, scale):
-    """Return the measured error of each row, (n,): the largest over columns, one head."""
-    error = np.abs(in_units(output, V) - attention(Q, K, V, scale)).max(axis=1)
+def row_errors(output, Q, K, V, scale, rows=slice(None)):
+    """Return the measured error of each row, (n,): the largest over columns, one head.
+
+    Of the given rows of Q alone, where all would take long.
+    """
+    error = np.abs(in_units(output[rows], V) - attention(Q[rows], K, V, scale)).max(axis=1)
     return np.where(np.isnan(error), np.inf, error)
+
+
+def some_rows(sizes, every, largest=64):
+    """Return the indices of every so many-th row and of those largest in size, ascending."""
+    sizes = np.asarray(sizes)
+    return np.union1d(np.arange(0, sizes.size, every), np.argsort(-sizes)[:largest])
 
 
 def heads(Q, K, V, key_mask=None):

@@ -76,8 +76,18 @@ def assert_sound(data, result, a_priori=True):
     assert result.certificate.bound == result.certificate.row_bounds.max()
 
 
+def cheap(made) -> bool:
+    """Return whether the plan, taken at its word, runs in under a second."""
+    return all(h.chosen is None or h.seconds(h.chosen) < 0.3 for h in made.heads)
+
+
 def affordable(data, rates, method) -> bool:
-    """Return whether the method, taken at its word, runs in under a second: r may be huge."""
+    """Return whether the plan of a method is cheap: r may be huge.
+
+    All but two have every pair exact at worst, and no drawn problem has many.
+    """
+    if method not in ("polynomial", "anisotropic"):
+        return True
     made = subquad.plan(
         data.Q,
         data.K,
@@ -88,7 +98,7 @@ def affordable(data, rates, method) -> bool:
         rates=rates,
         method=method,
     )
-    return all(h.chosen is None or h.seconds(h.chosen) < 0.3 for h in made.heads)
+    return cheap(made)
 
 
 def exact_bound(stats):
@@ -205,10 +215,10 @@ def test_a_plan_run_on_other_data_is_sound_or_refused(method, rates):
     @given(recipe=recipes(), q=times, k=times)
     def check(recipe, q, k):
         data = recipe.build()
-        if not affordable(data, rates, method):
-            return
         options = {"scale": data.scale, "key_mask": data.key_mask, "rates": rates}
         made = subquad.plan(data.Q, data.K, data.V, tol=data.tol, method=method, **options)
+        if not cheap(made):
+            return
         with np.errstate(over="ignore"):
             Q, K = (x * x.dtype.type(by) for x, by in ((data.Q, q), (data.K, k)))
         other = data._replace(Q=Q, K=K, V=np.roll(data.V, 1, axis=-2))
@@ -226,12 +236,15 @@ def test_a_plan_run_on_other_data_is_sound_or_refused(method, rates):
     assert seen["ran"] >= 5
 
 
-def assert_run_sound(head, method, parameters, dtype):
-    """Check a run with forced parameters: each row against its own certificate, before storage."""
+def assert_run_sound(head, method, parameters, dtype, rows=slice(None)):
+    """Check a run with forced parameters: each row against its own certificate, before storage.
+
+    Of long heads the error is measured on some rows alone.
+    """
     output, terms = method.run(head, parameters).finish()
     bounds = sum(term.value for term in (*terms, storage_term(head.stats, dtype)))
-    error = np.abs(output - oracle.attention(head.Q, head.K, head.V, head.scale)).max(axis=1)
-    assert np.all(error <= bounds)
+    true = oracle.attention(head.Q[rows], head.K, head.V, head.scale)
+    assert np.all(np.abs(output[rows] - true).max(axis=1) <= bounds[rows])
     a_priori = sum(float(term.value) for term in method.certify(head.stats, parameters))
     assert np.all(bounds <= a_priori)
     return bounds

@@ -153,9 +153,10 @@ def test_rows_above_tol_go_exact(rates):
     assert abs(exact.mean() - chosen.parameters.exact_share) < 0.01
     assert bounds.max() <= tol
     assert bounds.max() <= chosen.bound
-    error = oracle.row_errors(result.output, Q, K, V, scale)
-    assert np.all(error <= bounds)
-    assert error[exact].max() < 1e-12 < error[~exact].max()
+    rows = np.union1d(np.flatnonzero(exact), np.arange(0, 6000, 25))
+    error = oracle.row_errors(result.output, Q, K, V, scale, rows)
+    assert np.all(error <= bounds[rows])
+    assert error[exact[rows]].max() < 1e-12 < error[~exact[rows]].max()
 
 
 def test_far_cheaper_than_exact_where_the_split_by_norm_gains_little(rates):
@@ -189,8 +190,8 @@ def test_huge_keys_are_exact_and_rows_bounded(rates):
     chosen, bounds = result.plan.heads[0].chosen, result.certificate.row_bounds
     assert chosen.parameters.large_keys == 8
     assert "8 keys exact, " in str(chosen.parameters)
-    error = oracle.row_errors(result.output, Q, K, V, scale)
-    assert np.all(error <= bounds)
+    rows = oracle.some_rows(np.linalg.norm(Q, axis=1), every=25)
+    assert np.all(oracle.row_errors(result.output, Q, K, V, scale, rows) <= bounds[rows])
     assert bounds.max() <= chosen.bound <= 1e-2
     exact = result.certificate.terms[0].value == 0.0
     assert abs(exact.mean() - chosen.parameters.exact_share) < 0.002
@@ -294,11 +295,13 @@ def test_other_data_than_those_of_the_plan_are_proved_anew(rates):
     Q, K, V, scale = instances.subgaussian(4096, 4, sigma=0.3)
     made = subquad.plan(Q, K, V, tol=1e-2, scale=scale, method=Fitted(), rates=rates)
     assert made.heads[0].chosen.parameters.degree in DEGREES
+    rows = oracle.some_rows(np.linalg.norm(Q, axis=1), every=15)
     for factor in (0.5, 3.0, 60.0):
         result = made.run(factor * Q, factor * K, V)
         bounds = result.certificate.row_bounds
         assert bounds.max() <= 1e-2
-        assert np.all(oracle.row_errors(result.output, factor * Q, factor * K, V, scale) <= bounds)
+        error = oracle.row_errors(result.output, factor * Q, factor * K, V, scale, rows)
+        assert np.all(error <= bounds[rows])
 
 
 def test_heads_masks_and_dtypes(rates):

@@ -16,6 +16,7 @@ distributed = pytest.importorskip("distributed")
 da = pytest.importorskip("dask.array")
 
 from subquad import cluster  # noqa: E402
+from subquad.cluster import client as client_side  # noqa: E402
 from subquad.cluster import meeting  # noqa: E402
 
 WORKERS = 3
@@ -155,16 +156,23 @@ class Late(subquad.SupportBasis):
 
 
 def never():
-    time.sleep(3.0)
+    """Wait until the others have given up: the actor is on this worker, the first."""
+    *_, talk = distributed.get_worker().state.actors.values()  # those of calls before may linger
+    while not talk._left:
+        time.sleep(0.01)
 
 
 def die():
     os._exit(1)
 
 
-def test_a_worker_that_is_late_is_named(client):
-    with pytest.raises(cluster.AbandonedError, match=r"workers \[0\] of 3 did not come within 1 s"):
-        cluster.attention(client, *data(), tol=1e-2, method=Late(never), rates=TYPICAL, patience=1)
+def test_a_worker_that_is_late_ends_the_call(client):
+    """Which are late on a busy machine is not said; that the first never comes is certain."""
+    options = {"tol": 1e-2, "method": Late(never), "rates": TYPICAL, "patience": 0.5}
+    with pytest.raises(
+        cluster.AbandonedError, match=r"workers \[.*\] of 3 did not come within 0.5"
+    ):
+        cluster.attention(client, *data(), **options)
 
 
 def test_a_rank_does_not_wait_for_ever_for_an_actor_that_is_gone(monkeypatch):
@@ -215,7 +223,21 @@ def test_a_meeting_gives_parts_by_rank_and_ends_for_all():
     asyncio.run(check())
 
 
-def test_a_lost_worker_ends_the_call():
+def test_those_that_are_late_are_named():
+    import asyncio
+
+    async def check():
+        talk = meeting.Meeting(4, 0.01)
+        waiting = [talk.exchange(0, rank, np.ones(1)) for rank in (3, 1)]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(error) for error in found] == [cluster.AbandonedError] * 2
+        assert {str(x) for x in found} == {"workers [0, 2] of 4 did not come within 0.01 s."}
+
+    asyncio.run(check())
+
+
+def test_a_lost_worker_ends_the_call(monkeypatch):
+    monkeypatch.setattr(client_side, "LOOK", 0.1)
     layout = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(**layout) as local, distributed.Client(local) as client:
         with pytest.raises(cluster.AbandonedError, match="lost"):

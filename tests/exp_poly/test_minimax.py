@@ -84,7 +84,7 @@ def test_the_error_alternates(degree, B):
     # degree + 2 sign changes of height E: that is what makes the polynomial the best one.
     p = minimax(degree, B)
     with mpmath.workdps(60):
-        x = [-mpf(B) * mpmath.cos(mpmath.pi * i / 600) for i in range(601)]
+        x = [-mpf(B) * mpmath.cos(mpmath.pi * i / 240) for i in range(241)]
         e = [evaluate(p.coefficients, y) * mpmath.exp(-y) - 1 for y in x]
         heights, last = [], 0
         for value in e:

@@ -43,7 +43,7 @@ def test_scaled_error_is_attained_on_both_sides():
     p = minimax(3, 2.0)
     factor = 1 - Fraction(p.upper) ** 2
     with mpmath.workdps(40):
-        x = [mpf(2) * (i - 2000) / 2000 for i in range(4001)]
+        x = [mpf(2) * (i - 1000) / 1000 for i in range(2001)]
         ratios = [mpmath.exp(y) * mpf(factor) / evaluate(p.coefficients, y) - 1 for y in x]
         assert max(ratios) == pytest.approx(p.upper, rel=1e-5)
         assert min(ratios) == pytest.approx(-p.upper, rel=1e-5)

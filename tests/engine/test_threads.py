@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from subquad import engine
 from subquad.engine import lengths, threads
@@ -15,6 +15,14 @@ from subquad.engine import lengths, threads
 
 def blas_threads():
     return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.fixture(autouse=True)
+def two_threads_of_blas():
+    """With one, on one core or one worker of many, a limit left in place would not be seen."""
+    with threadpool_limits(2, "blas"):
+        assert set(blas_threads()) <= {2}
+        yield
 
 
 @pytest.mark.parametrize("group_bytes", [2**28, 2 * 560 * 8 * 8])

@@ -9,8 +9,10 @@ RECORDS := experiments/results
 report: .venv/installed
 	$(BIN)/subquad report $(if $(QUICK),--quick)
 
+# A process a core, each with one thread of BLAS. Stealing hands out runs of tests, so that what a
+# folder shares (all claims) is mostly made once. Plain `pytest` runs in one process.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -13,8 +13,8 @@ from subquad.engine.lengths import set_length
 from subquad.engine.passes import accumulate_set, contract_set
 from subquad.features import block_sizes, monomials
 from subquad.features.anisotropic import best_set
-from tests.engine import test_exact, test_passes
-from tests.engine.test_passes import sizes_of_a_case, tiny_tiles
+from tests.engine.cpu import test_exact, test_passes
+from tests.engine.cpu.test_passes import sizes_of_a_case, tiny_tiles
 
 pytestmark = pytest.mark.gpu
 CUDA = settings(deadline=None, max_examples=25)

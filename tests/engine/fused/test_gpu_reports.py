@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.engine import stand_in_replay
+from tests.engine.fused import stand_in_replay
 
 pytestmark = pytest.mark.gpu
 D, D_V, FAR = 32, 24, 2.0**100

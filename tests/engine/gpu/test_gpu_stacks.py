@@ -8,8 +8,8 @@ from subquad.engine.rows import rows_of
 from subquad.head.centring import measure
 from subquad.head.frame import value_units
 from subquad.head.sides import NotFiniteError
+from tests.head.test_measuring import same, stack
 from tests.oracle import row_errors
-from tests.test_measuring import same, stack
 
 pytestmark = pytest.mark.gpu
 CASES = [

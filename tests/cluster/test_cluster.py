@@ -10,7 +10,7 @@ import pytest
 import subquad
 from subquad.cost.rates import TYPICAL
 from tests import oracle
-from tests.test_sharding import data, gentle, same
+from tests.methods.test_sharding import data, gentle, same
 
 distributed = pytest.importorskip("distributed")
 da = pytest.importorskip("dask.array")

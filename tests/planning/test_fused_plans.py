@@ -13,7 +13,7 @@ from subquad.engine import accumulate, contract
 from subquad.engine.fused.sizes import OPERANDS
 from subquad.methods.thresholds.support_basis import SupportBasis
 from tests import oracle
-from tests.engine import stand_in
+from tests.engine.fused import stand_in
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from subquad.engine.shards.fleet import ordered_sum
 from subquad.engine.shards.fleets import CpuFleet, fleet_of
 from tests import oracle
 from tests.fleets import in_processes
-from tests.test_sharding import data, gentle
+from tests.methods.test_sharding import data, gentle
 
 pytestmark = pytest.mark.gpu
 METHODS = ("exact", "polynomial", "support_basis")

@@ -12,7 +12,7 @@ from subquad.bounds.rounding import FORMATS
 from subquad.engine.fused.sizes import OPERANDS
 from subquad.methods.polynomial import method
 from subquad.planning import rerun_terms
-from tests.engine import stand_in_replay
+from tests.engine.fused import stand_in_replay
 from tests.oracle import row_errors
 
 TOLERANCES = {"bfloat16": 6e-2, "bfloat16x3": 1e-2}

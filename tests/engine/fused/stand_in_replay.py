@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from tests.engine import stand_in
+from tests.engine.fused import stand_in
 
 Units = namedtuple("Units", "query key tilt")
 Found = make_dataclass("Found", ["key_norms", "classes", "offsets", "ratios"])

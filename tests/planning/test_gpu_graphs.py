@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import subquad
-from tests.test_gpu_plans import drawn, fused, holds, there
+from tests.planning.test_gpu_plans import drawn, fused, holds, there
 
 pytestmark = pytest.mark.gpu
 __all__ = ["fused"]  # the fixture

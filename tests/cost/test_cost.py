@@ -93,7 +93,7 @@ def test_rates_are_measured_again_once_passes_run_compiled(monkeypatch):
 
 
 def test_the_readme_says_what_the_record_does():
-    root = pathlib.Path(__file__).parent.parent
+    root = pathlib.Path(__file__).parents[2]
     found = json.loads((root / "experiments/results/cost_model.json").read_text())["derived"]
     text = " ".join((root / "README.md").read_text().split())
     assert f"in {found['right']} of {found['cells']} cells" in text

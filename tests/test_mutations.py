@@ -30,7 +30,7 @@ MUTATIONS = [
         "(2.0 + 0.4 * value_ratio)",
         "rounding-storage",
     ),
-    (ExpPolynomial.scaled, "factor = 1 - ", "factor = 1 + ", "scaled-ratio"),
+    (ExpPolynomial._scaled.func, "factor = 1 - ", "factor = 1 + ", "scaled-ratio"),
     (enclosure.errors_at_extrema, "[-B, B, *roots]", "[B, *roots]", "enclosure-sound"),
     (enclosure.errors_at_extrema, "[-B, B, *roots]", "[-B, B]", "fitted-majorant"),
     (

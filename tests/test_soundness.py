@@ -15,7 +15,7 @@ from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.head.problem import Problem
 from subquad.methods.anisotropic.method import AT_LEAST
 from subquad.methods.exact import ExactParameters
-from subquad.methods.method import Proposal, storage_term, widened
+from subquad.methods.method import Proposal, storage_term, stored_norm_bound
 from subquad.methods.polynomial.sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
@@ -122,10 +122,10 @@ def polynomial_cannot(data) -> bool:
 
 
 def _some_degree_can(stats, tol) -> bool:
-    if not widened(stats.logit_bound, "float32") <= LOGIT_BOUND_MAX:
+    if not stored_norm_bound(stats.logit_bound, "float32") <= LOGIT_BOUND_MAX:
         return False
     for dtype in COMPUTE:
-        logit_bound = max(widened(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
+        logit_bound = max(stored_norm_bound(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
         start = smallest_degree(logit_bound, ratio_bound_inverse(tol))
         for degree in range(max(0, start - 2), start + 8):
             p = parameters_for(degree, logit_bound, dtype, stats.d)
@@ -260,7 +260,7 @@ def single_head(recipe: Recipe):
 def test_every_degree_has_its_own_true_certificate(recipe, degree, dtype):
     """The degree need not suit tol: a loose certificate must be as true as a tight one."""
     head = single_head(recipe)
-    logit_bound = max(widened(head.stats.logit_bound, dtype), LOGIT_BOUND_MIN)
+    logit_bound = max(stored_norm_bound(head.stats.logit_bound, dtype), LOGIT_BOUND_MIN)
     p = parameters_for(degree, min(logit_bound, LOGIT_BOUND_MAX), dtype, head.stats.d)
     if logit_bound > LOGIT_BOUND_MAX or not p.polynomial.upper < 1.0:
         assert not sum(float(t.value) for t in POLYNOMIAL.certify(head.stats, p)) <= 2.0
@@ -288,7 +288,7 @@ def test_every_split_has_its_own_true_certificate(recipe, degree, dtype, criteri
         float(np.quantile(x, s, method="lower")) for x, s in zip(sides, shares, strict=True)
     )
     large = [int((x > t).sum()) for x, t in zip(sides, (t_q, t_k), strict=True)]
-    logit_bound = widened(product_up(1.0 if criterion == "norm" else d, t_q, t_k), dtype)
+    logit_bound = stored_norm_bound(product_up(1.0 if criterion == "norm" else d, t_q, t_k), dtype)
     small = parameters_for(degree, max(min(logit_bound, 60.0), LOGIT_BOUND_MIN), dtype, d)
     p = SplitParameters(criterion, t_q, t_k, *large, small)
     if logit_bound > 60.0 or not small.polynomial.upper < 1.0:
@@ -345,7 +345,7 @@ def test_long_aligned_sums(dtype, logit_bound, rates):
     stats = head.stats
     assert logit_bound / 1.05 <= stats.logit_bound <= logit_bound
     for compute in COMPUTE:
-        bound = max(widened(stats.logit_bound, compute), LOGIT_BOUND_MIN)
+        bound = max(stored_norm_bound(stats.logit_bound, compute), LOGIT_BOUND_MIN)
         degree = smallest_degree(bound, 1e-6)
         p = parameters_for(degree, bound, compute, stats.d)
         output, terms = POLYNOMIAL.run(head, p).finish()

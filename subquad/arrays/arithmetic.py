@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
@@ -60,3 +60,15 @@ def ldexp(mantissa: float, exponent: int) -> float:
         return math.ldexp(mantissa, exponent)
     except OverflowError:
         return math.inf
+
+
+class Affine(NamedTuple):
+    """How rows enter: (x * in_scale - centre) * out_scale; centre (d,) in units of 1/in_scale."""
+
+    in_scale: float
+    centre: Array
+    out_scale: float
+
+    def balanced(self, exponent: int) -> Affine:
+        """Return the same with rows 2**exponent times as long."""
+        return self._replace(out_scale=ldexp(self.out_scale, exponent))

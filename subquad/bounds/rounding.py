@@ -173,16 +173,17 @@ def storage_error(value_ratio: float, compute_dtype: str, output_dtype: str) -> 
     u_out = FORMATS[output_dtype].u
     if value_ratio == 0.0:  # every column is constant and comes back as it is
         return 0.0
-    entering = FORMATS[compute_dtype].u + 4.0 * U64
+    affine_writer = FORMATS[compute_dtype].u + 4.0 * U64
     leaving = (u_out + 4.0 * U64) * value_ratio + 8.0 * U64
-    return (entering + leaving) * OUTWARD
+    return (affine_writer + leaving) * OUTWARD
 
 
 def conversion_error(value_ratio: float) -> float:
     """Return what float32 costs beside `storage_error` where a plan runs in the units it has.
 
-    Values (v * pre - mid in two parts) / radius and their weights: 8 and 4 roundings; the output,
-    divided, times the radius, plus mid: 4 of at most 2 and 3 of at most max|V|, per value_radius.
+    Values (v * in_scale - mid in two parts) / radius and their weights: 8 and 4 roundings; the
+    output, divided, times the radius, plus mid: 4 of at most 2 and 3 of at most max|V|, per
+    value_radius.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.cost.steps import Calls, both_passes, exact_calls
+from subquad.cost.steps import Overhead, both_passes, exact_calls
 from subquad.engine.cpu import fast as cpu_fast
 from subquad.engine.lengths import exact_work, padded
 from subquad.engine.passes import accumulate, contract, exact_block
@@ -198,7 +198,7 @@ def _polynomial(d: int, degree: int, work: float, dtype: str) -> Probe:
     return amount + beside, partial(_two_passes, degree, *_head(n, d, dtype))
 
 
-def _beside(calls: Calls, columns: int) -> np.ndarray:
+def _beside(calls: Overhead, columns: int) -> np.ndarray:
     """Return the amounts of what passes cost beside their arithmetic, as `Rates.seconds` does."""
     alone = calls.alone * (thread_count() - 1)
     return np.array([0.0, 0.0, alone, alone / (2 * columns), 0.0, calls.filled, calls.steps])

@@ -11,7 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from subquad.cost.steps import NONE, Calls
+from subquad.cost.steps import NONE, Overhead
 from subquad.engine.shards.fleet import Fleet
 from subquad.engine.threads import thread_count
 
@@ -49,7 +49,7 @@ class Work:
     dtype: str
     state_bytes: float = 0.0
     wide_pairs: float = 0.0
-    calls: Calls = NONE
+    calls: Overhead = NONE
 
     @property
     def flops(self) -> float:

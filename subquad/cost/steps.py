@@ -36,7 +36,7 @@ which misses the cache both times; and where rows are put in order before that."
 
 
 @dataclass(frozen=True)
-class Calls:
+class Overhead:
     """What some passes cost beside their arithmetic.
 
     Attributes
@@ -54,8 +54,8 @@ class Calls:
     alone_pairs: float = 0.0
     filled: float = 0.0
 
-    def __add__(self, other: Calls) -> Calls:
-        return Calls(
+    def __add__(self, other: Overhead) -> Overhead:
+        return Overhead(
             self.steps + other.steps,
             self.alone + other.alone,
             self.alone_pairs + other.alone_pairs,
@@ -63,27 +63,27 @@ class Calls:
         )
 
 
-NONE = Calls()
+NONE = Overhead()
 
 
-def more_passes(count: int) -> Calls:
+def more_passes(count: int) -> Overhead:
     """Return the Calls of so many passes more over the same rows, each large enough for threads."""
     steps = PASS_STEPS + lengths.GROUPS * LOAD_STEPS
-    return Calls(count * steps, float(count * THREAD_WORK))
+    return Overhead(count * steps, float(count * THREAD_WORK))
 
 
-def both_passes(keys: int, queries: int, d: int, d_v: int, degree: int) -> Calls:
+def both_passes(keys: int, queries: int, d: int, d_v: int, degree: int) -> Overhead:
     """Return the Calls of `accumulate` and `contract`, of one State and one polynomial."""
     return accumulate_calls(keys, d, d_v, degree) + contract_calls(queries, d, d_v, degree)
 
 
-def accumulate_calls(keys: int, d: int, d_v: int, degree: int) -> Calls:
+def accumulate_calls(keys: int, d: int, d_v: int, degree: int) -> Overhead:
     """Return the Calls of `accumulate` over so many keys."""
     return _accumulate_calls(keys, d, d_v, degree, cpu_fast.expected(keys, d, degree))
 
 
 @lru_cache(maxsize=4096)
-def _accumulate_calls(keys: int, d: int, d_v: int, degree: int, compiled: bool) -> Calls:
+def _accumulate_calls(keys: int, d: int, d_v: int, degree: int, compiled: bool) -> Overhead:
     if keys <= 0:
         return NONE
     tile, tiles = lengths.tile_for(keys, d, degree), lengths.tile_count(keys, d, degree)
@@ -91,25 +91,25 @@ def _accumulate_calls(keys: int, d: int, d_v: int, degree: int, compiled: bool) 
     loads = groups * -(-tiles // (groups * lengths.tiles_at_once(tile, d, degree))) * pieces
     steps = PASS_STEPS + loads * _load_steps(d, degree, SUM_STEPS, compiled)
     filled = (groups + 1) * _sum_bytes(d, d_v, degree)  # those of the groups, and their sum
-    return Calls(steps, _alone(keys, d, d_v, degree, compiled), filled=filled)
+    return Overhead(steps, _alone(keys, d, d_v, degree, compiled), filled=filled)
 
 
-def contract_calls(queries: int, d: int, d_v: int, degree: int) -> Calls:
+def contract_calls(queries: int, d: int, d_v: int, degree: int) -> Overhead:
     """Return the Calls of `contract` over so many queries."""
     return _contract_calls(queries, d, d_v, degree, cpu_fast.expected(queries, d, degree))
 
 
 @lru_cache(maxsize=4096)
-def _contract_calls(queries: int, d: int, d_v: int, degree: int, compiled: bool) -> Calls:
+def _contract_calls(queries: int, d: int, d_v: int, degree: int, compiled: bool) -> Overhead:
     if queries <= 0:
         return NONE
     loads = -(-queries // lengths.query_tile(queries, d, degree))
     steps = PASS_STEPS + loads * _load_steps(d, degree, PRODUCT_STEPS, compiled)
     filled = _sum_bytes(d, d_v, degree)
-    return Calls(steps, _alone(queries, d, d_v, degree, compiled), filled=filled)
+    return Overhead(steps, _alone(queries, d, d_v, degree, compiled), filled=filled)
 
 
-def exact_calls(queries: int, keys: int, d: int, d_v: int) -> Calls:
+def exact_calls(queries: int, keys: int, d: int, d_v: int) -> Overhead:
     """Return the Calls of `exact_block`."""
     if min(queries, keys) <= 0:
         return NONE
@@ -117,7 +117,7 @@ def exact_calls(queries: int, keys: int, d: int, d_v: int) -> Calls:
     blocks = -(-queries // rows) * max(groups, -(-keys // lengths.EXACT_KEY_BLOCK))
     alone = min(float(queries) * keys, THREAD_WORK / exact_work(1, 1, d, d_v + 1))
     filled = 8.0 * groups * queries * (d_v + 1)
-    return Calls(PASS_STEPS + blocks * BLOCK_STEPS, alone_pairs=alone, filled=filled)
+    return Overhead(PASS_STEPS + blocks * BLOCK_STEPS, alone_pairs=alone, filled=filled)
 
 
 def _alone(tokens: int, d: int, d_v: int, degree: int, compiled: bool) -> float:

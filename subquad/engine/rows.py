@@ -37,8 +37,8 @@ class RowPasses(Protocol):
     Everything is computed in float64 and rounded once to the compute dtype; no copy of the input
     in float64 is ever held. What is of the input's size stays in its array library and on its
     device; what is not (ranges, means, sampled rows) and the magnitudes of rows come to the host,
-    NumPy float64 unless said. `pre`, `centre`, `post` and their like are floats or NumPy arrays
-    (columns,), float64.
+    NumPy float64 unless said. `in_scale`, `centre`, `out_scale` and their like are floats or NumPy
+    arrays (columns,), float64.
 
     A stack is a sequence of arrays of one shape, dtype, library and device, measured together at
     the price of about one. What comes back of each has the bits that it would have alone.
@@ -47,17 +47,17 @@ class RowPasses(Protocol):
     `rotated`): those run on each shard, by the passes of its own device.
     """
 
-    def affine(self, x: Any, pre: Any, centre: Any, post: Any, dtype: str) -> Any:
-        """Return (x * pre - centre) * post rounded once to `dtype`, shape (n, columns)."""
+    def affine(self, x: Any, in_scale: Any, centre: Any, out_scale: Any, dtype: str) -> Any:
+        """Return (x * in_scale - centre) * out_scale rounded once to `dtype`, (n, columns)."""
 
-    def row_measures(self, x: Any, pre: Any, centre: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return (norms, largest absolute entries) of the rows of x * pre - centre, (n,), host.
+    def row_measures(self, x: Any, in_scale: Any, centre: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return (norms, largest |entries|), (n,), of the rows of x * in_scale - centre, host.
 
         Rounded outwards: each is at least the true value.
         """
 
-    def row_dots(self, x: Any, pre: Any, centre: Any, vector: Any) -> Any:
-        """Return (x * pre - centre) @ vector, shape (n,), float64."""
+    def row_dots(self, x: Any, in_scale: Any, centre: Any, vector: Any) -> Any:
+        """Return (x * in_scale - centre) @ vector, shape (n,), float64."""
 
     def column_range(self, x: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return (smallest, largest) entry of each column of x (..., n, columns), host.
@@ -65,28 +65,28 @@ class RowPasses(Protocol):
         NaN where a column has one.
         """
 
-    def take_rows(self, x: Any, pre: Any, rows: np.ndarray) -> np.ndarray:
-        """Return x[rows] * pre, host."""
+    def take_rows(self, x: Any, in_scale: Any, rows: np.ndarray) -> np.ndarray:
+        """Return x[rows] * in_scale, host."""
 
-    def weighted_mean(self, x: Any, pre: Any, weights: Any = None) -> np.ndarray:
-        """Return the mean of the rows of x * pre, shape (columns,), host.
+    def weighted_mean(self, x: Any, in_scale: Any, weights: Any = None) -> np.ndarray:
+        """Return the mean of the rows of x * in_scale, shape (columns,), host.
 
         `weights` is an array (n,) float64 of the library of `x`, or None for ones.
         """
 
     def weighted_values(
-        self, v: Any, pre: Any, centre: Any, post: Any, weights: Any, dtype: str
+        self, v: Any, in_scale: Any, centre: Any, out_scale: Any, weights: Any, dtype: str
     ) -> Any:
-        """Return [x, 1] * weights, x = (v * pre - centre) * post in [-1, 1], shape (m, d_v + 1).
+        """Return [x, 1] * weights, (m, d_v + 1); x = (v * in_scale - centre) * out_scale.
 
-        Clipping to [-1, 1] only removes rounding: the exact values lie there. `weights` is an
-        array (m,) float64 of the library of `v`, or None for ones.
+        x is clipped to [-1, 1], where the exact values lie: that removes rounding alone. `weights`
+        is an array (m,) float64 of the library of `v`, or None for ones.
         """
 
     def restored_values(
         self,
         x: Any,
-        pre: Any,
+        in_scale: Any,
         centre: Any,
         radius: Any,
         low: Any,
@@ -94,29 +94,29 @@ class RowPasses(Protocol):
         dtype: str,
         divisor: Any = None,
     ) -> Any:
-        """Return (centre + radius * x) / pre within [low, high], rounded to `dtype`, (n, d_v).
+        """Return (centre + radius * x) / in_scale within [low, high], rounded to `dtype`, (n, d_v).
 
         `x` is divided by `divisor` (n,) first, where that is given. The exact output is a mean of
         values, so clipping to their range only removes error.
         """
 
     def rotated(
-        self, x: Any, pre: Any, centre: Any, post: Any, basis: np.ndarray, dtype: str
+        self, x: Any, in_scale: Any, centre: Any, out_scale: Any, basis: np.ndarray, dtype: str
     ) -> Any:
-        """Return ((x * pre - centre) * post) @ basis, (n, d): float64, rounded once to `dtype`."""
+        """Return ((x * in_scale - centre) * out_scale) @ basis, (n, d), rounded once to `dtype`."""
 
     def rotated_reach(
-        self, x: Any, pre: Any, centre: Any, post: Any, basis: np.ndarray
+        self, x: Any, in_scale: Any, centre: Any, out_scale: Any, basis: np.ndarray
     ) -> np.ndarray:
         """Return the largest |entry| of each column of `rotated`, as computed in float64, host."""
 
-    def surveys(
-        self, xs: Sequence[Any], pres: Sequence[float], centres: Sequence[np.ndarray]
+    def centred_norms(
+        self, xs: Sequence[Any], in_scales: Sequence[float], centres: Sequence[np.ndarray]
     ) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        """Return (norms, mean, how far off the mean may be) of the rows of each x * pre - centre.
+        """Return (norms, mean, error of the mean) of the rows of each x * in_scale - centre.
 
-        Of each array of a stack with its own `pre` and `centre`, host. The norms (n,) are rounded
-        up; float32 or float64, whichever they are numbers of.
+        Of each array of a stack with its own `in_scale` and `centre`, host. The norms (n,) are
+        rounded up; float32 or float64, whichever they are numbers of.
         """
 
     def stacked_rows(self, xs: Sequence[Any], rows: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.arrays.arithmetic import OUTWARD
+from subquad.arrays.arithmetic import OUTWARD, Affine
 from subquad.engine.backend import to_host
 from subquad.engine.rows import rows_of
 from subquad.engine.threads import single_threaded_blas
@@ -24,9 +24,6 @@ SAMPLE = 4096
 RIDGE = 2.0**-26
 """Least eigenvalue of `_root` over its largest, or more."""
 U64, ETA = 2.0**-53, 2.0**-1074
-
-Affine = tuple[Any, Any, Any]
-"""(pre, centre, post): rows enter as (x * pre - centre) * post."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def _from_sample(
 
 
 def rotated(x: Any, side: Affine, basis: np.ndarray, dtype: str) -> Any:
-    """Return ((x * pre - centre) * post) @ basis, (n, d): float64, rounded once to `dtype`."""
+    """Return the rows x of a side in another basis, (n, d): float64, rounded once to `dtype`."""
     return rows_of(x).rotated(x, *side, basis, dtype)
 
 

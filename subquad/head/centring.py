@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from subquad.arrays.arithmetic import Array, exponent_of, power_of_two
+from subquad.arrays.arithmetic import Affine, Array, exponent_of, power_of_two
 from subquad.engine.rows import rows_of
 from subquad.engine.threads import parallel_map
 from subquad.head.ball import BALL_POINTS, BALL_STEPS, BULK, NEARLY, Clouds, ball_centres, balls_of
-from subquad.head.sides import Measured, NotFiniteError, Rows, Side
+from subquad.head.sides import CentredRows, MeasuredSide, NotFiniteError
 
 SAMPLE = 2048
 REFINED = range(2048, 16_385)
@@ -33,7 +33,7 @@ SEARCHED, SEARCH_WORK = 2**19, 2**11
 counts, in the unit of `ENTRY_WORK`."""
 
 
-def measure(xs: Sequence[Array], with_zero: bool) -> list[Measured]:
+def measure(xs: Sequence[Array], with_zero: bool) -> list[MeasuredSide]:
     """Return each array of rows about the ball of their bulk and, where some lie far out, of all.
 
     With `with_zero`, which is for queries, about zero as well. All are of one shape, library and
@@ -49,7 +49,9 @@ def groups(xs: Sequence[Array]) -> list[Sequence[Array]]:
     return [xs[i : i + each] for i in range(0, len(xs), each)]
 
 
-def _measured(xs: Sequence[Array], with_zero: bool, unit: float | None = None) -> list[Measured]:
+def _measured(
+    xs: Sequence[Array], with_zero: bool, unit: float | None = None
+) -> list[MeasuredSide]:
     """Return `measure` of one group; units are found on the samples where there is none."""
     n = xs[0].shape[0]
     samples = rows_of(xs[0]).stacked_rows(xs, slice(None, None, -(-n // SAMPLE)))
@@ -60,13 +62,13 @@ def _measured(xs: Sequence[Array], with_zero: bool, unit: float | None = None) -
         first = _first(xs, units, centres, about_zero)
         centred = _refined(xs, first, typical, samples)
     found = [
-        Measured(sample, None if about_zero is None else about_zero[i], centred[i])
+        MeasuredSide(sample, None if about_zero is None else about_zero[i], centred[i])
         for i, sample in enumerate(samples)
     ]
     return found if unit is not None else list(map(_in_range, xs, found))
 
 
-def _in_range(x: Array, found: Measured) -> Measured:
+def _in_range(x: Array, found: MeasuredSide) -> MeasuredSide:
     """Return `found`, measured anew where the sample was far from the size of the rows."""
     largest = max(rows.largest for rows in found.centred)
     if largest == 0.0 or 1.0 / LEVEL <= largest <= LEVEL:
@@ -83,7 +85,7 @@ def measuring_steps(n: int, d: int, heads: int = 1) -> float:
 
     What the sample costs, the ball of its bulk and, where the far rows of all are looked at, that
     of theirs; of a head, where so many share the steps of the searches. As measured on a CPU, in
-    units of `Calls.steps`.
+    units of `Overhead.steps`.
     """
     each = 50.0 + min(n, SAMPLE) * d / 400.0
     once = 400.0 if n <= 1024 else 500.0
@@ -144,22 +146,27 @@ def _joined(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[Any, ...]:
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
-def _rows(xs: Sequence[Array], units: np.ndarray, centres: np.ndarray, queries: bool) -> list[Rows]:
+def _rows(
+    xs: Sequence[Array], units: np.ndarray, centres: np.ndarray, queries: bool
+) -> list[CentredRows]:
     """Return the rows of each about its centre; of queries, the furthest as well."""
-    found = rows_of(xs[0]).surveys(xs, units.tolist(), list(centres))
+    found = rows_of(xs[0]).centred_norms(xs, units.tolist(), list(centres))
     far: list[np.ndarray | None] = [None] * len(xs)
     if queries:
         largest = np.array([[norms.argmax()] for norms, _, _ in found])
         far = list(rows_of(xs[0]).stacked_rows(xs, largest))
     return [
-        Rows(Side(float(unit), centre, 1.0), *of_one, furthest)
+        CentredRows(Affine(float(unit), centre, 1.0), *of_one, furthest)
         for unit, centre, of_one, furthest in zip(units, centres, found, far, strict=True)
     ]
 
 
 def _first(
-    xs: Sequence[Array], units: np.ndarray, centres: np.ndarray, about_zero: list[Rows] | None
-) -> list[Rows]:
+    xs: Sequence[Array],
+    units: np.ndarray,
+    centres: np.ndarray,
+    about_zero: list[CentredRows] | None,
+) -> list[CentredRows]:
     """Return the rows about their centres: those about zero where that is the centre."""
     if about_zero is None:
         return _rows(xs, units, centres, False)
@@ -172,14 +179,14 @@ def _first(
 
 
 def _refined(
-    xs: Sequence[Array], first: list[Rows], typical: np.ndarray, samples: np.ndarray
-) -> list[tuple[Rows, ...]]:
+    xs: Sequence[Array], first: list[CentredRows], typical: np.ndarray, samples: np.ndarray
+) -> list[tuple[CentredRows, ...]]:
     """Return the rows about the centre of their bulk and, if that is less, about that of all.
 
     The second alone where nothing lies far out.
     """
     apart = [rows.largest > BULK * float(t) for rows, t in zip(first, typical, strict=True)]
-    found: list[tuple[Rows, ...]] = [(rows,) for rows in first]
+    found: list[tuple[CentredRows, ...]] = [(rows,) for rows in first]
     some = [i for i, out in enumerate(apart) if out or xs[0].shape[0] in REFINED]
     if not some:
         return found
@@ -190,9 +197,11 @@ def _refined(
     return found
 
 
-def _about_all(xs: Sequence[Array], first: list[Rows], samples: np.ndarray) -> list[Rows]:
+def _about_all(
+    xs: Sequence[Array], first: list[CentredRows], samples: np.ndarray
+) -> list[CentredRows]:
     """Return the rows about the centres of small balls around the furthest of them and some."""
-    units = np.array([rows.side.pre for rows in first])
+    units = np.array([rows.side.in_scale for rows in first])
     starts = np.array([rows.side.centre for rows in first])
     count = min(BALL_POINTS, xs[0].shape[0])
     far = np.array([np.argpartition(rows.norms, -count)[-count:] for rows in first])

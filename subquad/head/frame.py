@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from subquad.arrays.arithmetic import Array, ldexp, namespace
-from subquad.arrays.once import Once
+from subquad.arrays.arithmetic import Affine, Array, ldexp, namespace
+from subquad.arrays.lazy import Lazy
 from subquad.engine.rows import rows_of
 from subquad.engine.shards import rows as shards_rows
 from subquad.engine.shards.fleet import Sharded
 from subquad.head.basis import measure_rotation
 from subquad.head.centring import groups
-from subquad.head.magnitudes import Measures, entries_of, mean_offset
-from subquad.head.sides import Measured, NotFiniteError, Rows, Side
+from subquad.head.magnitudes import RowMagnitudes, entries_of, mean_offset
+from subquad.head.sides import CentredRows, MeasuredSide, NotFiniteError
 
 WEIGHT_RANGE = 16.0
 """Query centring is used only where its key weights stay within exp(+-16)."""
@@ -32,10 +32,10 @@ WEIGHT_RANGE = 16.0
 class Frame:
     """Centres, scales and value units of one head."""
 
-    query: Side
-    full_query: Side
+    query: Affine
+    full_query: Affine
     full_balance: int
-    key: Side
+    key: Affine
     query_tilt: Array | None
     value_pre: Array
     value_mid: Array
@@ -50,7 +50,7 @@ class Frame:
     def full_queries(self, Q: Array, dtype: str) -> Array:
         """Return scale * q, (n, d), for exact weights, which need no tilt; go with `full_keys`."""
         side = self.full_query
-        return rows_of(Q).affine(Q, side.pre, side.centre, side.post, dtype)
+        return rows_of(Q).affine(Q, side.in_scale, side.centre, side.out_scale, dtype)
 
     def full_keys(self, K: Array, dtype: str) -> Array:
         """Return k - key centre, (m, d), balanced against `full_queries`."""
@@ -70,7 +70,7 @@ class Frame:
         if isinstance(K, Sharded):
             return shards_rows.key_weights(K, self.key_weights)
         xp = namespace(K)
-        logits = rows_of(K).row_dots(K, self.key.pre, self.key.centre, self.query_tilt)
+        logits = rows_of(K).row_dots(K, self.key.in_scale, self.key.centre, self.query_tilt)
         shift = math.ceil(float(xp.max(logits)) / math.log(2.0))
         return xp.exp(logits - shift * math.log(2.0)), shift
 
@@ -104,17 +104,17 @@ class Frame:
 
 
 def make_frames(
-    queries: Measured,
-    keys: Measured,
+    queries: MeasuredSide,
+    keys: MeasuredSide,
     units: tuple[np.ndarray, ...],
     rows: tuple[Array, Array],
     scale: float,
-) -> tuple[tuple[Frame, Measures], ...]:
+) -> tuple[tuple[Frame, RowMagnitudes], ...]:
     """Return the Frames of one head, with its row magnitudes in each.
 
     The first is about the smallest balls around the bulk of the rows; where a few rows lie far
     out, a second is about those around all rows. `rows` are Q and K, `units` those of the values.
-    O(n + m), what is tilted O((n + m) d).
+    O(n + m), where keys are weighted O((n + m) d).
     """
     assert queries.about_zero is not None
     full, about, of_keys = queries.about_zero, queries.centred, keys.centred
@@ -126,20 +126,22 @@ def make_frames(
 
 
 def _frame(
-    query: Rows,
-    full: Rows,
-    key: Rows,
+    query: CentredRows,
+    full: CentredRows,
+    key: CentredRows,
     rows: tuple[Array, Array],
     units: tuple[np.ndarray, ...],
     scale: float,
-) -> tuple[Frame, Measures]:
+) -> tuple[Frame, RowMagnitudes]:
     """Return the balanced Frame of one choice of centres, and the magnitudes in it."""
     gain, exponent = math.frexp(scale)
-    exponent -= math.frexp(key.side.pre)[1] + math.frexp(query.side.pre)[1] - 2  # / (pre_q pre_k)
+    exponent -= (
+        math.frexp(key.side.in_scale)[1] + math.frexp(query.side.in_scale)[1] - 2
+    )  # / (pre_q pre_k)
     if 0.0 in (full.largest, key.largest):
         gain, exponent = 0.5, 1  # every logit is 0 whatever the scale
-    tilted = query is not full and _worth_tilting(query, full, key, gain, exponent)
-    if not tilted:
+    keys_weighted = query is not full and _worth_tilting(query, full, key, gain, exponent)
+    if not keys_weighted:
         query = full
     # Equal largest norms on both sides; a power of two, so that balancing rounds nothing.
     lean = balancing_exponent(key.largest, query.largest)
@@ -149,43 +151,45 @@ def _frame(
     # One query alone is its own centre: balanced about it, the keys would vanish beside |q|.
     lean = balancing_exponent(full.largest * query_post, key.largest * key_post)
     frame = Frame(
-        replace(query.side, post=query_post),
-        replace(full.side, post=ldexp(query_post, lean)),
+        query.side._replace(out_scale=query_post),
+        full.side._replace(out_scale=ldexp(query_post, lean)),
         lean,
-        replace(key.side, post=key_post),
-        query.side.centre * query_post * key_post if tilted else None,
+        key.side._replace(out_scale=key_post),
+        query.side.centre * query_post * key_post if keys_weighted else None,
         *units,
     )
     return frame, _measures(frame, query, full, key, rows)
 
 
 def _measures(
-    frame: Frame, query: Rows, full: Rows, key: Rows, rows: tuple[Array, Array]
-) -> Measures:
+    frame: Frame, query: CentredRows, full: CentredRows, key: CentredRows, rows: tuple[Array, Array]
+) -> RowMagnitudes:
     """Return the magnitudes in the units of the Frame."""
-    (Q, K), q_out, k_out = rows, frame.query.post * (1.0 + 2.0**-50), frame.key.post
+    (Q, K), q_out, k_out = rows, frame.query.out_scale * (1.0 + 2.0**-50), frame.key.out_scale
     largest = query.largest * q_out, key.largest * k_out
-    return Measures(
+    return RowMagnitudes(
         query,
         full,
         key,
         (q_out, k_out),
         _offset(frame, key, K),
-        (Once(lambda: entries_of(Q, query, q_out)), Once(lambda: entries_of(K, key, k_out))),
-        Once(lambda: measure_rotation(Q, K, frame.query.affine, frame.key.affine, *largest)),
+        (Lazy(lambda: entries_of(Q, query, q_out)), Lazy(lambda: entries_of(K, key, k_out))),
+        Lazy(lambda: measure_rotation(Q, K, frame.query, frame.key, *largest)),
     )
 
 
-def _offset(frame: Frame, key: Rows, K: Array) -> Once[float]:
+def _offset(frame: Frame, key: CentredRows, K: Array) -> Lazy[float]:
     """Return the offset of the mean of the keys: known, but where they carry weights."""
     if frame.query_tilt is not None:
         side, largest = frame.key, key.largest
-        return Once(lambda: mean_offset(K, side, frame.key_weights(K)[0], largest))
+        return Lazy(lambda: mean_offset(K, side, frame.key_weights(K)[0], largest))
     away = (float(np.linalg.norm(key.mean)) + key.slack) * (1.0 + 2.0**-40)
-    return Once.known_to_be(min(1.0, away / key.largest) if key.largest > 0.0 else 1.0)
+    return Lazy.known_to_be(min(1.0, away / key.largest) if key.largest > 0.0 else 1.0)
 
 
-def _worth_tilting(query: Rows, full: Rows, key: Rows, gain: float, exponent: int) -> bool:
+def _worth_tilting(
+    query: CentredRows, full: CentredRows, key: CentredRows, gain: float, exponent: int
+) -> bool:
     """Return whether centring the queries pays: smaller largest norm, key weights in range."""
     reach = float(np.linalg.norm(query.side.centre)) * key.largest
     in_range = ldexp(reach * gain, exponent) <= WEIGHT_RANGE
@@ -199,7 +203,7 @@ def balancing_exponent(query_norm: float, key_norm: float) -> int:
 
 
 def value_units(Vs: Sequence[Array]) -> list[tuple[np.ndarray, ...]]:
-    """Return (pre, mid, radius, low, high) of the columns of each V of one shape.
+    """Return (in_scale, mid, radius, low, high) of the columns of each V of one shape.
 
     The radius is rounded up. Raises NotFiniteError.
     """
@@ -210,20 +214,20 @@ def value_units(Vs: Sequence[Array]) -> list[tuple[np.ndarray, ...]]:
 
 
 def units_of(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return (pre, mid, radius, low, high) of columns with these ranges; radius rounded up."""
+    """Return (in_scale, mid, radius, low, high) of columns with these ranges; radius rounded up."""
     size = np.maximum(abs(low), abs(high))
-    pre = np.ldexp(1.0, -np.clip(np.frexp(size)[1], -1000, 1000))
-    mid = (low * pre + high * pre) / 2.0
-    radius = np.maximum(high * pre - mid, mid - low * pre) * (1.0 + 2.0**-51)
-    return pre, mid, radius, low, high
+    in_scale = np.ldexp(1.0, -np.clip(np.frexp(size)[1], -1000, 1000))
+    mid = (low * in_scale + high * in_scale) / 2.0
+    radius = np.maximum(high * in_scale - mid, mid - low * in_scale) * (1.0 + 2.0**-51)
+    return in_scale, mid, radius, low, high
 
 
 def value_ratio(
-    pre: np.ndarray, radius: np.ndarray, low: np.ndarray, high: np.ndarray, dtype: str
+    in_scale: np.ndarray, radius: np.ndarray, low: np.ndarray, high: np.ndarray, dtype: str
 ) -> float:
     """Return max over columns of (max|V_c| + smallest normal) / radius_c; 0 if all constant."""
     size = np.maximum(abs(low), abs(high)) + float(np.finfo(dtype).smallest_normal)
     moving = radius > 0.0
     with np.errstate(over="ignore"):  # an infinite ratio is a true answer: it refuses
-        ratio = size * pre / np.where(moving, radius, 1.0)
+        ratio = size * in_scale / np.where(moving, radius, 1.0)
     return float(np.max(np.where(moving, ratio, 0.0)))

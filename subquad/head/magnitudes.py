@@ -1,4 +1,4 @@
-"""Measures: the magnitudes of the rows of one head in the units of its Frame, rounded outwards.
+"""RowMagnitudes: those of the rows of one head in the units of its Frame, rounded outwards.
 
 What is not at hand once the rows are measured (the largest entries, a basis in which they are
 small, the mean of weighted keys) is found when first asked for.
@@ -12,30 +12,30 @@ from functools import cached_property
 
 import numpy as np
 
-from subquad.arrays.arithmetic import Array
-from subquad.arrays.once import Once
+from subquad.arrays.arithmetic import Affine, Array
+from subquad.arrays.lazy import Lazy
 from subquad.engine.rows import rows_of
 from subquad.head.basis import Rotation
-from subquad.head.sides import Rows, Side
+from subquad.head.sides import CentredRows
 
 
 @dataclass(frozen=True)
-class Measures:
+class RowMagnitudes:
     """Row magnitudes in prepared units, on the host, float64, each rounded outwards.
 
     |logit_ij| <= query_norms[i] * key_norms[j] about the centres; the largest full query (about
     zero) times the largest key bounds the logits of the exact path.
     """
 
-    query: Rows
-    full: Rows
-    key: Rows
+    query: CentredRows
+    full: CentredRows
+    key: CentredRows
     units: tuple[float, float]
     """Of the queries and the keys: their norms in units of the Frame, those of Rows being 1."""
-    find_offset: Once[float]
+    find_offset: Lazy[float]
     """|weighted mean of the keys| / max key norm, rounded up, at most 1."""
-    find_entries: tuple[Once[np.ndarray], Once[np.ndarray]]
-    find_rotation: Once[Rotation | None]
+    find_entries: tuple[Lazy[np.ndarray], Lazy[np.ndarray]]
+    find_rotation: Lazy[Rotation | None]
 
     @cached_property
     def query_norms(self) -> np.ndarray:
@@ -89,19 +89,19 @@ class Measures:
         return self.find_rotation()
 
 
-def entries_of(x: Array, rows: Rows, unit: float) -> np.ndarray:
+def entries_of(x: Array, rows: CentredRows, unit: float) -> np.ndarray:
     """Return the largest entries, rounded up so far that sqrt(d) of them bound the norms as given.
 
     Norms may be of float32 and rounded up by more; what is bounded by entries is then by norms.
     """
-    entries = rows_of(x).row_measures(x, rows.side.pre, rows.side.centre)[1] * unit
+    entries = rows_of(x).row_measures(x, rows.side.in_scale, rows.side.centre)[1] * unit
     norms = rows.norms.astype(np.float64) * unit
     return np.maximum(entries, norms * ((1.0 + 2.0**-50) / math.sqrt(x.shape[1])))
 
 
-def mean_offset(K: Array, side: Side, weights: Array | None, radius: float) -> float:
+def mean_offset(K: Array, side: Affine, weights: Array | None, radius: float) -> float:
     """Return |weighted mean of the keys - centre| over the largest key norm, rounded up."""
-    mean = rows_of(K).weighted_mean(K, side.pre, weights)
+    mean = rows_of(K).weighted_mean(K, side.in_scale, weights)
     # The mean of rows of norm at most that: sums of blocks, far inside 2**-30 of the truth.
     largest = radius + float(np.linalg.norm(side.centre))
     away = float(np.linalg.norm(mean - side.centre)) + 2.0**-30 * largest

@@ -12,7 +12,7 @@ import numpy as np
 
 from subquad.arrays.arguments import check_scale, dtype_name
 from subquad.arrays.arithmetic import Array
-from subquad.arrays.once import Once
+from subquad.arrays.lazy import Lazy
 from subquad.engine.rows import fused_operands
 from subquad.engine.threads import ENTRY_WORK, side_by_side, thread_count
 from subquad.head.centring import measure
@@ -24,13 +24,13 @@ from subquad.head.inputs import (
     check_key_mask,
     check_shapes,
 )
-from subquad.head.magnitudes import Measures
+from subquad.head.magnitudes import RowMagnitudes
 from subquad.head.sample import HeadSample
 from subquad.head.shells import KeyShells
-from subquad.head.sides import Measured, NotFiniteError
+from subquad.head.sides import MeasuredSide, NotFiniteError
 from subquad.head.stats import Stats, stats_of
 
-Sides = tuple[Once[Measured], Once[Measured], Once[tuple[np.ndarray, ...]]]
+Sides = tuple[Lazy[MeasuredSide], Lazy[MeasuredSide], Lazy[tuple[np.ndarray, ...]]]
 """What is measured of queries, keys and values; heads that share an array share it."""
 Key = tuple
 """An array of queries ("Q"), keys ("K") or values ("V"), and which."""
@@ -58,19 +58,19 @@ class Head:
     scale: float
     view: int = 0
     sides: Sides | None = None
-    _frames: Once[tuple[tuple[Frame, Measures], ...]] | None = None
+    _frames: Lazy[tuple[tuple[Frame, RowMagnitudes], ...]] | None = None
 
     def __post_init__(self) -> None:
         sides = self.sides or (_later("Q", self.Q), _later("K", self.K), _later("V", self.V))
         queries, keys, units = sides
-        found = self._frames or Once(
+        found = self._frames or Lazy(
             lambda: make_frames(queries(), keys(), units(), (self.Q, self.K), self.scale)
         )
         object.__setattr__(self, "sides", sides)
         object.__setattr__(self, "_frames", found)
 
     @property
-    def _measured(self) -> tuple[tuple[Frame, Measures], ...]:
+    def _measured(self) -> tuple[tuple[Frame, RowMagnitudes], ...]:
         assert self._frames is not None
         return self._frames()
 
@@ -84,7 +84,7 @@ class Head:
         return self._measured[self.view][0]
 
     @property
-    def rows(self) -> Measures:
+    def rows(self) -> RowMagnitudes:
         """The magnitudes of the rows, in the units of the frame."""
         return self._measured[self.view][1]
 
@@ -111,9 +111,9 @@ class Head:
         return replace(stats, shells=KeyShells(self.K, self.frame, self.rows))
 
 
-def _later(kind: str, x: Array) -> Once[Any]:
+def _later(kind: str, x: Array) -> Lazy[Any]:
     """Return what measures one array when it is asked for."""
-    return Once(lambda: MEASURES[kind]([x])[0])
+    return Lazy(lambda: MEASURES[kind]([x])[0])
 
 
 class Problem:
@@ -142,7 +142,7 @@ class Problem:
             check_key_mask(key_mask, K)
         self.lead = broadcast_lead(Q, K, V, key_mask)
         self.Q, self.K, self.V, self.key_mask = Q, K, V, key_mask
-        self._known: dict[Key, tuple[Array, Once[Any]]] = {}
+        self._known: dict[Key, tuple[Array, Lazy[Any]]] = {}
         self._heads = [self._head(index) for index in np.ndindex(*self.lead)]
         self._measure()
 
@@ -171,7 +171,7 @@ class Problem:
 
     def _measure_together(self) -> None:
         """Measure what the heads are of, arrays of one kind and shape together."""
-        stacks: dict[tuple, list[tuple[Array, Once[Any]]]] = {}
+        stacks: dict[tuple, list[tuple[Array, Lazy[Any]]]] = {}
         for key, found in self._known.items():
             stacks.setdefault((key[0], *found[0].shape), []).append(found)
         here = all(array_api_compat.is_numpy_array(x) for x, _ in self._known.values())
@@ -215,7 +215,7 @@ class Problem:
             K, V = self.xp.take(K, kept, axis=0), self.xp.take(V, kept, axis=0)
         return (Q, K, V), (("Q", i), ("K", j, mask), ("V", k, mask))
 
-    def _once(self, key: Key, x: Array) -> Once[Any]:
+    def _once(self, key: Key, x: Array) -> Lazy[Any]:
         """Return what is measured of an array, the same for all heads that share it."""
         return self._known.setdefault(key, (x, _later(key[0], x)))[1]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from subquad.engine.threads import single_threaded_blas
 from subquad.head.frame import Frame
-from subquad.head.magnitudes import Measures
+from subquad.head.magnitudes import RowMagnitudes
 
 LARGEST, SPREAD = 32, 96
 DEGREE = 8
@@ -50,7 +50,9 @@ class HeadSample:
     their size; the largest query is added.
     """
 
-    def __init__(self, queries: np.ndarray, keys: np.ndarray, frame: Frame, rows: Measures) -> None:
+    def __init__(
+        self, queries: np.ndarray, keys: np.ndarray, frame: Frame, rows: RowMagnitudes
+    ) -> None:
         self._largest = rows.largest[0]
         assert rows.query.furthest is not None
         self._parts = rows.query.furthest, queries
@@ -75,7 +77,7 @@ class HeadSample:
         """
         with single_threaded_blas(), np.errstate(all="ignore"):
             q, k = (
-                _strided(x, MOMENT_ROWS).astype(np.float64) * side.pre - side.centre
+                _strided(x, MOMENT_ROWS).astype(np.float64) * side.in_scale - side.centre
                 for x, side in ((self._queries, self._frame.query), (self._keys, self._frame.key))
             )
             product = (q.T @ q / len(q)) @ (k.T @ k / len(k))

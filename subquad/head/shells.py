@@ -13,12 +13,11 @@ from itertools import combinations
 
 import numpy as np
 
-from subquad.arrays.arithmetic import OUTWARD, Array, namespace
+from subquad.arrays.arithmetic import OUTWARD, Affine, Array, namespace
 from subquad.engine.rows import rows_of
 from subquad.head.ball import BALL_POINTS, ball_centre
 from subquad.head.frame import Frame
-from subquad.head.magnitudes import Measures, mean_offset
-from subquad.head.sides import Side
+from subquad.head.magnitudes import RowMagnitudes, mean_offset
 
 SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of the keys, the largest first, at which the table cuts."""
@@ -28,21 +27,21 @@ TABLE_ROWS = 20.0
 
 @dataclass(frozen=True)
 class Shell:
-    """The keys of norm in (low, high]: their own centre, in units of the Frame's `key.pre`.
+    """The keys of norm in (low, high]: their own centre, in units of the Frame's `key.in_scale`.
 
     `radius` bounds their distance from it, `away` its distance from the Frame's centre, in
     prepared units, rounded up; `offset` is |weighted mean of these keys - centre| over `radius`,
     at most 1. `side` is how keys enter about it.
     """
 
-    side: Side
+    side: Affine
     radius: float
     away: float
     offset: float
 
     def displacement(self, frame: Frame) -> np.ndarray:
         """Return its own centre less the Frame's, prepared, (d,)."""
-        return (self.side.centre - frame.key.centre) * frame.key.post
+        return (self.side.centre - frame.key.centre) * frame.key.out_scale
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class ShellTable:
 class KeyShells:
     """The shells of one head, measured when asked for; lets go of the keys with the table made."""
 
-    def __init__(self, K: Array, frame: Frame, rows: Measures) -> None:
-        self._arguments: tuple[Array, Frame, Measures] | None = (K, frame, rows)
+    def __init__(self, K: Array, frame: Frame, rows: RowMagnitudes) -> None:
+        self._arguments: tuple[Array, Frame, RowMagnitudes] | None = (K, frame, rows)
         self._table: ShellTable | None = None
         self._known: dict[tuple[float, float], Shell] = {}
 
@@ -104,21 +103,21 @@ def _measured(K: Array, frame: Frame, norms: np.ndarray, low: float, high: float
     if rows.size == 0:
         return Shell(side, 0.0, 0.0, 1.0)
     spread = rows[:: -(-rows.size // BALL_POINTS)]
-    mean = rows_of(K).take_rows(K, side.pre, spread).mean(axis=0)
+    mean = rows_of(K).take_rows(K, side.in_scale, spread).mean(axis=0)
     xp = namespace(K)
     keys = xp.take(K, xp.asarray(rows), axis=0)
-    about_mean, _ = rows_of(keys).row_measures(keys, side.pre, mean)
+    about_mean, _ = rows_of(keys).row_measures(keys, side.in_scale, mean)
     far = np.argsort(about_mean)[-BALL_POINTS:]
-    points = rows_of(K).take_rows(K, side.pre, np.union1d(rows[far], spread))
+    points = rows_of(K).take_rows(K, side.in_scale, np.union1d(rows[far], spread))
     centre = ball_centre(points, mean)
-    about, _ = rows_of(keys).row_measures(keys, side.pre, centre)
+    about, _ = rows_of(keys).row_measures(keys, side.in_scale, centre)
     if not about.max() < about_mean.max():
         centre, about = mean, about_mean
     away = float(np.linalg.norm(centre - side.centre)) * (1.0 + (centre.size + 8) * 2.0**-53)
-    own, radius = Side(side.pre, centre, side.post), float(about.max())
+    own, radius = Affine(side.in_scale, centre, side.out_scale), float(about.max())
     return Shell(
         own,
-        radius * side.post * OUTWARD,
-        (away + 2.0**-500) * side.post * OUTWARD,
+        radius * side.out_scale * OUTWARD,
+        (away + 2.0**-500) * side.out_scale * OUTWARD,
         mean_offset(keys, own, frame.key_weights(keys)[0], radius),
     )

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from subquad.arrays.arithmetic import Array, ldexp
-from subquad.arrays.once import Once
+from subquad.arrays.arithmetic import Affine
+from subquad.arrays.lazy import Lazy
 
 EXACT_RANKS = 64
 RANK_RATIO = 1.05
@@ -22,26 +22,8 @@ class NotFiniteError(ValueError):
 
 
 @dataclass(frozen=True)
-class Side:
-    """How rows enter: (x * pre - centre) * post; centre (d,) in units of 1/pre."""
-
-    pre: float
-    centre: Array
-    post: float
-
-    @property
-    def affine(self) -> tuple[float, Array, float]:
-        """The three numbers, as the engine takes them."""
-        return self.pre, self.centre, self.post
-
-    def balanced(self, exponent: int) -> tuple[float, Array, float]:
-        """Return the same with rows 2**exponent times as long."""
-        return self.pre, self.centre, ldexp(self.post, exponent)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one side about one centre, in units of 1/pre.
+class CentredRows:
+    """The rows of one side about one centre, in units of 1/in_scale.
 
     Attributes
     ----------
@@ -53,7 +35,7 @@ class Rows:
         The row of the largest norm as it is, on the host; of queries alone.
     """
 
-    side: Side
+    side: Affine
     norms: np.ndarray
     mean: np.ndarray
     slack: float
@@ -70,15 +52,15 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredSide:
     """A side measured: about zero where asked for, and about one or two centres.
 
     `sample` are some of its rows as they are, on the host, at most SAMPLE.
     """
 
     sample: np.ndarray
-    about_zero: Rows | None
-    centred: tuple[Rows, ...]
+    about_zero: CentredRows | None
+    centred: tuple[CentredRows, ...]
 
 
 class OrderStatistics:
@@ -95,7 +77,7 @@ class OrderStatistics:
     """
 
     def __init__(
-        self, count: int, table: Once[tuple[np.ndarray, np.ndarray]], largest: float | None = None
+        self, count: int, table: Lazy[tuple[np.ndarray, np.ndarray]], largest: float | None = None
     ) -> None:
         self.count = count
         self._table, self._largest = table, largest
@@ -104,17 +86,17 @@ class OrderStatistics:
     def of(cls, magnitudes: np.ndarray, unit: float = 1.0) -> OrderStatistics:
         """Return the order statistics of unit * magnitudes (n,), all of them kept if n <= 64."""
         largest = float(magnitudes.max()) * unit
-        return cls(magnitudes.size, Once(lambda: _sorted(magnitudes, unit)), largest)
+        return cls(magnitudes.size, Lazy(lambda: _sorted(magnitudes, unit)), largest)
 
     @classmethod
     def constant(cls, count: int, value: float) -> OrderStatistics:
         """Return the statistics of `count` rows of which only the largest magnitude is known."""
-        return cls(count, Once(lambda: (np.array([0]), np.array([value]))))
+        return cls(count, Lazy(lambda: (np.array([0]), np.array([value]))))
 
     @classmethod
-    def later(cls, count: int, find: Once[np.ndarray]) -> OrderStatistics:
+    def later(cls, count: int, find: Lazy[np.ndarray]) -> OrderStatistics:
         """Return the statistics of `count` magnitudes that are found when first asked for."""
-        return cls(count, Once(lambda: _sorted(find(), 1.0)))
+        return cls(count, Lazy(lambda: _sorted(find(), 1.0)))
 
     def settle(self) -> None:
         """Let go of the rows: where nobody asked, no magnitude is known any more (infinity)."""
@@ -156,7 +138,7 @@ class OrderStatistics:
     def scaled_to(self, count: int) -> OrderStatistics:
         """Return the statistics of `count` rows of the same distribution and the same largest."""
         share = count / self.count
-        table = Once(lambda: (np.round(self.ranks * share).astype(np.int64), self.values))
+        table = Lazy(lambda: (np.round(self.ranks * share).astype(np.int64), self.values))
         return OrderStatistics(count, table, self._largest)
 
 

@@ -6,16 +6,16 @@ import math
 from dataclasses import dataclass, replace
 
 from subquad.arrays.arithmetic import product_up
-from subquad.arrays.once import Once
+from subquad.arrays.lazy import Lazy
 from subquad.engine.fused.sizes import DEGREES, fusable
 from subquad.head.basis import Rotation
 from subquad.head.frame import Frame
-from subquad.head.magnitudes import Measures
+from subquad.head.magnitudes import RowMagnitudes
 from subquad.head.sample import HeadSample
 from subquad.head.shells import KeyShells
 from subquad.head.sides import OrderStatistics
 
-NO_OFFSET = Once.known_to_be(1.0)
+NO_OFFSET = Lazy.known_to_be(1.0)
 """Nothing is known of the mean of the keys."""
 
 
@@ -36,7 +36,7 @@ class Stats:
         Largest |scale * q|, about zero: bounds the logits of the exact path.
     find_offset : callable
         Returns `key_offset`; where the keys carry weights measured at the first call, O(m d).
-    tilted : bool
+    keys_weighted : bool
         Whether queries are centred and the keys carry weights.
     value_ratio : float
         max|V| / value_radius over columns, the cost of storing the output.
@@ -65,15 +65,15 @@ class Stats:
     query_entries: OrderStatistics
     key_entries: OrderStatistics
     full_query_norm: float
-    find_offset: Once[float]
-    tilted: bool
+    find_offset: Lazy[float]
+    keys_weighted: bool
     value_ratio: float
     query_unit: float = 1.0
     key_unit: float = 1.0
     operands: tuple[str, ...] = ()
     magnitudes_known: bool = True
     sample: HeadSample | None = None
-    find_rotation: Once[Rotation | None] | None = None
+    find_rotation: Lazy[Rotation | None] | None = None
     shells: KeyShells | None = None
 
     @property
@@ -133,7 +133,7 @@ class Stats:
 
 def stats_of(
     frame: Frame,
-    rows: Measures,
+    rows: RowMagnitudes,
     dtype: str,
     d: int,
     d_v: int,
@@ -154,10 +154,10 @@ def stats_of(
         key_entries=OrderStatistics.later(m, rows.find_entries[1]),
         full_query_norm=rows.largest[2],
         find_offset=rows.find_offset,
-        tilted=frame.query_tilt is not None,
+        keys_weighted=frame.query_tilt is not None,
         value_ratio=frame.value_ratio(dtype),
-        query_unit=frame.query.pre * frame.query.post,
-        key_unit=frame.key.pre * frame.key.post,
+        query_unit=frame.query.in_scale * frame.query.out_scale,
+        key_unit=frame.key.in_scale * frame.key.out_scale,
         operands=operands if fusable(d, d_v, DEGREES[0]) else (),
         sample=sample,
         find_rotation=rows.find_rotation,
@@ -183,7 +183,7 @@ def stats_without_data(n: int, m: int, d: int, d_v: int, logit_bound: float, dty
         key_entries=keys,
         full_query_norm=root,
         find_offset=NO_OFFSET,
-        tilted=False,
+        keys_weighted=False,
         value_ratio=1.0,
         magnitudes_known=False,
     )

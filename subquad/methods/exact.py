@@ -31,7 +31,7 @@ from subquad.methods.method import (
     Proposal,
     Refusal,
     a_priori_terms,
-    widened,
+    stored_norm_bound,
 )
 from subquad.methods.on_shards import Norms, empty_partial, fleet_of_head, shards_of
 
@@ -198,7 +198,7 @@ def _with_errors(
         error=none,
         ratio=none,
         rounding=exact_sum_error(normaliser, m, EXACT_KEY_BLOCK, -(-m // EXACT_KEY_BLOCK), dtype),
-        perturbation=exact_logit_error(xp.asarray(widened(logits, dtype)), d, dtype),
+        perturbation=exact_logit_error(xp.asarray(stored_norm_bound(logits, dtype)), d, dtype),
     )
 
 
@@ -212,7 +212,9 @@ def exact_rows(head: Head, rows: Array) -> Partial:
 
 def logit_error(stats: Stats, dtype: str) -> float:
     """Return the largest perturbation of a logit of the exact path, a priori."""
-    return float(exact_logit_error(widened(stats.full_logit_bound, dtype), stats.d, dtype))
+    return float(
+        exact_logit_error(stored_norm_bound(stats.full_logit_bound, dtype), stats.d, dtype)
+    )
 
 
 @lru_cache(maxsize=1024)

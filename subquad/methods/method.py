@@ -184,15 +184,15 @@ def bound_of(terms: tuple[Term, ...]) -> float:
     return sum(float(term.value) for term in terms)
 
 
-def input_error(logit_bound: float, d: int, dtype: str, tilted: bool) -> float:
+def input_error(logit_bound: float, d: int, dtype: str, keys_weighted: bool) -> float:
     """Return the perturbation of a logit by preparing the input, key weights included."""
     # Key weights: a dot product of length d, a shift by a multiple of ln 2 and exp, in float64,
     # of logits within WEIGHT_RANGE; rounding them to `dtype` is counted with the sums.
-    weights = float(gamma(2 * d + 64, U64)) * (WEIGHT_RANGE + 2.0) if tilted else 0.0
+    weights = float(gamma(2 * d + 64, U64)) * (WEIGHT_RANGE + 2.0) if keys_weighted else 0.0
     return float(preparation_error(logit_bound, dtype)) + weights
 
 
-def widened(norms: Any, dtype: str) -> Any:
+def stored_norm_bound(norms: Any, dtype: str) -> Any:
     """Return upper bounds of the norms of prepared rows from those of the exact rows."""
     form = FORMATS[dtype]
     return norms * (1.0 + 4.0 * form.u) + form.normal * 2.0**-4  # components that underflow

@@ -20,7 +20,7 @@ from subquad.head.frame import Frame
 from subquad.head.problem import Head, Problem
 from subquad.head.sharded import problem_on
 from subquad.planning.choose import HeadPlan, ToleranceError
-from subquad.planning.rerun import Ready, replay
+from subquad.planning.rerun import RerunPlan, replay
 from subquad.planning.run import run_heads, view_of
 from subquad.planning.words import refusal_message, table
 
@@ -100,8 +100,8 @@ class Plan:
         return execute(problem, heads, self)
 
     @cached_property
-    def _ready(self) -> Ready:
-        return Ready(self.heads, self.frames, self.lead, self.tol)
+    def _ready(self) -> RerunPlan:
+        return RerunPlan(self.heads, self.frames, self.lead, self.tol)
 
     def _replay(self, Q: Array, K: Array, V: Array) -> Result | None:
         """Return the Result on new data in the units of the plan, where that can be had."""

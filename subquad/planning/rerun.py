@@ -3,7 +3,7 @@
 The plan's polynomial, centres and balance are kept; nothing is measured first. Any centre is a
 true one, and the a priori Terms hold for whatever norms, mean of the keys and ranges the new data
 have: they come back from the device with the work already under way. What does not hang on the
-data is found once for a plan (`Ready`).
+data is found once for a plan (`RerunPlan`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from subquad.exp_poly import minimax
 from subquad.head.frame import Frame, balancing_exponent
 from subquad.head.stats import Stats
 from subquad.planning.choose import HeadPlan
-from subquad.planning.rerun_terms import FAR, UNIT, Proofs
+from subquad.planning.rerun_terms import FAR, UNIT, RerunBounds
 
 ROWS_AT_ONCE = 2**23
 """Rows of all heads of one launch: what is packed of them takes a few GiB."""
@@ -33,7 +33,7 @@ HEADS_AT_ONCE = 2**15
 
 
 @dataclass(frozen=True)
-class Ready:
+class RerunPlan:
     """The heads of a plan and their Frames, with what every run of them needs."""
 
     heads: tuple[HeadPlan, ...]
@@ -67,7 +67,7 @@ class Ready:
         return {}
 
     def launches(self) -> list[tuple[slice, Any]]:
-        """Return (which heads, their `Heads`) of what goes together on the current device.
+        """Return (which heads, their `FusedHeads`) of what goes together on the current device.
 
         Nothing where it has no fused passes.
         """
@@ -97,7 +97,9 @@ class Ready:
         operands = self.heads[run[0]].parameters.dtype
         members = slice(run[0], run[-1] + 1)
         limits = self.proofs.limits[members]
-        return members, fused_rerun.Heads(shape, units, np.array(coefficients), operands, limits)
+        return members, fused_rerun.FusedHeads(
+            shape, units, np.array(coefficients), operands, limits
+        )
 
     @cached_property
     def reach(self) -> np.ndarray:
@@ -106,7 +108,7 @@ class Ready:
             0.0
             if frame.query_tilt is None
             else float(np.linalg.norm(frame.query_tilt))
-            / frame.key.post
+            / frame.key.out_scale
             * 2.0 ** _balance(head.stats)
             * UNIT
             for head, frame in zip(self.heads, self.frames, strict=True)
@@ -114,13 +116,13 @@ class Ready:
         return np.array(found)
 
     @cached_property
-    def proofs(self) -> Proofs:
+    def proofs(self) -> RerunBounds:
         """What is proved of these heads on new data."""
-        return Proofs(self.heads, self.reach, self.tol)
+        return RerunBounds(self.heads, self.reach, self.tol)
 
 
 def replay(
-    ready: Ready, arrays: tuple[Array, Array, Array]
+    ready: RerunPlan, arrays: tuple[Array, Array, Array]
 ) -> tuple[Array, tuple[Term, ...], Array] | None:
     """Return (output (..., n, d_v), Terms, their sum (..., n)) of Q, K, V as planned.
 
@@ -167,7 +169,7 @@ def _joined(reports: list[Any]) -> Any:
 
 
 def _by_row(
-    names: tuple[tuple[str, str], ...], per_head: Array, ready: Ready
+    names: tuple[tuple[str, str], ...], per_head: Array, ready: RerunPlan
 ) -> tuple[tuple[Term, ...], Array]:
     """Return Terms and their sum as arrays (..., n), views of (sum, values...) of each head."""
     xp = array_api_compat.array_namespace(per_head)
@@ -189,7 +191,9 @@ def _replayable(head: HeadPlan, frame: Frame) -> bool:
     if chosen is None or not chosen.method.rerunnable(chosen.parameters):
         return False
     sides = _sides(head, frame)
-    near = all(1.0 / FAR <= x <= FAR for pre, _, post in sides for x in (pre, post))
+    near = all(
+        1.0 / FAR <= x <= FAR for in_scale, _, out_scale in sides for x in (in_scale, out_scale)
+    )
     centres = all(np.array_equal(c, c.astype(np.float32)) for _, c, _ in sides)
     return near and centres and math.frexp(sides[1][2])[0] == 0.5
 

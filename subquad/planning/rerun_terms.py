@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from subquad.arrays.once import Once
+from subquad.arrays.lazy import Lazy
 from subquad.bounds.certificate import Term
 from subquad.bounds.rounding import FORMATS, conversion_error
 from subquad.engine.fused.rounding import fused_errors
@@ -36,7 +36,7 @@ class Found(Protocol):
     ratios: np.ndarray
 
 
-class Proofs:
+class RerunBounds:
     """What is proved of the heads of a plan on other data, were no logit outside: see `room`.
 
     `reach` (heads,) is by how much the norm of a key moves the logarithm of its weight at most.
@@ -47,13 +47,15 @@ class Proofs:
         self._heads, self._tol = heads, tol
         forms = [FORMATS[head.parameters.dtype] for head in heads]
         bounds = np.array([head.parameters.logit_bound for head in heads])
-        # `widened` the other way round, and balanced rows; roundings are far inside UNIT.
+        # `stored_norm_bound` the other way round, and balanced rows; roundings are far inside UNIT.
         self._product = (bounds - [f.normal * 2.0**-4 for f in forms]) / UNIT**2
         self._product /= [1.0 + 4.0 * f.u for f in forms]
         self._longest = np.sqrt(2.0 * bounds) / UNIT
-        # Of the report on keys and values: `engine.gpu_replay.Heads`.
-        tilted = reach > 0.0
-        longest = np.where(tilted, WEIGHT_RANGE / np.where(tilted, reach, 1.0), np.inf)
+        # Of the report on keys and values: `engine.fused.rerun.FusedHeads`.
+        keys_weighted = reach > 0.0
+        longest = np.where(
+            keys_weighted, WEIGHT_RANGE / np.where(keys_weighted, reach, 1.0), np.inf
+        )
         steps = np.tile([STEPS, POWERS, FAR], (len(heads), 1))
         slack = [_slack(head) for head in heads]
         self.limits = np.column_stack([slack, longest, steps])
@@ -120,7 +122,7 @@ def _terms(head: HeadPlan, offset: float, ratio: float) -> tuple[Term, ...]:
         head.stats,
         query_norms=nothing,
         key_norms=nothing,
-        find_offset=Once.known_to_be(offset),
+        find_offset=Lazy.known_to_be(offset),
         value_ratio=ratio,
     )
     conversion = Term("conversion", "rounding-storage", conversion_error(ratio))

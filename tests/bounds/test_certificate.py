@@ -51,7 +51,7 @@ def a_priori(**sizes):
         .heads[0]
         .stats
     )
-    bound = methods.method.widened(stats.logit_bound, "float32")
+    bound = methods.method.stored_norm_bound(stats.logit_bound, "float32")
     p = polynomial_module.parameters_for(4, bound, "float32", 6)
     return {t.name: t.value for t in subquad.METHODS["polynomial"].certify(stats, p)}
 

@@ -12,7 +12,7 @@ import pytest
 from subquad import TYPICAL, Rates, Speed
 from subquad.cost import cpu_rates
 from subquad.cost.rates import Work
-from subquad.cost.steps import Calls, accumulate_calls, both_passes, contract_calls, exact_calls
+from subquad.cost.steps import Overhead, accumulate_calls, both_passes, contract_calls, exact_calls
 from subquad.engine import lengths, threads
 from subquad.engine.cpu import fast as cpu_fast
 
@@ -26,7 +26,7 @@ def priced(**rates):
 
 
 def test_every_count_has_its_rate():
-    calls = Calls(13.0, 17.0, 19.0, filled=23.0)
+    calls = Overhead(13.0, 17.0, 19.0, filled=23.0)
     work = Work(3.0, 5.0, 12.0, 2, 1, "float32", 7.0, 11.0, calls)
     assert priced().seconds(work) == 0.0
     assert priced(pairs=2.0).seconds(work) == 14.0 / 2.0
@@ -40,7 +40,7 @@ def test_every_count_has_its_rate():
 
 
 def test_what_one_thread_does_alone_costs_what_the_others_miss(monkeypatch):
-    work = Work(0.0, 0.0, 0.0, 2, 1, "float32", calls=Calls(0.0, 17.0))
+    work = Work(0.0, 0.0, 0.0, 2, 1, "float32", calls=Overhead(0.0, 17.0))
     assert priced(polynomial_flops=2.0).seconds(work) == 0.0
     assert priced(polynomial_flops=2.0, threads=3).seconds(work) == pytest.approx(17.0)
     small = both_passes(64, 64, 4, 4, 2)
@@ -52,7 +52,7 @@ def test_what_one_thread_does_alone_costs_what_the_others_miss(monkeypatch):
 
 
 def test_exact_pairs_of_one_thread_are_priced_as_pairs():
-    work = Work(5.0, 0.0, 0.0, 2, 1, "float32", calls=Calls(alone_pairs=3.0))
+    work = Work(5.0, 0.0, 0.0, 2, 1, "float32", calls=Overhead(alone_pairs=3.0))
     assert priced(pairs=2.0).seconds(work) == 2.5
     assert priced(pairs=2.0, threads=3).seconds(work) == 5.5
     few, many = exact_calls(64, 64, 8, 8), exact_calls(2**15, 2**15, 8, 8)
@@ -103,8 +103,8 @@ def test_the_readme_says_what_the_record_does():
 def test_calls_add_up_and_nothing_costs_nothing():
     both = accumulate_calls(4096, 8, 8, 3) + contract_calls(1024, 8, 8, 3)
     assert both == both_passes(4096, 1024, 8, 8, 3)
-    assert accumulate_calls(0, 8, 8, 3) == contract_calls(0, 8, 8, 3) == Calls()
-    assert exact_calls(0, 9, 8, 8) == exact_calls(9, 0, 8, 8) == Calls()
+    assert accumulate_calls(0, 8, 8, 3) == contract_calls(0, 8, 8, 3) == Overhead()
+    assert exact_calls(0, 9, 8, 8) == exact_calls(9, 0, 8, 8) == Overhead()
     assert exact_calls(2048, 4096, 8, 8).steps > exact_calls(2048, 1024, 8, 8).steps
 
 

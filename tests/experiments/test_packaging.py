@@ -86,9 +86,9 @@ def test_an_editable_installation_is_a_path_and_nothing_else(tmp_path, monkeypat
 
 
 FOUND = """
-import subquad.cli
-page = subquad.cli.experiments_module("report.report")
-instances = subquad.cli.experiments_module("harness.instances")
+from subquad.cli import commands
+page = commands.experiments_module("report.report")
+instances = commands.experiments_module("harness.instances")
 print(page.__file__, len(page.committed()), len(instances.real_names()), page.TEMPLATE.exists())
 """
 

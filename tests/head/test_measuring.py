@@ -109,7 +109,7 @@ def test_the_furthest_query_is_kept():
     x = stack(5, 4000, 6, "float32")
     for queries, rows in zip(x, measure(list(x), True), strict=True):
         for about in (rows.about_zero, *rows.centred):
-            centred = queries.astype(float) * about.side.pre - about.side.centre
+            centred = queries.astype(float) * about.side.in_scale - about.side.centre
             furthest = queries[np.argmax(np.linalg.norm(centred, axis=1))]
             assert np.array_equal(about.furthest, furthest[None])
     assert measure([x[0]], False)[0].centred[0].furthest is None
@@ -117,9 +117,9 @@ def test_the_furthest_query_is_kept():
 
 def test_values_of_a_stack():
     V = stack(5, 300, 4, "float32")
-    for own, (pre, mid, radius, low, high) in zip(V, value_units(list(V)), strict=True):
+    for own, (in_scale, mid, radius, low, high) in zip(V, value_units(list(V)), strict=True):
         assert np.array_equal(low, own.min(axis=0)) and np.array_equal(high, own.max(axis=0))
-        assert np.all(abs(own * pre - mid) <= radius)
+        assert np.all(abs(own * in_scale - mid) <= radius)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -20,7 +20,7 @@ def head(name="minilm-l5-h0-smallest", **changes):
 def prepared(of):
     """Return the keys about the Frame's centre and their weights, in extended precision."""
     side = of.frame.key
-    K = (of.K.astype(np.longdouble) * side.pre - side.centre) * side.post
+    K = (of.K.astype(np.longdouble) * side.in_scale - side.centre) * side.out_scale
     weights = of.frame.key_weights(of.K)[0]
     return K, np.ones(len(K)) if weights is None else weights
 

@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
-from subquad.arrays.once import Once
+from subquad.arrays.lazy import Lazy
 from subquad.head.ball import ball_centre
 from subquad.head.centring import SAMPLE, measure
 from subquad.head.problem import Problem
@@ -29,11 +29,12 @@ def measured(x, queries=False):
 def test_norms_bound_every_row(n, shift):
     x = cloud(n) + np.float32(shift)
     for rows in measured(x).centred:
-        away = np.linalg.norm(x.astype(float) * rows.side.pre - rows.side.centre, axis=1)
+        away = np.linalg.norm(x.astype(float) * rows.side.in_scale - rows.side.centre, axis=1)
         assert np.all(rows.norms >= away * (1.0 - 2.0**-50))
         assert rows.largest == rows.norms.max()
         assert np.all(
-            np.float32(rows.side.centre / rows.side.pre) * rows.side.pre == rows.side.centre
+            np.float32(rows.side.centre / rows.side.in_scale) * rows.side.in_scale
+            == rows.side.centre
         )
 
 
@@ -60,7 +61,9 @@ def test_far_rows_outside_the_sample_are_seen():
     x = cloud(20_000)
     x[-1] *= 1e20  # rows are sampled from the first on, every so many
     rows = measured(x).centred[0]
-    assert rows.largest >= np.linalg.norm(x[-1].astype(float)) * rows.side.pre * (1.0 - 2.0**-50)
+    assert rows.largest >= np.linalg.norm(x[-1].astype(float)) * rows.side.in_scale * (
+        1.0 - 2.0**-50
+    )
     assert 2.0**-60 <= rows.largest <= 2.0**60
 
 
@@ -112,7 +115,7 @@ def test_once():
     gone = weakref.ref(kept)
 
     def found_of(array):
-        return Once(lambda: calls.append(1) or array.sum())
+        return Lazy(lambda: calls.append(1) or array.sum())
 
     found = found_of(kept)
     del kept
@@ -120,7 +123,7 @@ def test_once():
     gc.collect()
     assert calls == [1] and gone() is None
     found.settle(5.0)
-    other = Once(lambda: 1.0)
+    other = Lazy(lambda: 1.0)
     other.settle(5.0)
     assert (found(), other()) == (3.0, 5.0)
 

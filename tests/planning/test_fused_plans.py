@@ -209,7 +209,7 @@ def test_centred_queries_carry_key_weights(used, fast, tol):
     Q, K, V = drawn(seed=6)
     Q = Q + np.float32(0.7)
     result = subquad.attention(Q, K, V, tol=tol, rates=fast)
-    assert result.plan.heads[0].stats.tilted
+    assert result.plan.heads[0].stats.keys_weighted
     assert dtypes_of(result) <= {*OPERANDS} and len(used) == 1
     sound(result, Q, K, V, tol)
 

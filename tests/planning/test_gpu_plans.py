@@ -7,7 +7,7 @@ import pytest
 
 import subquad
 from subquad.engine.fused.sizes import OPERANDS
-from subquad.methods.method import Proposal, widened
+from subquad.methods.method import Proposal, stored_norm_bound
 from subquad.methods.polynomial.method import Polynomial
 from subquad.methods.polynomial.sums import parameters_for
 
@@ -97,13 +97,13 @@ def replays(monkeypatch, fused):
     """The heads that went through the fused passes without being measured."""
     from subquad.engine.fused import rerun as fused_rerun
 
-    calls, start = [], fused_rerun.Heads.start
+    calls, start = [], fused_rerun.FusedHeads.start
 
     def counted(self, *args):
         calls.extend(range(self.heads))
         return start(self, *args)
 
-    monkeypatch.setattr(fused_rerun.Heads, "start", counted)
+    monkeypatch.setattr(fused_rerun.FusedHeads, "start", counted)
     return calls
 
 
@@ -130,7 +130,9 @@ class Cubic(Polynomial):
         self.operands = operands
 
     def fit(self, stats, tol, rates, budget=np.inf):
-        p = parameters_for(3, widened(stats.logit_bound, self.operands), self.operands, stats.d)
+        p = parameters_for(
+            3, stored_norm_bound(stats.logit_bound, self.operands), self.operands, stats.d
+        )
         yield Proposal(self, p, self.certify(stats, p), self.work(stats, p))
 
 

@@ -192,7 +192,7 @@ def test_heads_that_were_planned_for_fewer_keys_run_the_long_way(replays, fast):
 def test_there_is_room_for_queries_as_far_as_the_interval_and_the_balance_go(replays, fast):
     head = planned(1e-2, fast).heads[0]
     root = head.chosen.parameters.logit_bound**0.5
-    proofs = rerun_terms.Proofs((head,), np.zeros(1), 1e-2)
+    proofs = rerun_terms.RerunBounds((head,), np.zeros(1), 1e-2)
     form = FORMATS[head.chosen.work.dtype]
     for share in (1e-3, 0.3, 0.5, 1.0, 1.3):
         key_norm = share * root
@@ -212,13 +212,13 @@ def test_bounds_are_kept_and_the_exact_numbers_taken_where_they_do_not_do(replay
     found = stand_in_replay.Found(
         np.ones(2), classes, np.array([0.26, 0.51]), np.array([2.2, 31.0])
     )
-    proofs = rerun_terms.Proofs(made.heads, np.zeros(2), 1e-2)
+    proofs = rerun_terms.RerunBounds(made.heads, np.zeros(2), 1e-2)
     first = proofs.bounds(found)
     assert first.shape == (1 + len(proofs.names), 2)
     np.testing.assert_allclose(first[0], first[1:].sum(axis=0), rtol=1e-12)
     assert proofs.bounds(replace(found, classes=classes.copy())) is first
     worst = int(first[0].argmax())
-    tight = rerun_terms.Proofs(made.heads, np.zeros(2), first[0, worst] * (1.0 - 1e-12))
+    tight = rerun_terms.RerunBounds(made.heads, np.zeros(2), first[0, worst] * (1.0 - 1e-12))
     exact = tight.bounds(found)
     assert exact[0, worst] < first[0, worst] and tight.bounds(found) is not exact
     assert exact[0, 1 - worst] == first[0, 1 - worst]
@@ -230,7 +230,7 @@ def test_bounds_are_kept_and_the_exact_numbers_taken_where_they_do_not_do(replay
 def test_classes_cover_what_was_found(replays, fast, mean):
     """Steps and powers are never below the offset and the ratio that they stand for."""
     head = planned(1e-2, fast).heads[0]
-    (limits,) = rerun_terms.Proofs((head,), np.array([10.0]), 1e-2).limits
+    (limits,) = rerun_terms.RerunBounds((head,), np.array([10.0]), 1e-2).limits
     rng = np.random.default_rng(0)
     for size in 10.0 ** rng.uniform(-3.0, 6.0, 50):
         low, high = np.array([size, 1.0, 0.0]), np.array([size + 0.3, 1.0, 0.0])

@@ -37,7 +37,7 @@ def changed_code(function, old, new):
     namespace = dict(function.__globals__)
     exec(compile(source, inspect.getfile(function), "exec"), namespace)
     made = namespace[function.__name__]
-    return getattr(made, "__wrapped__", made).__code__
+    return getattr(made, "__wrapped__", getattr(made, "func", made)).__code__
 
 
 def raising_code(function):

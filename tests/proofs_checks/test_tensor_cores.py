@@ -22,7 +22,7 @@ from proofs_checks.checks.tensor_cores.split import split_pass
 from subquad.bounds.rounding import FORMATS, TENSOR_CORES
 from subquad.engine.fused.rounding import STEP_ERROR, V, fused_errors
 from subquad.engine.fused.sizes import OPERANDS, sizes_for
-from subquad.methods.method import widened
+from subquad.methods.method import stored_norm_bound
 
 
 def test_bfloat16_is_float32_cut_to_sixteen_bits_and_rounded_to_even():
@@ -119,5 +119,5 @@ def test_the_assumption_names_the_error_of_a_step():
 def test_rows_as_rounded_are_within_what_queries_are_widened_by():
     """The bound is of rounded rows, the norm moments of keys before they were: (1 + u)^2."""
     for name in OPERANDS:
-        assert widened(1.0, name) >= (1.0 + FORMATS[name].u) ** 2
+        assert stored_norm_bound(1.0, name) >= (1.0 + FORMATS[name].u) ** 2
     assert FORMATS["bfloat16"].u == V

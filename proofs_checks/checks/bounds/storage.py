@@ -81,7 +81,7 @@ def _conversion(bound: Bound) -> Finding:
     """Return whether float32 units cost no more than the bound, in exact rationals.
 
     Random columns about 0 and far from it, nearly constant ones with it: values enter as
-    (v * pre - mid in two parts) / radius, times a weight; the output leaves divided, times the
+    (v * in_scale - mid in two parts) / radius, times a weight; the output leaves divided, times the
     radius, plus mid. What rounding the output once costs is `storage_error`'s.
     """
     rng, nearest = np.random.default_rng(3), 0.0

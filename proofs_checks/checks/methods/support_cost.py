@@ -13,7 +13,7 @@ import sympy
 from proofs_checks.checks.methods.support_basis import PAPER
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, zero
-from subquad.arrays.once import Once
+from subquad.arrays.lazy import Lazy
 from subquad.exp_poly.balls import ball, precision
 from subquad.head.sides import OrderStatistics
 from subquad.head.stats import Stats
@@ -35,8 +35,8 @@ def _work(counted: Callable[[Stats, SplitParameters], float]) -> Finding:
         query_entries=OrderStatistics.constant(n, 1.0),
         key_entries=OrderStatistics.constant(m, 1.0),
         full_query_norm=1.0,
-        find_offset=Once.known_to_be(0.0),
-        tilted=False,
+        find_offset=Lazy.known_to_be(0.0),
+        keys_weighted=False,
         value_ratio=1.0,
     )
     for large_q in product((False, True), repeat=n):

@@ -48,15 +48,16 @@ def over_rows(arrays, function: Callable[[int, slice], None]) -> None:
     )
 
 
-def entering(pre, centre, post) -> Callable[[Any, np.ndarray], None]:
-    """Return what writes (x * pre - centre) * post of a block x into a float64 block.
+def affine_writer(in_scale, centre, out_scale) -> Callable[[Any, np.ndarray], None]:
+    """Return what writes (x * in_scale - centre) * out_scale of a block x into a float64 block.
 
     Powers of two commute with rounding while nothing nears the ends of the range, so
-    (x - centre / pre) * (pre * post) is the same number; what does nothing is left out.
+    (x - centre / in_scale) * (in_scale * out_scale) is the same number; what does nothing is left
+    out.
     """
-    units = powers_of_two(pre)
-    first = None if np.all(units == pre) else pre
-    offset, factor = centre / units, units * post
+    units = powers_of_two(in_scale)
+    first = None if np.all(units == in_scale) else in_scale
+    offset, factor = centre / units, units * out_scale
     moves, scales = bool(np.any(offset != 0.0)), bool(np.any(factor != 1.0))
 
     def enter(x: Any, y: np.ndarray) -> None:
@@ -71,9 +72,9 @@ def entering(pre, centre, post) -> Callable[[Any, np.ndarray], None]:
     return enter
 
 
-def powers_of_two(pre) -> np.ndarray:
-    """Return `pre` where it is powers of two far from the ends of the range, else 1."""
-    units = np.asarray(pre, dtype=np.float64)
+def powers_of_two(in_scale) -> np.ndarray:
+    """Return `in_scale` where it is powers of two far from the ends of the range, else 1."""
+    units = np.asarray(in_scale, dtype=np.float64)
     mantissa, exponent = np.frexp(units)
     safe = bool(np.all(mantissa == 0.5)) and bool(np.all(abs(exponent) < 200))
     return units if safe else np.ones(())

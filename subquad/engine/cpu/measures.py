@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.engine.cpu.blocks import block_rows, entering, over_blocks
+from subquad.engine.cpu.blocks import affine_writer, block_rows, over_blocks
 from subquad.engine.threads import ENTRY_WORK, for_each, parallel_map
 
 FOLD = 8
@@ -18,11 +18,11 @@ SUMMED = 1024
 """Rows summed in float32 before the sum goes into float64."""
 
 
-def row_measures(x, pre, centre) -> tuple[Any, Any]:
-    """Return (norms, largest absolute entries) of the rows of x * pre - centre, rounded up."""
+def row_measures(x, in_scale, centre) -> tuple[Any, Any]:
+    """Return (norms, largest absolute entries) of the rows of x * in_scale - centre, rounded up."""
     n, d = x.shape
     norms, entries = np.empty(n), np.empty(n)
-    enter = entering(pre, centre, 1.0)
+    enter = affine_writer(in_scale, centre, 1.0)
 
     def block(y: np.ndarray, rows: slice) -> None:
         enter(x[rows], y)
@@ -33,9 +33,9 @@ def row_measures(x, pre, centre) -> tuple[Any, Any]:
     return norms, entries
 
 
-def _row_norms(x, pre, centre) -> Any:
+def _row_norms(x, in_scale, centre) -> Any:
     """Return the norms alone, at less than half the price where rows are short."""
-    norms, enter = np.empty(x.shape[0]), entering(pre, centre, 1.0)
+    norms, enter = np.empty(x.shape[0]), affine_writer(in_scale, centre, 1.0)
 
     def block(y: np.ndarray, rows: slice) -> None:
         enter(x[rows], y)
@@ -63,37 +63,39 @@ def _outward(d: int) -> float:
     return 1.0 + (d + 8) * 2.0**-53
 
 
-def surveys(xs, pres, centres) -> list[tuple[Any, Any, float]]:
-    """Return (norms, mean, how far off the mean may be) of the rows of each x * pre - centre.
+def centred_norms(xs, in_scales, centres) -> list[tuple[Any, Any, float]]:
+    """Return (norms, mean, how far off the mean may be) of the rows of each x * in_scale - centre.
 
-    In one pass of float32 where x is float32, pre is not extreme and centre / pre is a float32
-    vector; the norms are float32 numbers then, else float64.
+    In one pass of float32 where x is float32, in_scale is not extreme and centre / in_scale is a
+    float32 vector; the norms are float32 numbers then, else float64.
     """
     single = xs[0].dtype == np.float32 and xs[0].shape[1] <= 2**16
     offsets = [
-        np.asarray(centre / pre, dtype=np.float32 if single else np.float64)
-        for pre, centre in zip(pres, centres, strict=True)
+        np.asarray(centre / in_scale, dtype=np.float32 if single else np.float64)
+        for in_scale, centre in zip(in_scales, centres, strict=True)
     ]
     able = [
-        single and 2.0**-40 <= pre <= 2.0**40 and np.array_equal(o.astype(np.float64) * pre, c)
-        for o, pre, c in zip(offsets, pres, centres, strict=True)
+        single
+        and 2.0**-40 <= in_scale <= 2.0**40
+        and np.array_equal(o.astype(np.float64) * in_scale, c)
+        for o, in_scale, c in zip(offsets, in_scales, centres, strict=True)
     ]
     fast = [i for i, is_able in enumerate(able) if is_able]
-    found = _in_float32(*([part[i] for i in fast] for part in (xs, pres, offsets)))
+    found = _in_float32(*([part[i] for i in fast] for part in (xs, in_scales, offsets)))
     return [
-        next(found) if is_able else _in_float64(x, pre, centre)
-        for x, pre, centre, is_able in zip(xs, pres, centres, able, strict=True)
+        next(found) if is_able else _in_float64(x, in_scale, centre)
+        for x, in_scale, centre, is_able in zip(xs, in_scales, centres, able, strict=True)
     ]
 
 
-def _in_float64(x, pre, centre) -> tuple[Any, Any, float]:
-    norms = _row_norms(x, pre, centre)
+def _in_float64(x, in_scale, centre) -> tuple[Any, Any, float]:
+    norms = _row_norms(x, in_scale, centre)
     slack = 2.0**-30 * (float(norms.max()) + float(np.linalg.norm(centre)))
-    return norms, weighted_mean(x, pre) - centre, slack
+    return norms, weighted_mean(x, in_scale) - centre, slack
 
 
-def _in_float32(xs, pres, offsets) -> Iterator[tuple[Any, Any, float]]:
-    """Yield what `surveys` returns of each float32 x, from the rows of x - offset, times pre.
+def _in_float32(xs, in_scales, offsets) -> Iterator[tuple[Any, Any, float]]:
+    """Yield what `centred_norms` returns of each float32 x, from x - offset, times in_scale.
 
     Norms are rounded up: with u = 2^-24 each computed entry is within u of the true one, the sum
     of d squares within gamma_d and 2^-28 (underflow), and three roundings follow: short by less
@@ -122,31 +124,31 @@ def _in_float32(xs, pres, offsets) -> Iterator[tuple[Any, Any, float]]:
 
     shape, count = (together, min(each, n), d), -(-heads // together) * blocks
     for_each(count, lambda: np.empty(shape, np.float32), one, ENTRY_WORK * heads * n * d)
-    up = np.array(pres)[:, None] * (1.0 + (d + 8) * 2.0**-24)
+    up = np.array(in_scales)[:, None] * (1.0 + (d + 8) * 2.0**-24)
     every = np.sqrt(squares) * up.astype(np.float32)
     sure = ((squares >= d * 2.0**-96) & (squares < np.inf)).all(axis=1)
-    means = sums.sum(axis=1) * (np.array(pres)[:, None] / n)
+    means = sums.sum(axis=1) * (np.array(in_scales)[:, None] / n)
     for i, norms in enumerate(every):
         if not sure[i]:
-            _exactly(norms, squares[i], xs[i], pres[i], offsets[i])
+            _exactly(norms, squares[i], xs[i], in_scales[i], offsets[i])
         # A sum of 1024 numbers is within 2^-14 of the sum of their magnitudes.
         yield norms, means[i], 2.0**-13 * float(norms.max())
 
 
-def _exactly(norms, squares, x, pre, offset) -> None:
+def _exactly(norms, squares, x, in_scale, offset) -> None:
     """Replace norms whose squares are near an end of the range of float32."""
     d = x.shape[1]
     unsure = np.flatnonzero(~((squares >= d * 2.0**-96) & (squares < np.inf)))
-    exact = _row_norms(x[unsure], pre, offset.astype(np.float64) * pre)
+    exact = _row_norms(x[unsure], in_scale, offset.astype(np.float64) * in_scale)
     with np.errstate(over="ignore"):
         near = exact.astype(np.float32)
     norms[unsure] = np.where(near < exact, np.nextafter(near, np.float32(np.inf)), near)
 
 
-def row_dots(x, pre, centre, vector) -> Any:
-    """Return (x * pre - centre) @ vector, shape (n,), float64."""
+def row_dots(x, in_scale, centre, vector) -> Any:
+    """Return (x * in_scale - centre) @ vector, shape (n,), float64."""
     out = np.empty(x.shape[0])
-    enter = entering(pre, centre, 1.0)
+    enter = affine_writer(in_scale, centre, 1.0)
 
     def block(y: np.ndarray, rows: slice) -> None:
         enter(x[rows], y)
@@ -199,12 +201,12 @@ def _extremes(block) -> tuple[Any, Any]:
     return block.min(axis=axes), block.max(axis=axes)
 
 
-def weighted_mean(x, pre, weights=None) -> Any:
-    """Return the mean of the rows of x * pre, shape (columns,), float64."""
+def weighted_mean(x, in_scale, weights=None) -> Any:
+    """Return the mean of the rows of x * in_scale, shape (columns,), float64."""
     n, columns = x.shape
     each = block_rows(columns)
     sums = np.zeros((-(-n // each), columns))
-    enter, ones = entering(pre, 0.0, 1.0), np.ones(min(each, n))
+    enter, ones = affine_writer(in_scale, 0.0, 1.0), np.ones(min(each, n))
 
     def block(y: np.ndarray, rows: slice) -> None:
         enter(x[rows], y)
@@ -214,9 +216,9 @@ def weighted_mean(x, pre, weights=None) -> Any:
     return sums.sum(axis=0) / (n if weights is None else weights.sum())
 
 
-def rotated_reach(x, pre, centre, post, basis) -> Any:
+def rotated_reach(x, in_scale, centre, out_scale, basis) -> Any:
     """Return the largest |entry| of each column of `rotated`, as computed in float64."""
-    enter, found = entering(pre, centre, post), list[np.ndarray]()
+    enter, found = affine_writer(in_scale, centre, out_scale), list[np.ndarray]()
 
     def block(y: np.ndarray, rows: slice) -> None:
         enter(x[rows], y)

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from subquad.engine.cpu.blocks import entering, over_blocks, powers_of_two
+from subquad.engine.cpu.blocks import affine_writer, over_blocks, powers_of_two
 from subquad.engine.cpu.measures import (
+    centred_norms,
     column_range,
     column_ranges,
     rotated_reach,
     row_dots,
     row_measures,
     stacked_rows,
-    surveys,
     weighted_mean,
 )
 
@@ -28,17 +28,17 @@ __all__ = [
     "row_dots",
     "row_measures",
     "stacked_rows",
-    "surveys",
+    "centred_norms",
     "take_rows",
     "weighted_mean",
     "weighted_values",
 ]
 
 
-def affine(x, pre, centre, post, dtype: str) -> Any:
-    """Return (x * pre - centre) * post rounded once to `dtype`."""
+def affine(x, in_scale, centre, out_scale, dtype: str) -> Any:
+    """Return (x * in_scale - centre) * out_scale rounded once to `dtype`."""
     out = np.empty(x.shape, dtype=dtype)
-    enter = entering(pre, centre, post)
+    enter = affine_writer(in_scale, centre, out_scale)
 
     def block(y: np.ndarray, rows: slice) -> None:
         enter(x[rows], y)
@@ -48,16 +48,16 @@ def affine(x, pre, centre, post, dtype: str) -> Any:
     return out
 
 
-def take_rows(x, pre, rows) -> Any:
-    """Return x[rows] * pre on the host, float64."""
-    return x[rows].astype(np.float64) * pre
+def take_rows(x, in_scale, rows) -> Any:
+    """Return x[rows] * in_scale on the host, float64."""
+    return x[rows].astype(np.float64) * in_scale
 
 
-def weighted_values(v, pre, centre, post, weights, dtype: str) -> Any:
-    """Return [x, 1] * weights with x = (v * pre - centre) * post in [-1, 1]."""
+def weighted_values(v, in_scale, centre, out_scale, weights, dtype: str) -> Any:
+    """Return [x, 1] * weights with x = (v * in_scale - centre) * out_scale in [-1, 1]."""
     m, d_v = v.shape
     out = np.empty((m, d_v + 1), dtype=dtype)
-    enter = entering(pre, centre, post)
+    enter = affine_writer(in_scale, centre, out_scale)
     # What exceeds 1 by rounding in float64 is 1 when rounded to less; times a weight it may not.
     clipped = dtype == "float64" or weights is not None
 
@@ -74,11 +74,11 @@ def weighted_values(v, pre, centre, post, weights, dtype: str) -> Any:
     return out
 
 
-def restored_values(x, pre, centre, radius, low, high, dtype: str, divisor=None) -> Any:
-    """Return (centre + radius * x / divisor) / pre within [low, high], rounded to `dtype`."""
+def restored_values(x, in_scale, centre, radius, low, high, dtype: str, divisor=None) -> Any:
+    """Return (centre + radius * x / divisor) / in_scale within [low, high], rounded to `dtype`."""
     out = np.empty(x.shape, dtype=dtype)
-    units = powers_of_two(pre)  # dividing by them commutes with the other roundings
-    last, centre, radius = pre / units, centre / units, radius / units
+    units = powers_of_two(in_scale)  # dividing by them commutes with the other roundings
+    last, centre, radius = in_scale / units, centre / units, radius / units
     scaled = bool(np.any(last != 1.0))
 
     def block(y: np.ndarray, rows: slice) -> None:
@@ -96,10 +96,10 @@ def restored_values(x, pre, centre, radius, low, high, dtype: str, divisor=None)
     return out
 
 
-def rotated(x, pre, centre, post, basis, dtype: str) -> Any:
-    """Return ((x * pre - centre) * post) @ basis: float64, rounded once to `dtype`."""
+def rotated(x, in_scale, centre, out_scale, basis, dtype: str) -> Any:
+    """Return ((x * in_scale - centre) * out_scale) @ basis: float64, rounded once to `dtype`."""
     out = np.empty(x.shape, dtype=dtype)
-    enter = entering(pre, centre, post)
+    enter = affine_writer(in_scale, centre, out_scale)
 
     def block(y: np.ndarray, rows: slice) -> None:
         enter(x[rows], y)

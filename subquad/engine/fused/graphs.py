@@ -1,12 +1,12 @@
 """The launches of heads of one shape, kept for every plan of it and captured as CUDA graphs.
 
 What differs from run to run (where Q, K, V, the output and a plan's own units are) is told to the
-kernels in a few words of device memory (gpu_given.cu), copied there from pinned memory by the first
-node of a graph. Everything else a graph may know by heart: it belongs to a `Slot`, which has the
-scratch memory and the report of one run at a time. Runs that overlap, by threads or streams, take
-a slot each. The first run of a slot is launched kernel by kernel, so that a plan run once captures
-nothing; a second one captures, with nothing launched, and launches the graphs. There are two, for
-an event to be recorded between them: CuPy has none for within.
+kernels in a few words of device memory (gpu/given.cu), copied there from pinned memory by the first
+node of a graph. Everything else a graph may know by heart: it belongs to a `RunBuffers`, which has
+the scratch memory and the report of one run at a time. Runs that overlap, by threads or streams,
+take a slot each. The first run of a slot is launched kernel by kernel, so that a plan run once
+captures nothing; a second one captures, with nothing launched, and launches the graphs. There are
+two, for an event to be recorded between them: CuPy has none for within.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from cupy.cuda import runtime
 
 from subquad.engine.fused.launches import key_side, query_side, run
-from subquad.engine.fused.reports import GIVEN, Slot
+from subquad.engine.fused.reports import GIVEN, RunBuffers
 from subquad.engine.fused.sizes import sizes_for
 from subquad.engine.gpu.kernels import THREADS, blocks_for, row_kernel
 from subquad.features import feature_dimension
@@ -37,15 +37,20 @@ NONE, ONE = np.zeros(4), np.int32(1)
 class Passes:
     """The launches of heads that go together, on the current device.
 
-    `shape` is (n, m, d, d_v), one that the fused passes have; `tilted`: keys have weights.
+    `shape` is (n, m, d, d_v), one that the fused passes have; `keys_weighted`: keys have weights.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int, int], heads: int, degree: int, operands: str, tilted: bool
+        self,
+        shape: tuple[int, int, int, int],
+        heads: int,
+        degree: int,
+        operands: str,
+        keys_weighted: bool,
     ) -> None:
         (n, m, d, d_v), here = shape, int(runtime.getDevice())
         self._m, self._d, self._columns, self._heads = m, np.int32(d), np.int32(d_v), heads
-        self._tilted = tilted
+        self._keys_weighted = keys_weighted
         sizes = sizes_for(d, d_v, degree, operands)
         self._key_side = key_side(sizes, heads, m, here)
         self._query_side = query_side(sizes, heads, n, here)
@@ -53,7 +58,7 @@ class Passes:
         self._scratch = [
             ("units", 8 * heads * 7 * d_v),
             ("values", 4 * heads * 8 * d_v),
-            ("weights", 8 * heads * m if tilted else 0),
+            ("weights", 8 * heads * m if keys_weighted else 0),
             ("norms", 8 * heads * (degree + 1)),
             ("moments", 8 * heads * self._moments),
             ("keys", self._key_side.bytes),
@@ -64,23 +69,23 @@ class Passes:
         self._weights = row_kernel("key_weights"), (blocks_for(m), heads), (THREADS,), 0
         self._report = row_kernel("key_report"), (heads,), (32,), 0
         self._last = row_kernel("query_report"), (blocks_for(self._words, BLOCKS),), (THREADS,), 0
-        self._free: list[Slot] = []
+        self._free: list[RunBuffers] = []
         size = sum(part for _, part in self._scratch)
         self._kept = min(KEPT_SLOTS, KEPT_BYTES // max(1, size))
 
-    def slot(self) -> Slot:
-        """Return a Slot for one run, to be handed to `free` once that is done."""
+    def slot(self) -> RunBuffers:
+        """Return RunBuffers for one run, to be handed to `free` once that is done."""
         try:
             return self._free.pop()
         except IndexError:  # all are in use, by other threads
-            return Slot(self._heads, self._words, self._scratch)
+            return RunBuffers(self._heads, self._words, self._scratch)
 
-    def free(self, slot: Slot) -> None:
-        """Keep a Slot for the next run, or let go of it."""
+    def free(self, slot: RunBuffers) -> None:
+        """Keep RunBuffers for the next run, or let go of it."""
         if len(self._free) < self._kept:
             self._free.append(slot)
 
-    def launch(self, slot: Slot, stream: Any) -> None:
+    def launch(self, slot: RunBuffers, stream: Any) -> None:
         """Launch a run on the current stream, of what `slot.tell` said."""
         parts = partial(self._keys, slot), partial(self._queries, slot)
         if slot.used and slot.graphs is None:
@@ -91,14 +96,14 @@ class Passes:
         slot.reported.record(stream)
         queries()
 
-    def _found(self, slot: Slot) -> tuple[int, ...]:
+    def _found(self, slot: RunBuffers) -> tuple[int, ...]:
         """Return where logits, norms of queries and of keys, blocks at the end, ends are kept.
 
         The largest of each head, 8 bytes and 4 and 4; 4; of each column two words; 0 before a run.
         """
         return tuple(slot.at["found"] + self._heads * place for place in (0, 8, 12, 16, 20))
 
-    def _keys(self, slot: Slot) -> None:
+    def _keys(self, slot: RunBuffers) -> None:
         """Launch all that the report on keys and values needs."""
         at, (logits, _, longest, left, ends), m = slot.at, self._found(slot), self._m
         here = cupy.cuda.get_current_stream().ptr
@@ -106,14 +111,14 @@ class Passes:
             at["given"], slot.told, calcsize(GIVEN), runtime.memcpyHostToDevice, here
         )
         run(self._ends, at["given"], m, self._columns, ends, left, at["units"], at["values"])
-        if self._tilted:
+        if self._keys_weighted:
             run(self._logits, at["given"], m, self._d, at["weights"], logits)
             run(self._weights, at["weights"], m, logits)
         self._key_side.launch(
             0,
             0,
             (at["given"], at["values"], longest, ONE),
-            at["weights"] if self._tilted else 0,
+            at["weights"] if self._keys_weighted else 0,
             at["keys"],
             at["moments"],
             at["norms"],
@@ -130,7 +135,7 @@ class Passes:
             slot.report,
         )
 
-    def _queries(self, slot: Slot) -> None:
+    def _queries(self, slot: RunBuffers) -> None:
         """Launch the pass over the queries and the report on them."""
         at, (logits, longest, *_) = slot.at, self._found(slot)
         self._query_side.launch(
@@ -151,13 +156,13 @@ _PASSES: WeakValueDictionary[tuple, Passes] = WeakValueDictionary()
 
 
 def passes_for(
-    shape: tuple[int, int, int, int], heads: int, degree: int, operands: str, tilted: bool
+    shape: tuple[int, int, int, int], heads: int, degree: int, operands: str, keys_weighted: bool
 ) -> Passes:
     """Return the Passes of a shape on the current device: one, as long as any plan has it."""
-    key = (*shape, heads, degree, operands, tilted, int(runtime.getDevice()))
+    key = (*shape, heads, degree, operands, keys_weighted, int(runtime.getDevice()))
     found = _PASSES.get(key)
     if found is None:
-        found = Passes(shape, heads, degree, operands, tilted)
+        found = Passes(shape, heads, degree, operands, keys_weighted)
         found = _PASSES.setdefault(key, found)
     return found
 

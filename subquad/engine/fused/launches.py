@@ -108,10 +108,10 @@ def scratch_places(parts: Sequence[tuple[str, int]]) -> tuple[dict[str, int], in
 PREPARED = (0, 0, 0, np.int32(0))
 """In place of what the kernels are told of raw rows, where rows are prepared already.
 
-Else: the run's `Given` (gpu_given.cu), which tells where rows, output, coefficients and units are,
-a row being (x * pre - centre) * post; what `value_units` has of the values, (heads, 8, d_v)
-float32; where the largest squared norm of a prepared row of a head is to be, float32, 0 before; and
-how many of 4 bytes apart those are. Addresses.
+Else: the run's `Given` (gpu/given.cu), which tells where rows, output, coefficients and units are,
+a row being (x * in_scale - centre) * out_scale; what `value_units` has of the values, (heads, 8,
+d_v) float32; where the largest squared norm of a prepared row of a head is to be, float32, 0
+before; and how many of 4 bytes apart those are. Addresses.
 """
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from subquad.engine.fused.launches import scratch_places
 
 GIVEN, REPORTED = "9Q", 6
-"""Addresses of a run (gpu_given.cu); numbers of a head (`key_report`), of 8 bytes each."""
+"""Addresses of a run (gpu/given.cu); numbers of a head (`key_report`), of 8 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Report:
     ratios: np.ndarray
 
 
-class Slot:
+class RunBuffers:
     """The memory of one run at a time, on the device and pinned, with the graphs that know it."""
 
     def __init__(self, heads: int, words: int, scratch: Sequence[tuple[str, int]]) -> None:

@@ -3,9 +3,9 @@
 What the bound rests on (largest norms, means of the keys, ranges of the values) is found on the
 device beside the work, and all but the queries' norms reach the host while their pass still runs.
 Beside the two passes, which take the rows as they are, V is read once more, and K as well where
-keys have weights. What is the same in every run (sizes, launches, units) is kept in `Heads`, and
-the launches as CUDA graphs (`subquad.engine.fused.graphs`), so that a run is little more than two
-launches.
+keys have weights. What is the same in every run (sizes, launches, units) is kept in `FusedHeads`,
+and the launches as CUDA graphs (`subquad.engine.fused.graphs`), so that a run is little more than
+two launches.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
+from subquad.arrays.arithmetic import Affine
 from subquad.engine.fused import passes as fused_passes
 from subquad.engine.fused.graphs import Passes, passes_for
-from subquad.engine.fused.reports import Report, Slot
+from subquad.engine.fused.reports import Report, RunBuffers
 
 SINGLE = np.dtype(np.float32)
-Affine = tuple[float, np.ndarray, float]
-"""pre, centre (d,), post: rows enter as (x * pre - centre) * post."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """How the rows of a head enter; its keys weigh exp((k * pre - centre) . tilt)."""
+    """How the rows of a head enter; its keys weigh exp((k * in_scale - centre) . tilt)."""
 
     query: Affine
     key: Affine
@@ -69,7 +68,7 @@ def fill(array: Any, numbers: np.ndarray) -> None:
     runtime.memcpyAsync(array.data.ptr, host, numbers.nbytes, runtime.memcpyHostToDevice, here)
 
 
-class Heads:
+class FusedHeads:
     """Heads that go together, on the current device, with all that is the same in every run.
 
     `shape` is (n, m, d, d_v), one that the fused passes have, `coefficients` (heads, degree + 1),
@@ -94,8 +93,8 @@ class Heads:
         )
         self._own = [fused_passes.uploaded(x) for x in own]
         self._at = [x.data.ptr for x in self._own]
-        tilted = any(u.tilt is not None for u in units)
-        self._passes = passes_for(shape, self.heads, degree, operands, tilted)
+        keys_weighted = any(u.tilt is not None for u in units)
+        self._passes = passes_for(shape, self.heads, degree, operands, keys_weighted)
 
     def start(self, Q: Any, K: Any, V: Any, out: Any, first: int) -> Pending:
         """Launch all that fills these heads of `out` (..., n, d_v), from `first` on.
@@ -118,7 +117,7 @@ class Heads:
 class Pending:
     """Heads under way. `queries` must be called once, for their memory to be free again."""
 
-    def __init__(self, passes: Passes, slot: Slot, stream: Any) -> None:
+    def __init__(self, passes: Passes, slot: RunBuffers, stream: Any) -> None:
         self._passes, self._slot, self._stream = passes, slot, stream
 
     def keys(self) -> Report:
@@ -133,16 +132,16 @@ class Pending:
 
 
 def _sides(sides: Sequence[Affine]) -> np.ndarray:
-    """Return centre, pre, post of each head as the passes take them: gpu_given.cu."""
-    rows = [[*centre, pre, post, 0.0, 0.0] for pre, centre, post in sides]
+    """Return centre, in_scale, out_scale of each head as the passes take them: gpu/given.cu."""
+    rows = [[*centre, in_scale, out_scale, 0.0, 0.0] for in_scale, centre, out_scale in sides]
     return np.array(rows, np.float32)
 
 
 def _tilts(units: Sequence[Units]) -> np.ndarray:
-    """Return (pre, centre, tilt) of the keys of each head, (heads, 3, d)."""
+    """Return (in_scale, centre, tilt) of the keys of each head, (heads, 3, d)."""
     rows = []
     for u in units:
-        pre, centre, _ = u.key
+        in_scale, centre, _ = u.key
         tilt = np.zeros_like(centre) if u.tilt is None else u.tilt
-        rows.append([np.full_like(centre, pre), centre, tilt])
+        rows.append([np.full_like(centre, in_scale), centre, tilt])
     return np.array(rows)

@@ -23,8 +23,8 @@ is a perturbation of the logits (`bounds.rounding.FORMATS`). Then, for degree k 
 
 `fused_errors` is the sum of all this to first order, times 1 + 2^-5, which covers the rest as
 long as it is below 3 2^-6 (beyond that it is infinity); its unit is |q|^k M_k, M_k = sum_j w_j
-|k_j|^k. M_k is of keys before they are rounded; `methods.method.widened` of the query's norm makes
-up for it.
+|k_j|^k. M_k is of keys before they are rounded; `stored_norm_bound` of the query's norm makes up
+for it.
 """
 
 from __future__ import annotations

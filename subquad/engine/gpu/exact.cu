@@ -1,4 +1,4 @@
-// Between the two products of a step of the exact pass; compiled behind gpu_portable.cu.
+// Between the two products of a step of the exact pass; compiled behind portable.cu.
 
 template <class T, int V> struct alignas(sizeof(T) * V) Pack { T x[V]; };
 

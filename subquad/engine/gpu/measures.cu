@@ -1,4 +1,4 @@
-// Measuring heads together, blockIdx.y the head: rounded as in gpu_portable.cu, in an order that
+// Measuring heads together, blockIdx.y the head: rounded as in portable.cu, in an order that
 // does not hang on how many heads there are. `places` holds of each head the address of its rows
 // and their two strides.
 

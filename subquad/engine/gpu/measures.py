@@ -18,12 +18,12 @@ SHARES, SHARE_ROWS = 128, 256
 least."""
 
 
-def surveys(
-    xs: Sequence[Any], pres: Sequence[float], centres: Sequence[np.ndarray]
+def centred_norms(
+    xs: Sequence[Any], in_scales: Sequence[float], centres: Sequence[np.ndarray]
 ) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Return (norms, mean, how far off the mean may be) of the rows of each x * pre - centre."""
+    """Return (norms, mean, error of the mean) of the rows of each x * in_scale - centre."""
     n, d = xs[0].shape
-    about, scales = np.array(centres), np.array(pres)[:, None]
+    about, scales = np.array(centres), np.array(in_scales)[:, None]
     units = np.stack([np.broadcast_to(scales, about.shape), about], axis=1)
     norms, outward = cupy.empty((len(xs), n)), 1.0 + (d + 8) * 2.0**-53
     _launch(

@@ -14,7 +14,7 @@ import numpy as np
 
 from subquad.engine.gpu.blas import product
 from subquad.engine.gpu.kernels import THREADS, blocks_for, launch
-from subquad.engine.gpu.measures import column_ranges, stacked_rows, surveys
+from subquad.engine.gpu.measures import centred_norms, column_ranges, stacked_rows
 
 __all__ = [
     "affine",
@@ -28,7 +28,7 @@ __all__ = [
     "row_dots",
     "row_measures",
     "stacked_rows",
-    "surveys",
+    "centred_norms",
     "take_rows",
     "weighted_mean",
     "weighted_values",
@@ -40,11 +40,11 @@ SHARES = 512
 """Most blocks that a pass over the columns is divided into."""
 
 
-def affine(x, pre, centre, post, dtype: str) -> Any:
-    """Return (x * pre - centre) * post rounded once to `dtype`."""
+def affine(x, in_scale, centre, out_scale, dtype: str) -> Any:
+    """Return (x * in_scale - centre) * out_scale rounded once to `dtype`."""
     n, d = x.shape
     out = cupy.empty((n, d), dtype)
-    units = _units(d, pre, centre, post)
+    units = _units(d, in_scale, centre, out_scale)
     launch("affine", (x, out), blocks_for(n * d), (*_strided(x), units, out))
     return out
 
@@ -54,27 +54,34 @@ def rounded(x, dtype: str) -> Any:
     return affine(x, 1.0, 0.0, 1.0, dtype)
 
 
-def row_measures(x, pre, centre) -> tuple[np.ndarray, np.ndarray]:
-    """Return (norms, largest absolute entries) of the rows of x * pre - centre, rounded up."""
-    norms, entries = device_measures(x, pre, centre)
+def row_measures(x, in_scale, centre) -> tuple[np.ndarray, np.ndarray]:
+    """Return (norms, largest absolute entries) of the rows of x * in_scale - centre, rounded up."""
+    norms, entries = device_measures(x, in_scale, centre)
     return norms.get(), entries.get()
 
 
-def device_measures(x, pre, centre) -> tuple[Any, Any]:
+def device_measures(x, in_scale, centre) -> tuple[Any, Any]:
     """Return what `row_measures` does, on the device."""
     n, d = x.shape
     norms, entries = cupy.empty(n), cupy.empty(n)
     outward = 1.0 + (d + 8) * 2.0**-53
-    arguments = (*_strided(x), _units(d, pre, centre), outward, float(np.sqrt(d)), norms, entries)
+    arguments = (
+        *_strided(x),
+        _units(d, in_scale, centre),
+        outward,
+        float(np.sqrt(d)),
+        norms,
+        entries,
+    )
     launch("measures", (x,), blocks_for(32 * n), arguments)
     return norms, entries
 
 
-def row_dots(x, pre, centre, vector) -> Any:
-    """Return (x * pre - centre) @ vector, shape (n,), float64."""
+def row_dots(x, in_scale, centre, vector) -> Any:
+    """Return (x * in_scale - centre) @ vector, shape (n,), float64."""
     n, d = x.shape
     out = cupy.empty(n)
-    arguments = (*_strided(x), _units(d, pre, centre, vector), out)
+    arguments = (*_strided(x), _units(d, in_scale, centre, vector), out)
     launch("dots", (x,), blocks_for(32 * n), arguments)
     return out
 
@@ -96,58 +103,58 @@ def _ends(x) -> np.ndarray:
     return out.get()
 
 
-def weighted_mean(x, pre, weights=None) -> np.ndarray:
-    """Return the mean of the rows of x * pre, shape (columns,), float64."""
+def weighted_mean(x, in_scale, weights=None) -> np.ndarray:
+    """Return the mean of the rows of x * in_scale, shape (columns,), float64."""
     n, d = x.shape
     blocks, share, lanes = _shares(n, d)
     out = cupy.empty((blocks * lanes, d))
     used = 0 if weights is None else weights
-    arguments = (*_strided(x), float(pre), used, share, lanes, out)
+    arguments = (*_strided(x), float(in_scale), used, share, lanes, out)
     launch("column_sums", (x,), blocks, arguments)
     return out.get().sum(axis=0) / (n if weights is None else weights.get().sum())
 
 
-def take_rows(x, pre, rows) -> np.ndarray:
-    """Return x[rows] * pre on the host, float64."""
-    return cupy.take(x, cupy.asarray(rows), axis=0).get().astype(np.float64) * pre
+def take_rows(x, in_scale, rows) -> np.ndarray:
+    """Return x[rows] * in_scale on the host, float64."""
+    return cupy.take(x, cupy.asarray(rows), axis=0).get().astype(np.float64) * in_scale
 
 
-def weighted_values(v, pre, centre, post, weights, dtype: str) -> Any:
-    """Return [x, 1] * weights with x = (v * pre - centre) * post in [-1, 1]."""
+def weighted_values(v, in_scale, centre, out_scale, weights, dtype: str) -> Any:
+    """Return [x, 1] * weights with x = (v * in_scale - centre) * out_scale in [-1, 1]."""
     m, d_v = v.shape
     out = cupy.empty((m, d_v + 1), dtype)
     used = 0 if weights is None else weights
-    arguments = (*_strided(v), _units(d_v, pre, centre, post), used, out)
+    arguments = (*_strided(v), _units(d_v, in_scale, centre, out_scale), used, out)
     launch("weighted", (v, out), blocks_for(out.size), arguments)
     return out
 
 
-def restored_values(x, pre, centre, radius, low, high, dtype: str, divisor=None) -> Any:
-    """Return (centre + radius * x / divisor) / pre within [low, high], rounded to `dtype`."""
+def restored_values(x, in_scale, centre, radius, low, high, dtype: str, divisor=None) -> Any:
+    """Return (centre + radius * x / divisor) / in_scale within [low, high], rounded to `dtype`."""
     n, d_v = x.shape
     if divisor is not None:
         x = x / divisor[:, None]
     out = cupy.empty((n, d_v), dtype)
-    units = _units(d_v, pre, centre, radius, low, high)
+    units = _units(d_v, in_scale, centre, radius, low, high)
     arguments = (cupy.ascontiguousarray(x), n, d_v, units, out)
     launch("restored", (out,), blocks_for(out.size), arguments)
     return out
 
 
-def rotated(x, pre, centre, post, basis, dtype: str) -> Any:
-    """Return ((x * pre - centre) * post) @ basis: float64, rounded once to `dtype`."""
+def rotated(x, in_scale, centre, out_scale, basis, dtype: str) -> Any:
+    """Return ((x * in_scale - centre) * out_scale) @ basis: float64, rounded once to `dtype`."""
     out, basis = cupy.empty(x.shape, dtype), cupy.asarray(basis)
     for start in range(0, x.shape[0], ROTATED_ROWS):
-        rows = affine(x[start : start + ROTATED_ROWS], pre, centre, post, "float64")
+        rows = affine(x[start : start + ROTATED_ROWS], in_scale, centre, out_scale, "float64")
         out[start : start + ROTATED_ROWS] = rounded(product(rows, basis), dtype)
     return out
 
 
-def rotated_reach(x, pre, centre, post, basis) -> np.ndarray:
+def rotated_reach(x, in_scale, centre, out_scale, basis) -> np.ndarray:
     """Return the largest |entry| of each column of `rotated`, as computed in float64."""
     basis, found = cupy.asarray(basis), []
     for start in range(0, x.shape[0], ROTATED_ROWS):
-        rows = affine(x[start : start + ROTATED_ROWS], pre, centre, post, "float64")
+        rows = affine(x[start : start + ROTATED_ROWS], in_scale, centre, out_scale, "float64")
         found += [np.abs(end) for end in column_range(product(rows, basis))]
     return np.max(found, axis=0)
 

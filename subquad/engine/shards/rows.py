@@ -22,21 +22,21 @@ from subquad.engine.shards.fleet import Fleet, Sharded
 from subquad.engine.state import State, sum_up
 
 
-def surveys(
-    xs: Sequence[Sharded], pres: Sequence[float], centres: Sequence[np.ndarray]
+def centred_norms(
+    xs: Sequence[Sharded], in_scales: Sequence[float], centres: Sequence[np.ndarray]
 ) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Return (norms, mean, how far off the mean may be) of the rows of each x * pre - centre."""
-    return [_survey(*own) for own in zip(xs, pres, centres, strict=True)]
+    """Return (norms, mean, error of the mean) of the rows of each x * in_scale - centre."""
+    return [_survey(*own) for own in zip(xs, in_scales, centres, strict=True)]
 
 
-def _survey(x: Sharded, pre, centre) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return (norms, mean, how far off the mean may be) of the rows of x * pre - centre, host."""
+def _survey(x: Sharded, in_scale, centre) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return (norms, mean, error of the mean) of the rows of x * in_scale - centre, host."""
     d = x.shape[1]
 
     def own(part: Any) -> tuple[np.ndarray, np.ndarray, float]:
         if part.shape[0] == 0:
             return np.zeros(0, np.float32), np.zeros(d), 0.0
-        return backend_of(part).rows.surveys([part], [pre], [centre])[0]
+        return backend_of(part).rows.centred_norms([part], [in_scale], [centre])[0]
 
     norms, means, slacks = zip(*x.map(own), strict=True)
     every = np.concatenate(
@@ -46,18 +46,18 @@ def _survey(x: Sharded, pre, centre) -> tuple[np.ndarray, np.ndarray, float]:
     return _rows(x, norms), _shares(np.diff(x.starts)) @ every[:, :d], slack
 
 
-def row_measures(x: Sharded, pre, centre) -> tuple[np.ndarray, np.ndarray]:
-    """Return (norms, largest absolute entries) of the rows of x * pre - centre, each (n,), host."""
+def row_measures(x: Sharded, in_scale, centre) -> tuple[np.ndarray, np.ndarray]:
+    """Return (norms, largest |entries|), (n,), of the rows of x * in_scale - centre, host."""
     found = x.map(
-        lambda part: np.stack(backend_of(part).rows.row_measures(part, pre, centre), axis=1)
+        lambda part: np.stack(backend_of(part).rows.row_measures(part, in_scale, centre), axis=1)
     )
     both = np.concatenate(x.fleet.known(found))
     return both[:, 0], both[:, 1]
 
 
-def row_dots(x: Sharded, pre, centre, vector) -> Sharded:
-    """Return (x * pre - centre) @ vector, shape (n,), float64, sharded like x."""
-    parts = x.map(lambda part: backend_of(part).rows.row_dots(part, pre, centre, vector))
+def row_dots(x: Sharded, in_scale, centre, vector) -> Sharded:
+    """Return (x * in_scale - centre) @ vector, shape (n,), float64, sharded like x."""
+    parts = x.map(lambda part: backend_of(part).rows.row_dots(part, in_scale, centre, vector))
     return replace(x, parts=tuple(parts))
 
 
@@ -86,15 +86,15 @@ def stacked_rows(xs: Sequence[Sharded], rows: Any) -> np.ndarray:
     return np.ascontiguousarray(wide, np.result_type(xs[0].dtype, np.float32))
 
 
-def take_rows(x: Sharded, pre, rows: np.ndarray) -> np.ndarray:
-    """Return x[rows] * pre, host."""
+def take_rows(x: Sharded, in_scale, rows: np.ndarray) -> np.ndarray:
+    """Return x[rows] * in_scale, host."""
     rank = np.searchsorted(x.starts, rows, side="right") - 1
     wanted = [rows[rank == r] - x.starts[r] for r in x.fleet.local]
 
     def own(part: Any, index: np.ndarray) -> np.ndarray:
         if index.size == 0:
             return np.zeros((0, part.shape[1]))
-        return backend_of(part).rows.take_rows(part, pre, index)
+        return backend_of(part).rows.take_rows(part, in_scale, index)
 
     found = np.concatenate(x.fleet.known(x.map(own, wanted)))
     out = np.empty_like(found)
@@ -102,14 +102,14 @@ def take_rows(x: Sharded, pre, rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def weighted_mean(x: Sharded, pre, weights: Sharded | None = None) -> np.ndarray:
-    """Return the mean of the rows of x * pre, shape (columns,), host."""
+def weighted_mean(x: Sharded, in_scale, weights: Sharded | None = None) -> np.ndarray:
+    """Return the mean of the rows of x * in_scale, shape (columns,), host."""
 
     def own(part: Any, w: Any) -> np.ndarray:
         if part.shape[0] == 0:
             return np.zeros((1, 1 + part.shape[1]))
         mass = float(part.shape[0] if w is None else w.sum())
-        return np.append(mass, backend_of(part).rows.weighted_mean(part, pre, w))[None]
+        return np.append(mass, backend_of(part).rows.weighted_mean(part, in_scale, w))[None]
 
     used = [None] * len(x.parts) if weights is None else weights.parts
     every = np.concatenate(x.fleet.known(x.map(own, used)))

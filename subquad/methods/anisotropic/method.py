@@ -23,7 +23,7 @@ from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial
 from subquad.bounds.softmax import additive_bound, logit_perturbation_bound
 from subquad.cost.rates import Rates, Work
-from subquad.cost.steps import Calls
+from subquad.cost.steps import Overhead
 from subquad.engine.lengths import set_bytes
 from subquad.engine.passes import accumulate_set, contract_set
 from subquad.engine.threads import thread_count
@@ -40,7 +40,14 @@ from subquad.methods.anisotropic.proof import (
     rounding_of,
     tail_within,
 )
-from subquad.methods.method import COMPUTE_DTYPES, Method, Proposal, Refusal, storage_term, widened
+from subquad.methods.method import (
+    COMPUTE_DTYPES,
+    Method,
+    Proposal,
+    Refusal,
+    storage_term,
+    stored_norm_bound,
+)
 
 FLAT = 0.75
 """Where more than this share of the coordinates matters, sets are not tried against a budget."""
@@ -155,7 +162,7 @@ class Anisotropic(Method):
             stats.d_v,
             parameters.dtype,
             set_bytes(parameters.r, stats.d_v + 1, thread_count()),
-            calls=Calls(BASIS_STEPS),
+            calls=Overhead(BASIS_STEPS),
         )
 
     def run(self, head: Head, parameters: AnisotropicParameters) -> Partial:
@@ -164,13 +171,15 @@ class Anisotropic(Method):
         assert rotation is not None  # `certify` refuses
         stats, kept = head.stats, parameters.kept
         weights, shift = frame.key_weights(head.K)
-        X = rotated(head.Q, frame.query.affine, rotation.query_basis, dtype)
-        Y = rotated(head.K, frame.key.affine, rotation.key_basis, dtype)
+        X = rotated(head.Q, frame.query, rotation.query_basis, dtype)
+        Y = rotated(head.K, frame.key, rotation.key_basis, dtype)
         moments = accumulate_set(Y, frame.values(head.V, weights, dtype), kept)
         sums = contract_set(X, moments, kept)
         whole = stats.m if weights is None else math.fsum(weights.tolist()) * OUTWARD
         xp = namespace(X)
-        reach = xp.astype(xp.abs(X), xp.float64) @ xp.asarray(widened(rotation.key_reach, dtype))
+        reach = xp.astype(xp.abs(X), xp.float64) @ xp.asarray(
+            stored_norm_bound(rotation.key_reach, dtype)
+        )
         relative, underflow = rounding_of(stats, parameters)
         one = xp.ones(stats.n, dtype=xp.float64)
         return Partial(

@@ -17,7 +17,7 @@ from subquad.engine.lengths import set_length, set_underflow
 from subquad.features.anisotropic import Box, MonomialSet, best_set, box_tail
 from subquad.head.basis import Rotation
 from subquad.head.stats import Stats
-from subquad.methods.method import input_error, storage_term, widened
+from subquad.methods.method import input_error, storage_term, stored_norm_bound
 
 _NOTHING = (math.inf, math.inf, 1.0, 0.0)
 
@@ -44,7 +44,11 @@ def box_of(stats: Stats, dtype: str) -> Box:
     """Return b_i: the products of the largest entries as stored in `dtype`, rounded up."""
     rotation = stats.rotation
     assert rotation is not None
-    b = widened(rotation.query_reach, dtype) * widened(rotation.key_reach, dtype) * OUTWARD
+    b = (
+        stored_norm_bound(rotation.query_reach, dtype)
+        * stored_norm_bound(rotation.key_reach, dtype)
+        * OUTWARD
+    )
     return tuple(b.tolist())
 
 
@@ -86,7 +90,7 @@ def rounding_of(stats: Stats, parameters: AnisotropicParameters) -> tuple[float,
     r, degree, dtype, rotation = (parameters.r, parameters.degree, parameters.dtype, stats.rotation)
     assert rotation is not None
     length = set_length(stats.m, r, degree, dtype) + 2.0
-    top = widened(np.maximum(rotation.query_reach, rotation.key_reach), dtype)
+    top = stored_norm_bound(np.maximum(rotation.query_reach, rotation.key_reach), dtype)
     return (
         2.0 * float(gamma(length, FORMATS[dtype].u)),
         set_underflow(stats.m, r, degree, float(top.max()), dtype),
@@ -96,11 +100,11 @@ def rounding_of(stats: Stats, parameters: AnisotropicParameters) -> tuple[float,
 def perturbation_of(stats: Stats, rotation: Rotation, dtype: str) -> float:
     """Return a bound of |x.y - q.k|, and of what the key weights are off by as one of a logit."""
     form = FORMATS[dtype]
-    logit_bound = widened(stats.logit_bound, "float64")
-    lost = widened(rotation.query_reach + rotation.key_reach, dtype).sum()
+    logit_bound = stored_norm_bound(stats.logit_bound, "float64")
+    lost = stored_norm_bound(rotation.query_reach + rotation.key_reach, dtype).sum()
     underflow = (stats.d + 2) * 2.0 * form.normal * form.u * float(lost)
     return (
-        input_error(logit_bound, stats.d, "float64", stats.tilted)
+        input_error(logit_bound, stats.d, "float64", stats.keys_weighted)
         + logit_bound * rotation.distortion(form.u if dtype != "float64" else U64)
         + underflow
     ) * OUTWARD

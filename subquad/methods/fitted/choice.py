@@ -21,7 +21,7 @@ from subquad.head.sample import RowSample
 from subquad.head.sides import OrderStatistics
 from subquad.head.stats import Stats
 from subquad.methods.exact import logit_error, sum_error
-from subquad.methods.method import COMPUTE_DTYPES, input_error, storage_term, widened
+from subquad.methods.method import COMPUTE_DTYPES, input_error, storage_term, stored_norm_bound
 from subquad.methods.polynomial.sums import LOGIT_BOUND_MIN, gammas_for
 
 DEGREES = (2, 4, 6, 8)
@@ -167,7 +167,7 @@ def _trial_bounds(
         )
     normaliser = sums @ pair.polynomial
     safe = np.where(normaliser > rho, normaliser - rho, np.nan)
-    perturbation = max(input_error(b, stats.d, dtype, stats.tilted), beside[0])
+    perturbation = max(input_error(b, stats.d, dtype, stats.keys_weighted), beside[0])
     bounds = (2.0 * (sums @ pair.majorant + extra / 2.0) + rho) / safe + beside[1]
     bounds += float(logit_perturbation_bound(perturbation))
     return bounds + float(storage_term(stats, dtype).value)
@@ -175,4 +175,4 @@ def _trial_bounds(
 
 def reach(query_norm: float, key_norm: float, dtype: str) -> float:
     """Return an upper bound of the logits of prepared rows, at least LOGIT_BOUND_MIN."""
-    return max(float(widened(query_norm * key_norm * OUTWARD, dtype)), LOGIT_BOUND_MIN)
+    return max(float(stored_norm_bound(query_norm * key_norm * OUTWARD, dtype)), LOGIT_BOUND_MIN)

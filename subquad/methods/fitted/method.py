@@ -21,7 +21,14 @@ import numpy as np
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial, join_rows
 from subquad.cost.rates import Rates, Work
-from subquad.cost.steps import GATHERED, NONE, Calls, accumulate_calls, contract_calls, exact_calls
+from subquad.cost.steps import (
+    GATHERED,
+    NONE,
+    Overhead,
+    accumulate_calls,
+    contract_calls,
+    exact_calls,
+)
 from subquad.features import feature_dimension
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
@@ -164,11 +171,11 @@ class Fitted(Method):
             calls=self._calls(stats, p),
         )
 
-    def _calls(self, stats: Stats, p: FittedParameters) -> Calls:
+    def _calls(self, stats: Stats, p: FittedParameters) -> Overhead:
         """Return the Calls: one State, a contraction and a linear program for each group."""
         d, d_v, groups = stats.d, stats.d_v, len(p.edges)
         each = contract_calls(-(-stats.n // max(groups, 1)), d, d_v, p.degree)
-        program = Calls(PROGRAM_STEPS)
+        program = Overhead(PROGRAM_STEPS)
         calls = sum(groups * (each, program), NONE)
         calls += accumulate_calls(stats.m - p.large_keys, d, d_v, p.degree)
         calls += exact_calls(stats.n, p.large_keys, d, d_v)

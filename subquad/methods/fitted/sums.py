@@ -15,7 +15,7 @@ from subquad.head.frame import balancing_exponent
 from subquad.head.problem import Head
 from subquad.methods.exact import exact_sums
 from subquad.methods.fitted.choice import FITTED_LOGIT_BOUND_MAX, FittedParameters, reach
-from subquad.methods.method import input_error, widened
+from subquad.methods.method import input_error, stored_norm_bound
 from subquad.methods.polynomial.sums import gammas_for
 
 ROWS_FITTED = 48
@@ -57,7 +57,7 @@ def rows_partial(
     p, m = pair.polynomial, pair.majorant
     queries = head.frame.queries(xp.take(Q, xp.asarray(rows), axis=0), dtype, state.balance)
     numerator, by_degree = contract(queries, state, p)
-    norms = xp.asarray(widened(head.rows.query_norms[rows] * 2.0**state.balance, dtype))
+    norms = xp.asarray(stored_norm_bound(head.rows.query_norms[rows] * 2.0**state.balance, dtype))
     gammas = gammas_for(state.d, state.count, pair.degree, dtype)
     sizes = block_sizes(state.d, pair.degree)
 

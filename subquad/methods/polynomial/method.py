@@ -27,7 +27,7 @@ from subquad.methods.method import (
     compute_dtypes,
     degrees_of,
     over_budget,
-    widened,
+    stored_norm_bound,
 )
 from subquad.methods.on_shards import shards_of
 from subquad.methods.polynomial.on_shards import polynomial_on_shards
@@ -62,7 +62,7 @@ class Polynomial(Method):
         self, stats: Stats, tol: float, rates: Rates, budget: float = math.inf
     ) -> Iterator[Proposal | Refusal]:
         """Yield the cheapest certified degree and dtype, or why there is none."""
-        limit = widened(stats.logit_bound, "float32")
+        limit = stored_norm_bound(stats.logit_bound, "float32")
         if not limit <= LOGIT_BOUND_MAX:
             digits = 3 if limit > 65.0 else 8
             reason = f"logit bound {limit:.{digits}g} exceeds {LOGIT_BOUND_MAX:g}"
@@ -98,7 +98,7 @@ class Polynomial(Method):
 
     def _start(self, stats: Stats, tol: float, dtype: str) -> PolynomialParameters | None:
         """Return the least degree that may do, by estimates; None where none of the dtype can."""
-        logit_bound = max(widened(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
+        logit_bound = max(stored_norm_bound(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
         if least_rounding(logit_bound, dtype) > tol:
             return None
         degree = smallest_degree(logit_bound, ratio_bound_inverse(tol))

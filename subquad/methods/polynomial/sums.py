@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import array_api_compat
 import numpy as np
 
-from subquad.arrays.arithmetic import Array
+from subquad.arrays.arithmetic import Affine, Array
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import (
@@ -41,9 +41,8 @@ from subquad.exp_poly.arguments import MAX_DEGREE, MAX_LOGIT_BOUND
 from subquad.features import block_sizes, feature_dimension
 from subquad.head.frame import balancing_exponent
 from subquad.head.problem import Head
-from subquad.head.sides import Side
 from subquad.head.stats import Stats
-from subquad.methods.method import a_priori_terms, input_error, widened
+from subquad.methods.method import a_priori_terms, input_error, stored_norm_bound
 
 LOGIT_BOUND_MAX = MAX_LOGIT_BOUND
 """Of a polynomial, as `exp_poly` has them."""
@@ -163,13 +162,13 @@ def certify_part(
 ) -> tuple[Term, ...]:
     """Return the a priori Terms of a polynomial over `keys` keys with logits <= logit_bound."""
     p, dtype = parameters.polynomial, parameters.dtype
-    inside = p.upper < 1.0 and widened(logit_bound, dtype) <= parameters.logit_bound
+    inside = p.upper < 1.0 and stored_norm_bound(logit_bound, dtype) <= parameters.logit_bound
     sums, floor = relative_sums(stats, parameters, keys, offset) if inside else (0.0, 1.0)
     return a_priori_terms(
         stats,
         dtype,
         eps=p.upper if inside else math.inf,
-        perturbation=input_error(parameters.logit_bound, stats.d, dtype, stats.tilted),
+        perturbation=input_error(parameters.logit_bound, stats.d, dtype, stats.keys_weighted),
         sums=sums,
         floor=floor,
     )
@@ -194,7 +193,7 @@ def accumulate_keys(
     keys: tuple[Array, np.ndarray],
     V: Array,
     shared: PolynomialParameters,
-    side: Side | None = None,
+    side: Affine | None = None,
 ) -> KeySums:
     """Return the KeySums of some keys (rows of the input, and their norms), at least one.
 
@@ -231,14 +230,16 @@ def contract_queries(
         head.frame.queries(Q, stored_dtype(dtype), state.balance), state, c
     )
     normaliser = by_degree @ xp.asarray(c)
-    norms = xp.asarray(widened(query_norms * 2.0**state.balance, dtype))
+    norms = xp.asarray(stored_norm_bound(query_norms * 2.0**state.balance, dtype))
     gammas = gammas_for(state.d, state.count, p.degree, dtype, state.degree)
     moments = state.norm_moments[: p.degree + 1]
     rounding = polynomial_sum_error(c, norms, moments, gammas)
     rows_bound = sums.shared.logit_bound  # what the rows are balanced for
     rounding = rounding + underflow_for(parameters, state.count, state.d, rows_bound)
     # Outside its interval a polynomial proves nothing, whoever chose it.
-    inside = xp.asarray(widened(query_norms * sums.key_norm, dtype) <= parameters.logit_bound)
+    inside = xp.asarray(
+        stored_norm_bound(query_norms * sums.key_norm, dtype) <= parameters.logit_bound
+    )
     one = xp.ones_like(normaliser)
     perturbation = input_error(rows_bound, state.d, dtype, sums.weighted)
     return Partial(

@@ -13,13 +13,13 @@ from subquad.cost.steps import (
     GATHERED,
     NONE,
     ORDERED,
-    Calls,
+    Overhead,
     accumulate_calls,
     contract_calls,
     exact_calls,
 )
 from subquad.head.stats import Stats
-from subquad.methods.method import widened
+from subquad.methods.method import stored_norm_bound
 from subquad.methods.polynomial.sums import passes_bytes, relative_sums
 from subquad.methods.thresholds.division import Bucket, BucketParameters, cell_logit_bound, shell_of
 
@@ -52,7 +52,7 @@ def count_work(stats: Stats, p: BucketParameters) -> Work:
     )
 
 
-def bucket_calls(stats: Stats, bucket: Bucket) -> Calls:
+def bucket_calls(stats: Stats, bucket: Bucket) -> Overhead:
     """Return the Calls of a bucket: its State, a contraction for each cell, the exact rows."""
     d, d_v = stats.d, stats.d_v
     calls = exact_calls(bucket.exact_rows, bucket.keys, d, d_v)
@@ -77,14 +77,16 @@ def exact_error(
     Of queries up to `reach`; where they are centred, that says nothing of them as they are.
     """
     root = 1.0 if criterion == "norm" else math.sqrt(stats.d)
-    query = math.inf if stats.tilted or reach == math.inf else product_up(max(reach, 0.0), root)
+    query = (
+        math.inf if stats.keys_weighted or reach == math.inf else product_up(max(reach, 0.0), root)
+    )
     norm = product_up(largest, root)
     b = product_up(min(query, stats.full_query_norm), min(norm, stats.key_norms.largest))
-    return float(exact_logit_error(widened(b, dtype), stats.d, dtype))
+    return float(exact_logit_error(stored_norm_bound(b, dtype), stats.d, dtype))
 
 
 @dataclass(frozen=True)
-class Part:
+class CellAccount:
     """One cell of one bucket as the certificate sees it."""
 
     eps: float
@@ -96,14 +98,14 @@ class Part:
     """Largest |q.(own centre - centre of the Frame)|, None where they are the same."""
 
 
-def parts_of(stats: Stats, p: BucketParameters) -> Iterator[Part]:
+def parts_of(stats: Stats, p: BucketParameters) -> Iterator[CellAccount]:
     """Yield the cells; eps is infinite where a logit may lie outside the cell's interval."""
     for bucket in p.buckets:
         for cell in bucket.cells:
             q, b = cell.polynomial, cell_logit_bound(stats, p.criterion, bucket, cell)
             upper = q.polynomial.upper
-            if not (upper < 1.0 and widened(b, p.dtype) <= q.logit_bound):
-                yield Part(math.inf, q.logit_bound, 0.0, 0.0, 1.0)
+            if not (upper < 1.0 and stored_norm_bound(b, p.dtype) <= q.logit_bound):
+                yield CellAccount(math.inf, q.logit_bound, 0.0, 0.0, 1.0)
                 continue
             shared, shell = bucket.shared, shell_of(stats, bucket) if bucket.own else None
             offset = 1.0 if shell is None else shell.offset
@@ -111,10 +113,10 @@ def parts_of(stats: Stats, p: BucketParameters) -> Iterator[Part]:
             norm = cell.largest * (1.0 if p.criterion == "norm" else math.sqrt(stats.d))
             norm = min(norm * (1.0 + 2.0**-50), stats.query_norms.largest)
             moved = None if shell is None else product_up(norm, shell.away)
-            yield Part(upper, shared.logit_bound, norm, sums, floor, moved)
+            yield CellAccount(upper, shared.logit_bound, norm, sums, floor, moved)
 
 
-def sums_over_normaliser(stats: Stats, parts: list[Part]) -> float:
+def sums_over_normaliser(stats: Stats, parts: list[CellAccount]) -> float:
     """Return the rounding of the polynomial parts of a row over its normaliser.
 
     A row's rounding is at most the sum over its parts of `sums` times their key weight, times

@@ -59,7 +59,7 @@ from subquad.methods.thresholds.division import (
     single,
 )
 from subquad.methods.thresholds.search import cheapest_cuts
-from subquad.methods.thresholds.sums import Sorted, bucket_partial, centre_error
+from subquad.methods.thresholds.sums import SortedRows, bucket_partial, centre_error
 from subquad.methods.thresholds.support_basis import SupportBasis
 from subquad.methods.thresholds.tables import sum_limit
 
@@ -193,7 +193,7 @@ class MultiThreshold(Method):
         exact = [(b, parameters.exact_dtype(b)) for b in parameters.buckets if b.reach < largest]
         sums = max((sum_error(stats.m, wide) for _, wide in exact), default=0.0)
         errors = [
-            input_error(p.reach, stats.d, dtype, stats.tilted)
+            input_error(p.reach, stats.d, dtype, stats.keys_weighted)
             + (0.0 if p.moved is None else float(centre_error(p.moved, stats.d)))
             for p in parts
         ]
@@ -220,7 +220,7 @@ class MultiThreshold(Method):
 
     def run(self, head: Head, parameters: BucketParameters) -> Partial:
         """Return the sums over all keys, bucket by bucket, the rows back in their places."""
-        sides = Sorted.of(head, *head.rows.by(parameters.criterion))
+        sides = SortedRows.of(head, *head.rows.by(parameters.criterion))
         xp = array_api_compat.array_namespace(head.Q)
         outer = parameters.outer or ""
         parts = (

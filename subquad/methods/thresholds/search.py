@@ -17,7 +17,7 @@ import numpy as np
 from subquad.bounds.softmax import logit_perturbation_bound
 from subquad.cost.rates import Rates
 from subquad.head.stats import Stats
-from subquad.methods.method import widened
+from subquad.methods.method import stored_norm_bound
 from subquad.methods.polynomial.sums import LOGIT_BOUND_MIN, parameters_for
 from subquad.methods.thresholds.accounts import exact_error
 from subquad.methods.thresholds.division import (
@@ -29,7 +29,13 @@ from subquad.methods.thresholds.division import (
     cell_logit_bound,
     magnitudes,
 )
-from subquad.methods.thresholds.tables import Ladder, Places, cell_seconds, counts_above, prices_of
+from subquad.methods.thresholds.tables import (
+    CutPlaces,
+    DegreeLadder,
+    cell_seconds,
+    counts_above,
+    prices_of,
+)
 
 GRID = 16
 """Logit bounds are rounded up to this many per octave, so that cells share polynomials."""
@@ -56,10 +62,10 @@ def cheapest_cuts(
     throughout where that alone takes most of `tol`.
     """
     queries, _, factor = magnitudes(stats, criterion)
-    ladder = Ladder.of(stats, eps, limit)
+    ladder = DegreeLadder.of(stats, eps, limit)
     if ladder.degrees.size == 0 or most == 0:
         return all_exact(stats, criterion, dtype)
-    places = Places.shells(stats) if own else Places.of(stats, criterion)
+    places = CutPlaces.shells(stats) if own else CutPlaces.of(stats, criterion)
     reach = ladder.reach[:, None, None] / _ABOVE
     above = counts_above(queries, reach, factor * places.heights[None, :, :])
     above = np.broadcast_to(above, (*above.shape[:2], places.starts.size))
@@ -93,7 +99,11 @@ def cheapest_cuts(
 
 
 def _reach(
-    stats: Stats, criterion: str, places: Places, ladder: Ladder, cuts: list[tuple[int, int, int]]
+    stats: Stats,
+    criterion: str,
+    places: CutPlaces,
+    ladder: DegreeLadder,
+    cuts: list[tuple[int, int, int]],
 ) -> float:
     """Return at least the largest query that some bucket of the cuts has a polynomial for."""
     factor, heights = magnitudes(stats, criterion)[2], places.heights
@@ -112,7 +122,7 @@ def _best_cuts(
     stats: Stats,
     starts: np.ndarray,
     above: np.ndarray,
-    ladder: Ladder,
+    ladder: DegreeLadder,
     prices: tuple[np.ndarray, float, float],
     most: int | None,
 ) -> list[tuple[int, int, int]]:
@@ -156,7 +166,7 @@ def _followed(
     return division
 
 
-def _bucket(stats: Stats, places: Places, place: int, end: int, wide: bool) -> Bucket:
+def _bucket(stats: Stats, places: CutPlaces, place: int, end: int, wide: bool) -> Bucket:
     """Return the bucket of places `place` to `end`, without a cell."""
     last = end == places.starts.size
     lower = -1.0 if last else float(places.edges[end])
@@ -177,7 +187,13 @@ def _joined(buckets: list[Bucket]) -> Iterator[Bucket]:
 
 
 def _with_cells(
-    stats: Stats, criterion: str, dtype: str, bucket: Bucket, ladder: Ladder, top: int, rates: Rates
+    stats: Stats,
+    criterion: str,
+    dtype: str,
+    bucket: Bucket,
+    ladder: DegreeLadder,
+    top: int,
+    rates: Rates,
 ) -> Bucket:
     """Return the bucket with its cells up to step `top`; cells not worth a call are left out."""
     queries = magnitudes(stats, criterion)[0]
@@ -195,7 +211,7 @@ def _with_cells(
             continue
         p = parameters_for(int(ladder.degrees[step]), LOGIT_BOUND_MIN, dtype, stats.d)
         cell = Cell(largest, count, p)
-        b = widened(cell_logit_bound(stats, criterion, bucket, cell), dtype)
+        b = stored_norm_bound(cell_logit_bound(stats, criterion, bucket, cell), dtype)
         cells.append(replace(cell, polynomial=replace(p, logit_bound=_on_grid(b, reach))))
         done += count
         if done == stats.n:

@@ -17,7 +17,7 @@ from subquad.cost.rates import Rates, Work
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
 from subquad.head.stats import Stats
-from subquad.methods.method import COMPUTE_DTYPES, degrees_of, widened
+from subquad.methods.method import COMPUTE_DTYPES, degrees_of, stored_norm_bound
 from subquad.methods.polynomial.sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
@@ -66,7 +66,7 @@ def small_logit_bound(stats: Stats, p: SplitParameters) -> float:
 
 def small_offset(stats: Stats, p: SplitParameters, keys: int) -> float:
     """Return |mean of the small keys| over their largest norm, rounded up, at most 1."""
-    if stats.tilted:
+    if stats.keys_weighted:
         return 1.0
     radius = p.key_threshold * (1.0 if p.criterion == "norm" else math.sqrt(stats.d))
     radius = min(radius, stats.key_norms.largest)
@@ -114,7 +114,7 @@ def _parameters(
 ) -> SplitParameters:
     blank = parameters_for(degree, LOGIT_BOUND_MIN, dtype, stats.d)
     split = SplitParameters(criterion, t_q, t_k, a, b, blank)
-    logit_bound = max(widened(small_logit_bound(stats, split), dtype), LOGIT_BOUND_MIN)
+    logit_bound = max(stored_norm_bound(small_logit_bound(stats, split), dtype), LOGIT_BOUND_MIN)
     return replace(split, small=replace(blank, logit_bound=logit_bound))
 
 

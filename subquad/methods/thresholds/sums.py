@@ -16,13 +16,13 @@ from subquad.engine.threads import parallel_map
 from subquad.head.problem import Head
 from subquad.head.shells import Shell
 from subquad.methods.exact import exact_sums
-from subquad.methods.method import widened
+from subquad.methods.method import stored_norm_bound
 from subquad.methods.polynomial.sums import KeySums, accumulate_keys, contract_queries
 from subquad.methods.thresholds.division import Bucket, shell_of
 
 
 @dataclass(frozen=True)
-class Sorted:
+class SortedRows:
     """Rows of a head in ascending order of magnitude."""
 
     query_order: np.ndarray
@@ -32,7 +32,7 @@ class Sorted:
     Q: Array
 
     @classmethod
-    def of(cls, head: Head, queries: np.ndarray, keys: np.ndarray) -> Sorted:
+    def of(cls, head: Head, queries: np.ndarray, keys: np.ndarray) -> SortedRows:
         """Return the order of magnitudes (n,) and (m,), and the queries in it."""
         xp = array_api_compat.array_namespace(head.Q)
         q, k = parallel_map(np.argsort, (queries, keys))
@@ -40,7 +40,7 @@ class Sorted:
 
 
 def bucket_partial(
-    head: Head, sides: Sorted, bucket: Bucket, exact_dtypes: tuple[str, str], reach: float
+    head: Head, sides: SortedRows, bucket: Bucket, exact_dtypes: tuple[str, str], reach: float
 ) -> Partial:
     """Return the sums of all queries, in ascending order, over the keys of one bucket.
 
@@ -65,7 +65,7 @@ def bucket_partial(
 
 
 def _cells(
-    head: Head, sides: Sorted, bucket: Bucket, keys: tuple[Array, np.ndarray], V: Array
+    head: Head, sides: SortedRows, bucket: Bucket, keys: tuple[Array, np.ndarray], V: Array
 ) -> Iterator[Partial]:
     """Yield the sums by polynomial of the rows of each cell that has any, in order from row 0."""
     ends = [
@@ -100,8 +100,10 @@ def _key_sums(
     if shell is None:
         return accumulate_keys(head, query_norm, keys, V, bucket.shared)
     side = shell.side
-    norms, _ = rows_of(keys[0]).row_measures(keys[0], side.pre, side.centre)
-    return accumulate_keys(head, query_norm, (keys[0], norms * side.post), V, bucket.shared, side)
+    norms, _ = rows_of(keys[0]).row_measures(keys[0], side.in_scale, side.centre)
+    return accumulate_keys(
+        head, query_norm, (keys[0], norms * side.out_scale), V, bucket.shared, side
+    )
 
 
 def moved_back(
@@ -112,7 +114,7 @@ def moved_back(
     xp = array_api_compat.array_namespace(Q)
     side = head.frame.query
     logits = rows_of(Q).row_dots(
-        Q, side.pre, side.centre, shell.displacement(head.frame) * side.post
+        Q, side.in_scale, side.centre, shell.displacement(head.frame) * side.out_scale
     )
     slack = centre_error(norms * shell.away, head.stats.d)
     return part.times_exp(logits, xp.asarray(slack))
@@ -124,7 +126,7 @@ def centre_error(moved: Array, d: int) -> Array:
     In float64: two roundings of each component of c on top of those of q, a dot product, the shift
     by a multiple of ln 2 and exp.
     """
-    return exact_logit_error(widened(moved, "float64"), d + 2, "float64")
+    return exact_logit_error(stored_norm_bound(moved, "float64"), d + 2, "float64")
 
 
 def _exact_runs(

@@ -172,7 +172,7 @@ class SupportBasis(Method):
         if not terms[0].value < math.inf:
             return terms
         sums, floor = relative_sums(stats, small, stats.m, offset)
-        prepared = input_error(small.logit_bound, stats.d, small.dtype, stats.tilted)
+        prepared = input_error(small.logit_bound, stats.d, small.dtype, stats.keys_weighted)
         return (
             terms[:1]
             + a_priori_terms(

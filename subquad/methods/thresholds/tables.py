@@ -16,7 +16,7 @@ import numpy as np
 
 from subquad.bounds.rounding import FORMATS
 from subquad.cost.rates import Rates, Work
-from subquad.cost.steps import NONE, Calls, more_passes
+from subquad.cost.steps import NONE, Overhead, more_passes
 from subquad.engine import KEY_TILE
 from subquad.exp_poly import estimate_error
 from subquad.features import feature_dimension
@@ -59,7 +59,7 @@ def sum_limit(share: float, dtype: str) -> float:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class DegreeLadder:
     """Degrees worth trying, their features, and the largest logit that each may see."""
 
     degrees: np.ndarray
@@ -67,7 +67,7 @@ class Ladder:
     reach: np.ndarray
 
     @classmethod
-    def of(cls, stats: Stats, eps: float, limit: float) -> Ladder:
+    def of(cls, stats: Stats, eps: float, limit: float) -> DegreeLadder:
         """Return the degrees up to the first that reaches `limit` or costs more than exact."""
         steps = list(_steps(stats, eps, limit))
         degrees, r, reach = zip(*steps, strict=True) if steps else ((), (), ())
@@ -87,7 +87,7 @@ def _steps(stats: Stats, eps: float, limit: float) -> Iterator[tuple[int, int, f
 
 
 @dataclass(frozen=True)
-class Places:
+class CutPlaces:
     """Where keys may be cut, largest first: bucket (i, j) holds those of places i to j.
 
     `edges[i]` is the largest magnitude from place i on, `starts[i]` the number of keys before;
@@ -101,7 +101,7 @@ class Places:
     own: np.ndarray
 
     @classmethod
-    def of(cls, stats: Stats, criterion: str) -> Places:
+    def of(cls, stats: Stats, criterion: str) -> CutPlaces:
         """Return places spread over the known ranks, one centre for all."""
         keys = magnitudes(stats, criterion)[1]
         at = np.unique(np.linspace(0, keys.ranks.size - 1, CUTS).astype(int))
@@ -110,7 +110,7 @@ class Places:
         return cls(edges, keys.ranks[at].astype(float), edges[:, None], none)
 
     @classmethod
-    def shells(cls, stats: Stats) -> Places:
+    def shells(cls, stats: Stats) -> CutPlaces:
         """Return the places of the table of shells, own centres where they are of use."""
         assert stats.shells is not None
         table = stats.shells()
@@ -139,7 +139,7 @@ def prices_of(stats: Stats, dtype: str, rates: Rates) -> tuple[float, float, flo
     A bucket more is a merge, and three passes: its State, a cell, the exact rows.
     """
 
-    def seconds(pairs: float, tokens: float, elements: float, calls: Calls) -> float:
+    def seconds(pairs: float, tokens: float, elements: float, calls: Overhead) -> float:
         return rates.seconds(Work(pairs, tokens, elements, stats.d, stats.d_v, dtype, calls=calls))
 
     zero = seconds(0.0, 0.0, 0.0, NONE)

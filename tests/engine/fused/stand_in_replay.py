@@ -15,24 +15,24 @@ LATE = 1.0 + 2.0**-6
 
 
 def prepared(x, side):
-    """Return (x * pre - centre) * post, each step in float32."""
-    pre, centre, post = (np.asarray(part, np.float32) for part in side)
-    return (x * pre - centre) * post
+    """Return (x * in_scale - centre) * out_scale, each step in float32."""
+    in_scale, centre, out_scale = (np.asarray(part, np.float32) for part in side)
+    return (x * in_scale - centre) * out_scale
 
 
 def value_units(V):
-    """Return pre, mid in two parts, 1 / radius, radius and the ends of the columns, float32."""
+    """Return in_scale, mid in two parts, 1 / radius, radius and the columns' ends, float32."""
     low, high = (end(V, axis=0).astype(np.float64) for end in (np.min, np.max))
-    pre = np.ldexp(1.0, -np.frexp(np.maximum(abs(low), abs(high)))[1])
-    mid = (low * pre + high * pre) / 2.0
-    radius = np.maximum(high * pre - mid, mid - low * pre)
+    in_scale = np.ldexp(1.0, -np.frexp(np.maximum(abs(low), abs(high)))[1])
+    mid = (low * in_scale + high * in_scale) / 2.0
+    radius = np.maximum(high * in_scale - mid, mid - low * in_scale)
     inverse = np.where(radius > 0.0, 1.0, 0.0) / np.where(radius > 0.0, radius, 1.0)
-    single = [np.float32(x) for x in (pre, mid, mid - np.float32(mid), inverse, radius)]
+    single = [np.float32(x) for x in (in_scale, mid, mid - np.float32(mid), inverse, radius)]
     return (*single, low, high)
 
 
-class Heads:
-    """`gpu_replay.Heads`; the Units of each start go to `calls`."""
+class FusedHeads:
+    """`fused.rerun.FusedHeads`; the Units of each start go to `calls`."""
 
     calls: list = []
 
@@ -59,19 +59,19 @@ def one(Q, K, V, query, key, tilt, c, operands, out, limits):
     """Fill `out` (n, d_v) of one head; return what `Found` has of it, and its query norm."""
     with np.errstate(invalid="ignore", over="ignore"):
         k, q = prepared(K, key), prepared(Q, query)
-        pre, mid, mid_rest, inverse, radius, low, high = value_units(V)
+        in_scale, mid, mid_rest, inverse, radius, low, high = value_units(V)
         weights = np.ones(len(K), np.float32)
         if tilt is not None:
             logits = (K.astype(np.float64) * key[0] - key[1]) @ tilt
             shift = np.ceil(logits.max() / np.log(2.0))
             weights = np.float32(np.exp(logits - shift * np.log(2.0)))
-        v = np.clip(((V * pre - mid) - mid_rest) * inverse, -1.0, 1.0) * weights[:, None]
+        v = np.clip(((V * in_scale - mid) - mid_rest) * inverse, -1.0, 1.0) * weights[:, None]
         W = np.hstack([v, weights[:, None]]).astype(np.float32)
         moments, _ = stand_in.accumulate(k, W, len(c) - 1, operands)
         state = SimpleNamespace(dtype=operands, degree=len(c) - 1, d=K.shape[1], moments=moments)
         numerator, by_degree = stand_in.contract(q, state, c)
         x = np.float32(numerator) / np.float32(by_degree @ c)[:, None]
-        y = ((x * radius + mid_rest) + mid) / pre
+        y = ((x * radius + mid_rest) + mid) / in_scale
         out[...] = np.where(y < low, low, np.where(y > high, high, y))
         squares = [np.square(x.astype(np.float64)).sum(axis=1).max() for x in (q, k)]
         mean = np.linalg.norm(moments[1][:, -1] / moments[0][0, -1])
@@ -110,7 +110,7 @@ def install(monkeypatch):
     module.available = lambda: True
     module.fill = np.copyto
     module.empty = lambda shape, dtype: np.full(shape, np.nan, dtype)
-    module.Heads = type("Heads", (Heads,), {"calls": calls})
+    module.FusedHeads = type("Heads", (FusedHeads,), {"calls": calls})
     monkeypatch.setitem(__import__("sys").modules, "subquad.engine.fused.rerun", module)
     monkeypatch.setattr("subquad.engine.fused.rerun", module, raising=False)
     return calls

@@ -8,7 +8,7 @@ from subquad.bounds.rounding import FORMATS
 from subquad.engine.fused.rounding import STEP_ERROR, fused_errors
 from subquad.engine.fused.sizes import OPERANDS
 from subquad.features import block_sizes, multinomials
-from subquad.methods.method import widened
+from subquad.methods.method import stored_norm_bound
 
 pytestmark = pytest.mark.gpu
 
@@ -205,4 +205,4 @@ def test_what_has_no_fused_pass_is_named(cp, fused, dtype, rows, d):
 
 def test_widened_covers_the_rounding_of_operands():
     for name in OPERANDS:
-        assert widened(1.0, name) >= 1.0 + FORMATS[name].u
+        assert stored_norm_bound(1.0, name) >= 1.0 + FORMATS[name].u

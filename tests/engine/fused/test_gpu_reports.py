@@ -38,21 +38,21 @@ def report(cp, replay, arrays, limits, tilt=None):
     units = [replay.Units(side, side, tilt) for _ in Q]
     coefficients = np.tile([1.0, 1.0, 0.5], (len(Q), 1))
     shape = Q.shape[1], *K.shape[1:], V.shape[2]
-    heads = replay.Heads(shape, units, coefficients, "bfloat16x3", limits)
+    heads = replay.FusedHeads(shape, units, coefficients, "bfloat16x3", limits)
     under_way = heads.start(Q, K, V, cp.empty((*Q.shape[:2], D_V), np.float32), 0)
     return under_way.keys(), under_way.queries()
 
 
-@pytest.mark.parametrize("tilted", [False, True])
-def test_reports_are_those_of_numpy(cp, replay, tilted):
+@pytest.mark.parametrize("keys_weighted", [False, True])
+def test_reports_are_those_of_numpy(cp, replay, keys_weighted):
     arrays, heads = drawn(7, 1234, 1), 7
     limits = np.tile([1e-3, np.inf, 32.0, 4.0, FAR], (heads, 1))
     limits[:, 0] *= np.arange(1, heads + 1)
-    tilt = 0.3 * np.linspace(-1.0, 1.0, D) if tilted else None
+    tilt = 0.3 * np.linspace(-1.0, 1.0, D) if keys_weighted else None
     found, query_norms = report(cp, replay, arrays, limits, tilt)
     Q, K, V = (x.astype(np.float64) for x in arrays)
     for i in range(heads):
-        weights = np.exp(K[i] @ tilt) if tilted else np.ones(len(K[i]))
+        weights = np.exp(K[i] @ tilt) if keys_weighted else np.ones(len(K[i]))
         mean = np.linalg.norm(weights @ K[i] / weights.sum())
         norm, query_norm = (np.linalg.norm(x[i], axis=1).max() for x in (K, Q))
         assert norm <= found.key_norms[i] <= norm * (1.0 + 2.0**-12)

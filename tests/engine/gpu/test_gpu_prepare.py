@@ -39,10 +39,14 @@ CASES = [
 @pytest.mark.parametrize(("n", "d", "dtype"), CASES)
 def test_affine_and_values_are_the_cpus(cp, n, d, dtype):
     rng = np.random.default_rng(n)
-    centre, post, weights = rng.standard_normal(d), rng.uniform(0.1, 2, d), rng.uniform(0, 1, n)
+    centre, out_scale, weights = (
+        rng.standard_normal(d),
+        rng.uniform(0.1, 2, d),
+        rng.uniform(0, 1, n),
+    )
     for host, there in views(cp, rows(d, n, d, dtype)):
         for compute in ("float32", "float64"):
-            for units in ((0.25, centre, 3.0), (post, 0.0, post)):
+            for units in ((0.25, centre, 3.0), (out_scale, 0.0, out_scale)):
                 found = rows_of(there).affine(there, *units, compute)
                 assert found.dtype == compute and found.flags.c_contiguous
                 assert np.array_equal(found.get(), rows_of(host).affine(host, *units, compute))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import subquad
 from subquad.head.problem import Problem
-from subquad.methods.method import storage_term, widened
+from subquad.methods.method import storage_term, stored_norm_bound
 from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
 from tests import oracle, test_soundness
 from tests.strategies import Data, recipes
@@ -116,7 +116,7 @@ def test_every_degree_has_its_own_true_certificate(cp):
 
 
 def assert_degree_sound(head, degree, dtype):
-    bound = max(widened(head.stats.logit_bound, dtype), LOGIT_BOUND_MIN)
+    bound = max(stored_norm_bound(head.stats.logit_bound, dtype), LOGIT_BOUND_MIN)
     p = parameters_for(degree, min(bound, LOGIT_BOUND_MAX), dtype, head.stats.d)
     if bound > LOGIT_BOUND_MAX or not p.polynomial.upper < 1.0:
         return

@@ -37,15 +37,21 @@ def heads_of(cp, n, d, dtype):
 def test_surveys(cp, n, d, dtype):
     host, there = heads_of(cp, n, d, dtype)
     rng = np.random.default_rng(n)
-    pres, centres = [2.0**k for k in range(-2, 3)], 0.1 * rng.standard_normal((5, d))
-    found = rows_of(there[0]).surveys(there, pres, list(centres))
-    for own, x, on_device, pre, centre in zip(found, host, there, pres, centres, strict=True):
-        assert all(map(same, own, rows_of(on_device).surveys([on_device], [pre], [centre])[0]))
+    in_scales, centres = [2.0**k for k in range(-2, 3)], 0.1 * rng.standard_normal((5, d))
+    found = rows_of(there[0]).centred_norms(there, in_scales, list(centres))
+    for own, x, on_device, in_scale, centre in zip(
+        found, host, there, in_scales, centres, strict=True
+    ):
+        assert all(
+            map(same, own, rows_of(on_device).centred_norms([on_device], [in_scale], [centre])[0])
+        )
         norms, mean, slack = own
-        away = x.astype(np.longdouble) * pre - centre
+        away = x.astype(np.longdouble) * in_scale - centre
         true = np.sqrt((away**2).sum(axis=1))
         assert np.all((true <= norms) & (norms <= true * (1 + (3 * d + 30) * 2.0**-53)))
-        assert np.array_equal(norms, rows_of(on_device).row_measures(on_device, pre, centre)[0])
+        assert np.array_equal(
+            norms, rows_of(on_device).row_measures(on_device, in_scale, centre)[0]
+        )
         assert np.linalg.norm(mean - away.mean(axis=0)) <= slack
 
 

@@ -114,17 +114,17 @@ def test_processes_know_of_each_other_what_one_process_knows():
 def test_rows_are_measured_as_on_one_device(shares, dtype):
     rng = np.random.default_rng(7)
     x = (rng.standard_normal((503, 5)) * [1.0, 2.0, 0.1, 3.0, 1.0] + 0.7).astype(dtype)
-    pre, centre, vector = 0.25, np.array([0.125, -0.5, 0.0, 0.25, 1.0]), np.arange(5.0)
+    in_scale, centre, vector = 0.25, np.array([0.125, -0.5, 0.0, 0.25, 1.0]), np.arange(5.0)
     placed = CpuFleet(shares).place(x)
-    norms, mean, slack = rows_of(placed).surveys([placed], [pre], [centre])[0]
-    plain, plain_mean, plain_slack = rows_of(x).surveys([x], [pre], [centre])[0]
+    norms, mean, slack = rows_of(placed).centred_norms([placed], [in_scale], [centre])[0]
+    plain, plain_mean, plain_slack = rows_of(x).centred_norms([x], [in_scale], [centre])[0]
     assert np.array_equal(norms, plain) and norms.dtype == plain.dtype
-    true = (x.astype(np.longdouble) * pre - centre).mean(axis=0)
+    true = (x.astype(np.longdouble) * in_scale - centre).mean(axis=0)
     assert np.linalg.norm(mean - true) <= slack
     assert np.linalg.norm(plain_mean - true) <= plain_slack
     both = zip(
-        rows_of(placed).row_measures(placed, pre, centre),
-        rows_of(x).row_measures(x, pre, centre),
+        rows_of(placed).row_measures(placed, in_scale, centre),
+        rows_of(x).row_measures(x, in_scale, centre),
         strict=True,
     )
     assert all(np.array_equal(a, b) for a, b in both)
@@ -132,15 +132,15 @@ def test_rows_are_measured_as_on_one_device(shares, dtype):
     assert all(np.array_equal(a, b) for a, b in ends)
     rows = rng.permutation(503)[:40]
     assert np.array_equal(
-        rows_of(placed).take_rows(placed, pre, rows), rows_of(x).take_rows(x, pre, rows)
+        rows_of(placed).take_rows(placed, in_scale, rows), rows_of(x).take_rows(x, in_scale, rows)
     )
-    dots = rows_of(placed).row_dots(placed, pre, centre, vector)
+    dots = rows_of(placed).row_dots(placed, in_scale, centre, vector)
     np.testing.assert_allclose(
-        dots.joined()[0], rows_of(x).row_dots(x, pre, centre, vector), rtol=1e-13, atol=1e-13
+        dots.joined()[0], rows_of(x).row_dots(x, in_scale, centre, vector), rtol=1e-13, atol=1e-13
     )
     weights = rng.uniform(0.2, 1.0, 503)
-    mean = rows_of(placed).weighted_mean(placed, pre, CpuFleet(shares).place(weights))
-    true = weights @ (x * np.float64(pre)) / weights.sum()
+    mean = rows_of(placed).weighted_mean(placed, in_scale, CpuFleet(shares).place(weights))
+    true = weights @ (x * np.float64(in_scale)) / weights.sum()
     np.testing.assert_allclose(mean, true, rtol=1e-12)
     assert fused_operands(placed) == ()
 

@@ -15,7 +15,7 @@ from subquad.head.basis import measure_rotation, rotated
 from subquad.head.problem import Problem
 from subquad.methods.anisotropic.method import Anisotropic
 from subquad.methods.anisotropic.proof import AnisotropicParameters
-from subquad.methods.method import Proposal, Refusal, storage_term, widened
+from subquad.methods.method import Proposal, Refusal, storage_term, stored_norm_bound
 from tests import oracle
 from tests.strategies import recipes
 
@@ -105,8 +105,8 @@ def test_the_departure_of_the_basis_is_bounded(seed, d, log_condition, dtype):
     plain = (1.0, np.zeros(d), 1.0)
     r = measure_rotation(Q, K, plain, plain, 1.0, 1.0)
     X, Y = rotated(Q, plain, r.query_basis, dtype), rotated(K, plain, r.key_basis, dtype)
-    assert np.all(np.abs(X) <= widened(r.query_reach, dtype))
-    assert np.all(np.abs(Y) <= widened(r.key_reach, dtype))
+    assert np.all(np.abs(X) <= stored_norm_bound(r.query_reach, dtype))
+    assert np.all(np.abs(Y) <= stored_norm_bound(r.key_reach, dtype))
     q, k, x, y = (a.astype(np.longdouble) for a in (Q, K, X, Y))
     norms = np.linalg.norm(Q, axis=1)[:, None] * np.linalg.norm(K, axis=1)
     assert np.all(np.abs(x @ y.T - q @ k.T) <= r.distortion(FORMATS[dtype].u) * norms * (1 + 1e-12))

@@ -15,7 +15,7 @@ from subquad.arrays.arithmetic import product_up
 from subquad.cost.rates import Rates, Speed
 from subquad.cost.steps import GATHERED, ORDERED
 from subquad.head.problem import Problem
-from subquad.methods.method import Proposal, Refusal, widened
+from subquad.methods.method import Proposal, Refusal, stored_norm_bound
 from subquad.methods.polynomial.sums import LOGIT_BOUND_MIN, parameters_for
 from subquad.methods.thresholds import multi_threshold
 from subquad.methods.thresholds.accounts import exact_error
@@ -105,7 +105,7 @@ def division(head, criterion, dtype, cuts, cells, own=(False,) * 4, wide=(False,
         height = bucket_height(head.stats, criterion, Bucket(low, high, 0, 0, own=alone))
         for share, degree in sorted(drawn):
             largest = float(np.quantile(queries, share, method="lower"))
-            b = widened(product_up(factor, largest, height), dtype)
+            b = stored_norm_bound(product_up(factor, largest, height), dtype)
             if b > 20.0:
                 break
             p = parameters_for(degree, max(b, LOGIT_BOUND_MIN), dtype, head.stats.d)
@@ -426,9 +426,9 @@ def test_reach_bounds_exact_logits_unless_queries_are_centred():
     """Magnitudes are about the centre, exact logits about zero."""
     Q, K, V, scale = heavy_tail(512)
     stats = next(Problem(Q, K, V, scale=scale).heads()).stats
-    assert not stats.tilted
+    assert not stats.keys_weighted
     reach = stats.full_query_norm / 50.0
     near, all_of_them = (exact_error(stats, "norm", np.inf, "float32", r) for r in (reach, np.inf))
     assert near < all_of_them / 10.0
-    tilted = dataclasses.replace(stats, tilted=True)
-    assert exact_error(tilted, "norm", np.inf, "float32", reach) == all_of_them
+    keys_weighted = dataclasses.replace(stats, keys_weighted=True)
+    assert exact_error(keys_weighted, "norm", np.inf, "float32", reach) == all_of_them

@@ -1,4 +1,4 @@
-"""Once: what is worth computing only if somebody asks."""
+"""Lazy: what is worth computing only if somebody asks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Answer = TypeVar("Answer")
 
 
-class Once(Generic[Answer]):
+class Lazy(Generic[Answer]):
     """Calls `find` when first called, keeps the answer, and lets go of what it was found from."""
 
     def __init__(self, find: Callable[[], Answer]) -> None:
@@ -16,7 +16,7 @@ class Once(Generic[Answer]):
         self._answer: list[Answer] = []
 
     @classmethod
-    def known_to_be(cls, answer: Answer) -> Once[Answer]:
+    def known_to_be(cls, answer: Answer) -> Lazy[Answer]:
         """Return one that somebody asked already."""
         found = cls(lambda: answer)
         found.settle(answer)
@@ -29,9 +29,9 @@ class Once(Generic[Answer]):
             self._answer, self._find = [self._find()], None
         return self._answer[0]
 
-    def __reduce__(self) -> tuple[Callable[[Answer], Once[Answer]], tuple[Answer]]:
+    def __reduce__(self) -> tuple[Callable[[Answer], Lazy[Answer]], tuple[Answer]]:
         """Return what pickle and copy need: the answer, found now if nobody asked yet."""
-        return Once.known_to_be, (self(),)
+        return Lazy.known_to_be, (self(),)
 
     @property
     def known(self) -> bool:

@@ -173,9 +173,9 @@ def storage_error(value_ratio: float, compute_dtype: str, output_dtype: str) -> 
     u_out = FORMATS[output_dtype].u
     if value_ratio == 0.0:  # every column is constant and comes back as it is
         return 0.0
-    affine_writer = FORMATS[compute_dtype].u + 4.0 * U64
+    entering = FORMATS[compute_dtype].u + 4.0 * U64
     leaving = (u_out + 4.0 * U64) * value_ratio + 8.0 * U64
-    return (affine_writer + leaving) * OUTWARD
+    return (entering + leaving) * OUTWARD
 
 
 def conversion_error(value_ratio: float) -> float:

@@ -110,7 +110,7 @@ def attention(
     result = execute(problem, heads, made)
     for head in made.heads:
         for stats in head.views:
-            stats.settle()  # the plan of a Result does not keep the arrays
+            stats.release()  # the plan of a Result does not keep the arrays
     return result
 
 

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from threading import Lock
+from typing import Any, Generic, TypeVar
 
 Answer = TypeVar("Answer")
 
 
 class Lazy(Generic[Answer]):
-    """Calls `find` when first called, keeps the answer, and lets go of what it was found from."""
+    """Calls `find` when first called, keeps the answer, and lets go of what it was found from.
 
-    def __init__(self, find: Callable[[], Answer]) -> None:
+    Threads that ask at once wait for the one that finds.
+
+    Parameters
+    ----------
+    find : callable
+        Returns the answer; called at most once, or again after it raised.
+    released : optional
+        The answer where nobody asked before `release`.
+    """
+
+    def __init__(self, find: Callable[[], Answer], released: Any = None) -> None:
         self._find: Callable[[], Answer] | None = find
         self._answer: list[Answer] = []
+        self._released, self._lock = released, Lock()
 
     @classmethod
     def known_to_be(cls, answer: Answer) -> Lazy[Answer]:
         """Return one that somebody asked already."""
-        found = cls(lambda: answer)
-        found.settle(answer)
+        found = cls(lambda: answer, answer)
+        found.release()
         return found
 
     def __call__(self) -> Answer:
         """Return the answer."""
         if not self._answer:
-            assert self._find is not None
-            self._answer, self._find = [self._find()], None
+            with self._lock:
+                if self._find is not None:
+                    self._answer, self._find = [self._find()], None
         return self._answer[0]
 
     def __reduce__(self) -> tuple[Callable[[Answer], Lazy[Answer]], tuple[Answer]]:
@@ -35,10 +48,11 @@ class Lazy(Generic[Answer]):
 
     @property
     def known(self) -> bool:
-        """Whether somebody asked already."""
+        """Whether there is an answer already."""
         return bool(self._answer)
 
-    def settle(self, answer: Answer) -> None:
-        """Let go of what it would be found from: `answer` is given where nobody asked yet."""
-        if not self._answer:
-            self._answer, self._find = [answer], None
+    def release(self) -> None:
+        """Let go of what it would be found from: where nobody asked yet, `released` is given."""
+        with self._lock:
+            if self._find is not None:
+                self._answer, self._find = [self._released], None

@@ -122,7 +122,12 @@ _own = threading.local()
 
 
 def for_each(
-    count: int, setup: Callable[[], Any], body: Callable[[Any, int], None], work: float = math.inf
+    count: int,
+    setup: Callable[[], Any],
+    body: Callable[[Any, int], None],
+    work: float = math.inf,
+    *,
+    alone: bool = False,
 ) -> None:
     """Return once ``body(buffers, i)`` has run for each i < `count`, `buffers` one per thread.
 
@@ -130,7 +135,7 @@ def for_each(
     thread calls `setup` once and then takes the next i that is left, so memory grows with the
     threads and not with `count`. Floating-point warnings are off: overflow shows as inf or
     NaN in the result, which no bound accepts. The first exception stops the others and is
-    raised.
+    raised. Where it is `alone`, a thread has no others beside it in the passes that `body` makes.
     """
     if getattr(_own, "alone", False):  # limited already, like the BLAS
         buffers = setup() if count else None
@@ -141,19 +146,22 @@ def for_each(
         return
     tickets, lock, stop = iter(range(count)), threading.Lock(), threading.Event()
 
-    def take() -> int | None:
-        with lock:
-            return None if stop.is_set() else next(tickets, None)
-
     def share() -> None:
+        _own.alone = alone
         try:
             with np.errstate(all="ignore"), _this_thread_limited():
-                buffers = setup()
-                while (i := take()) is not None:
+                buffers, i = setup(), 0
+                while not stop.is_set():
+                    with lock:
+                        i = next(tickets, count)
+                    if i == count:
+                        break
                     body(buffers, i)
         except BaseException:
             stop.set()
             raise
+        finally:
+            _own.alone = False
 
     workers = int(min(thread_count(), count, 1.0 + work / THREAD_WORK))
     with single_threaded_blas():
@@ -179,7 +187,11 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 def parallel_map(
-    function: Callable[[Item], Answer], items: Iterable[Item], work: float = math.inf
+    function: Callable[[Item], Answer],
+    items: Iterable[Item],
+    work: float = math.inf,
+    *,
+    alone: bool = False,
 ) -> list[Answer]:
     """Return [function(item) for item in items], computed by the threads of `for_each`."""
     todo = list(items)
@@ -188,20 +200,5 @@ def parallel_map(
     def body(_: None, i: int) -> None:
         answers[i] = function(todo[i])
 
-    for_each(len(todo), lambda: None, body, work)
+    for_each(len(todo), lambda: None, body, work, alone=alone)
     return answers
-
-
-def side_by_side(
-    function: Callable[[Item], Answer], items: Iterable[Item], work: float = math.inf
-) -> list[Answer]:
-    """Return `parallel_map` of what has passes of its own: whatever they are, one thread does."""
-
-    def one(item: Item) -> Answer:
-        before, _own.alone = getattr(_own, "alone", False), True
-        try:
-            return function(item)
-        finally:
-            _own.alone = before
-
-    return parallel_map(one, items, work)

@@ -12,9 +12,8 @@ import numpy as np
 
 from subquad.arrays.arguments import check_scale, dtype_name
 from subquad.arrays.arithmetic import Array
-from subquad.arrays.lazy import Lazy
 from subquad.engine.rows import fused_operands
-from subquad.engine.threads import ENTRY_WORK, side_by_side, thread_count
+from subquad.engine.threads import ENTRY_WORK, parallel_map, thread_count
 from subquad.head.centring import measure
 from subquad.head.frame import Frame, make_frames, value_units
 from subquad.head.inputs import (
@@ -30,7 +29,7 @@ from subquad.head.shells import KeyShells
 from subquad.head.sides import MeasuredSide, NotFiniteError
 from subquad.head.stats import Stats, stats_of
 
-Sides = tuple[Lazy[MeasuredSide], Lazy[MeasuredSide], Lazy[tuple[np.ndarray, ...]]]
+Sides = tuple[MeasuredSide, MeasuredSide, tuple[np.ndarray, ...]]
 """What is measured of queries, keys and values; heads that share an array share it."""
 Key = tuple
 """An array of queries ("Q"), keys ("K") or values ("V"), and which."""
@@ -47,46 +46,23 @@ MEASURED_WORK = 4 * ENTRY_WORK
 
 @dataclass(frozen=True)
 class Head:
-    """One head, Q (n, d), K (m, d), V (m, d_v), seen in one of its Frames.
-
-    Raises NotFiniteError where something is measured of rows that are not finite.
-    """
+    """One head, Q (n, d), K (m, d), V (m, d_v), seen in one of its Frames; see `measure_head`."""
 
     Q: Array
     K: Array
     V: Array
     scale: float
-    view: int = 0
-    sides: Sides | None = None
-    _frames: Lazy[tuple[tuple[Frame, RowMagnitudes], ...]] | None = None
+    sides: Sides
+    frames: tuple[tuple[Frame, RowMagnitudes], ...]
+    frame: Frame
+    """The units of this view."""
+    rows: RowMagnitudes
+    """The magnitudes of the rows, in the units of the frame."""
 
-    def __post_init__(self) -> None:
-        sides = self.sides or (_later("Q", self.Q), _later("K", self.K), _later("V", self.V))
-        queries, keys, units = sides
-        found = self._frames or Lazy(
-            lambda: make_frames(queries(), keys(), units(), (self.Q, self.K), self.scale)
-        )
-        object.__setattr__(self, "sides", sides)
-        object.__setattr__(self, "_frames", found)
-
-    @property
-    def _measured(self) -> tuple[tuple[Frame, RowMagnitudes], ...]:
-        assert self._frames is not None
-        return self._frames()
-
+    @cached_property
     def views(self) -> tuple[Head, ...]:
-        """Return this head in each of its Frames; what is measured once is shared."""
-        return tuple(replace(self, view=view) for view in range(len(self._measured)))
-
-    @property
-    def frame(self) -> Frame:
-        """The units of this view."""
-        return self._measured[self.view][0]
-
-    @property
-    def rows(self) -> RowMagnitudes:
-        """The magnitudes of the rows, in the units of the frame."""
-        return self._measured[self.view][1]
+        """The head in each of its Frames."""
+        return tuple(replace(self, frame=frame, rows=rows) for frame, rows in self.frames)
 
     @property
     def dtype(self) -> str:
@@ -96,24 +72,48 @@ class Head:
     @cached_property
     def stats(self) -> Stats:
         """What the planner may see."""
-        assert self.sides is not None
         queries, keys, _ = self.sides
-        sample = HeadSample(queries().sample, keys().sample, self.frame, self.rows)
-        stats = stats_of(
-            self.frame,
-            self.rows,
-            self.dtype,
-            self.Q.shape[1],
-            self.V.shape[1],
-            sample,
-            fused_operands(self.Q),
-        )
-        return replace(stats, shells=KeyShells(self.K, self.frame, self.rows))
+        sample = HeadSample(queries.sample, keys.sample, self.frame, self.rows)
+        shells = KeyShells(self.K, self.frame, self.rows)
+        sizes = (self.Q.shape[1], self.V.shape[1])
+        operands = fused_operands(self.Q)
+        return stats_of(self.frame, self.rows, self.dtype, *sizes, sample, shells, operands)
 
 
-def _later(kind: str, x: Array) -> Lazy[Any]:
-    """Return what measures one array when it is asked for."""
-    return Lazy(lambda: MEASURES[kind]([x])[0])
+def measure_head(Q: Array, K: Array, V: Array, scale: float, sides: Sides | None = None) -> Head:
+    """Return the head in its first Frame, its sides measured where they are not given.
+
+    Raises NotFiniteError where a row is not finite.
+    """
+    if sides is None:
+        found = measure_arrays({("Q",): Q, ("K",): K, ("V",): V})
+        sides = found["Q",], found["K",], found["V",]
+    frames = make_frames(*sides, (Q, K), scale)
+    return Head(Q, K, V, scale, sides, frames, *frames[0])
+
+
+def measure_arrays(arrays: dict[Key, Array]) -> dict[Key, Any]:
+    """Return what MEASURES gives of each array; those of one kind and shape go together.
+
+    Raises NotFiniteError where a row is not finite.
+    """
+    stacks: dict[tuple, list[Key]] = {}
+    for key, x in arrays.items():
+        stacks.setdefault((key[0], *x.shape), []).append(key)
+
+    def measured(keys: list[Key]) -> list[tuple[Key, Any]]:
+        found = MEASURES[keys[0][0]]([arrays[key] for key in keys])
+        return list(zip(keys, found, strict=True))
+
+    # Processes of a fleet make the same calls in the same order; and where there are more
+    # threads than sides, each side has work for all of them.
+    here = all(map(array_api_compat.is_numpy_array, arrays.values()))
+    if here and thread_count() <= len(stacks):
+        work = float(MEASURED_WORK) * sum(x.size for x in arrays.values())
+        answers = parallel_map(measured, stacks.values(), work, alone=True)
+    else:
+        answers = [measured(keys) for keys in stacks.values()]
+    return dict(pair for pairs in answers for pair in pairs)
 
 
 class Problem:
@@ -142,16 +142,18 @@ class Problem:
             check_key_mask(key_mask, K)
         self.lead = broadcast_lead(Q, K, V, key_mask)
         self.Q, self.K, self.V, self.key_mask = Q, K, V, key_mask
-        self._known: dict[Key, tuple[Array, Lazy[Any]]] = {}
-        self._heads = [self._head(index) for index in np.ndindex(*self.lead)]
-        self._measure()
+        self._heads = self._measured()
 
-    def _measure(self) -> None:
-        """Measure every head; ValueError where what takes part is not finite."""
+    def _measured(self) -> list[Head]:
+        """Return every head, measured; ValueError where what takes part is not finite."""
+        parts = [self._parts(index) for index in np.ndindex(*self.lead)]
+        arrays = {key: x for own, keys in parts for key, x in zip(keys, own, strict=True)}
         try:
-            self._measure_together()
-            for head in self._heads:
-                head.views()
+            found = measure_arrays(arrays)
+            return [
+                measure_head(Q, K, V, self.scale, (found[q], found[k], found[v]))
+                for (Q, K, V), (q, k, v) in parts
+            ]
         except NotFiniteError:
             self._check_finite()
             raise
@@ -169,28 +171,6 @@ class Problem:
                 x = Problem._parts(self, index)[0][part]
                 check_finite(name, x, self.xp, f"{head} where `key_mask` is True")
 
-    def _measure_together(self) -> None:
-        """Measure what the heads are of, arrays of one kind and shape together."""
-        stacks: dict[tuple, list[tuple[Array, Lazy[Any]]]] = {}
-        for key, found in self._known.items():
-            stacks.setdefault((key[0], *found[0].shape), []).append(found)
-        here = all(array_api_compat.is_numpy_array(x) for x, _ in self._known.values())
-        self._known.clear()
-
-        def settle(which: tuple) -> None:
-            xs, answers = zip(*stacks[which], strict=True)
-            for answer, found in zip(answers, MEASURES[which[0]](xs), strict=True):
-                answer.settle(found)
-
-        # Processes of a fleet make the same calls in the same order; and where there are more
-        # threads than sides, each side has work for all of them.
-        if here and thread_count() <= len(stacks):
-            entries = self.Q.size + self.K.size + self.V.size
-            side_by_side(settle, stacks, float(MEASURED_WORK) * entries)
-        else:
-            for which in stacks:
-                settle(which)
-
     @property
     def sizes(self) -> tuple[tuple[int, ...], int, int, int, int]:
         """Leading dimensions, n, m, d and d_v."""
@@ -199,11 +179,6 @@ class Problem:
     def heads(self) -> Iterator[Head]:
         """Yield each head in C order of the leading dimensions; masked keys are dropped."""
         yield from self._heads
-
-    def _head(self, index: tuple[int, ...]) -> Head:
-        (Q, K, V), keys = self._parts(index)
-        queries, own_keys, values = map(self._once, keys, (Q, K, V))
-        return Head(Q, K, V, self.scale, sides=(queries, own_keys, values))
 
     def _parts(self, index: tuple[int, ...]) -> tuple[tuple[Array, ...], tuple[Key, ...]]:
         """Return Q, K and V of a head, and what they are: the same where the arrays are."""
@@ -214,10 +189,6 @@ class Problem:
             kept = self.xp.nonzero(chosen)[0]
             K, V = self.xp.take(K, kept, axis=0), self.xp.take(V, kept, axis=0)
         return (Q, K, V), (("Q", i), ("K", j, mask), ("V", k, mask))
-
-    def _once(self, key: Key, x: Array) -> Lazy[Any]:
-        """Return what is measured of an array, the same for all heads that share it."""
-        return self._known.setdefault(key, (x, _later(key[0], x)))[1]
 
 
 def _pick(x: Array, index: tuple[int, ...], inner: int) -> tuple[Array, tuple[int, ...]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array
 from subquad.engine.shards.fleet import Fleet
-from subquad.head.problem import Key, Problem
+from subquad.head.problem import Head, Key, Problem
 from subquad.head.sides import NotFiniteError
 
 
@@ -61,9 +61,9 @@ class ShardedProblem(Problem):
             raise ValueError(msg)
         return (Q, K, V), (("Q", *index), ("K", *index), ("V", *index))
 
-    def _measure(self) -> None:
+    def _measured(self) -> list[Head]:
         try:
-            super()._measure()
+            return super()._measured()
         except NotFiniteError:
             msg = "`Q`, `K` or `V` has entries of another process that are not finite."
             raise NotFiniteError(msg) from None

@@ -62,14 +62,15 @@ class KeyShells:
 
     def __call__(self) -> ShellTable:
         """Return the table of all shells between cuts at SHARES; O(m d), some 0.1 s at least."""
+        arguments = self._arguments  # another thread may make the table, and then let go of them
         if self._table is None:
-            assert self._arguments is not None
-            descending = np.sort(self._arguments[2].key_norms)[::-1]
+            assert arguments is not None
+            descending = np.sort(arguments[2].key_norms)[::-1]
             cuts = {float(descending[int(s * descending.size)]) for s in SHARES[1:]}
             edges = (math.inf, *sorted(cuts - {float(descending[0])}, reverse=True), -1.0)
-            shells = {(low, high): self.between(low, high) for high, low in combinations(edges, 2)}
-            assert not any(shell is None for shell in shells.values())
-            self._table = ShellTable(edges, {k: s for k, s in shells.items() if s is not None})
+            self._table = ShellTable(
+                edges, {(a, b): self._once(arguments, a, b) for b, a in combinations(edges, 2)}
+            )
             self._arguments = None
         return self._table
 
@@ -78,7 +79,7 @@ class KeyShells:
         """Whether the table is made or can be."""
         return self._table is not None or self._arguments is not None
 
-    def settle(self) -> None:
+    def release(self) -> None:
         """Let go of the keys: what nobody asked for is not known any more."""
         self._arguments = None
 
@@ -89,11 +90,18 @@ class KeyShells:
 
     def between(self, low: float, high: float) -> Shell | None:
         """Return the shell of norms in (low, high]; None where it is not known any more."""
-        found = self._known.get((low, high))
-        if found is None and self._arguments is not None:
-            K, frame, rows = self._arguments
-            found = self._known[low, high] = _measured(K, frame, rows.key_norms, low, high)
-        return found
+        arguments = self._arguments
+        if arguments is None:
+            return self._known.get((low, high))
+        return self._once(arguments, low, high)
+
+    def _once(self, arguments: tuple[Array, Frame, RowMagnitudes], *norms: float) -> Shell:
+        """Return the shell of norms (low, high], measured once."""
+        low, high = norms
+        if (low, high) not in self._known:
+            K, frame, rows = arguments
+            self._known[low, high] = _measured(K, frame, rows.key_norms, low, high)
+        return self._known[low, high]
 
 
 def _measured(K: Array, frame: Frame, norms: np.ndarray, low: float, high: float) -> Shell:

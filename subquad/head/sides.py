@@ -72,6 +72,8 @@ class OrderStatistics:
     ----------
     count : int
         Number of rows.
+    table : Lazy
+        Returns `ranks` and `values`.
     ranks, values : array
         Ascending and descending; found when first asked for.
     """
@@ -79,8 +81,7 @@ class OrderStatistics:
     def __init__(
         self, count: int, table: Lazy[tuple[np.ndarray, np.ndarray]], largest: float | None = None
     ) -> None:
-        self.count = count
-        self._table, self._largest = table, largest
+        self.count, self.table, self._largest = count, table, largest
 
     @classmethod
     def of(cls, magnitudes: np.ndarray, unit: float = 1.0) -> OrderStatistics:
@@ -95,22 +96,22 @@ class OrderStatistics:
 
     @classmethod
     def later(cls, count: int, find: Lazy[np.ndarray]) -> OrderStatistics:
-        """Return the statistics of `count` magnitudes that are found when first asked for."""
-        return cls(count, Lazy(lambda: _sorted(find(), 1.0)))
+        """Return the statistics of `count` magnitudes that are found when first asked for.
 
-    def settle(self) -> None:
-        """Let go of the rows: where nobody asked, no magnitude is known any more (infinity)."""
-        self._table.settle((np.array([0]), np.array([math.inf])))
+        Once `table` is released unasked, no magnitude is known: all are infinity.
+        """
+        unknown = np.array([0]), np.array([math.inf])
+        return cls(count, Lazy(lambda: _sorted(find(), 1.0), unknown))
 
     @property
     def ranks(self) -> np.ndarray:
         """Which of the largest rows are known, from 0 up."""
-        return self._table()[0]
+        return self.table()[0]
 
     @property
     def values(self) -> np.ndarray:
         """The magnitudes at `ranks`."""
-        return self._table()[1]
+        return self.table()[1]
 
     @property
     def largest(self) -> float:

@@ -120,15 +120,12 @@ class Stats:
             shells=self.shells if cut else None,
         )
 
-    def settle(self) -> None:
+    def release(self) -> None:
         """Let go of the arrays: what nobody asked for is not known any more."""
-        self.query_entries.settle()
-        self.key_entries.settle()
-        self.find_offset.settle(1.0)
-        if self.find_rotation is not None:
-            self.find_rotation.settle(None)
-        if self.shells is not None:
-            self.shells.settle()
+        entries = self.query_entries.table, self.key_entries.table
+        for later in (*entries, self.find_offset, self.find_rotation, self.shells):
+            if later is not None:
+                later.release()
 
 
 def stats_of(
@@ -138,6 +135,7 @@ def stats_of(
     d: int,
     d_v: int,
     sample: HeadSample,
+    shells: KeyShells,
     operands: tuple[str, ...] = (),
 ) -> Stats:
     """Return the Stats of one head from its Frame, row magnitudes and what its device has."""
@@ -161,6 +159,7 @@ def stats_of(
         operands=operands if fusable(d, d_v, DEGREES[0]) else (),
         sample=sample,
         find_rotation=rows.find_rotation,
+        shells=shells,
     )
 
 

@@ -21,7 +21,7 @@ from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import exact_calls
 from subquad.engine import EXACT_KEY_BLOCK, UNSHIFTED_LOGITS, exact_block
 from subquad.engine.lengths import exact_work
-from subquad.engine.threads import THREAD_WORK, side_by_side
+from subquad.engine.threads import THREAD_WORK, parallel_map
 from subquad.head.frame import Frame
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
@@ -142,7 +142,7 @@ class Exact(Method):
             for whole, own in zip(sums, exact_block(*prepared), strict=True):
                 whole[i] = own
 
-        side_by_side(one, range(len(heads)), len(heads) * exact_work(n, m, d, d_v + 1))
+        parallel_map(one, range(len(heads)), len(heads) * exact_work(n, m, d, d_v + 1), alone=True)
         logits = np.array([head.rows.full_query_norms * head.rows.largest[1] for head in heads])
         return _with_errors(sums, logits, (m, d), dtype)
 

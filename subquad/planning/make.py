@@ -28,7 +28,7 @@ def plan_of_problem(problem: Problem, tol, method, *, rates, **choice) -> tuple[
         else:
             rates = rates_for(problem.Q)
     heads = list(problem.heads())
-    views = [tuple(view.stats for view in head.views()) for head in heads]
+    views = [tuple(view.stats for view in head.views) for head in heads]
     made = plan_of_stats(views, problem.lead, tol, method, rates=rates, **choice)
     frames = tuple(
         view_of(head, own.chosen).frame

@@ -16,7 +16,7 @@ from subquad.arrays.arithmetic import Array, namespace
 from subquad.bounds.certificate import Term, total
 from subquad.bounds.partial import Partial, join_rows
 from subquad.engine.shards.fleet import Sharded
-from subquad.engine.threads import ENTRY_WORK, side_by_side
+from subquad.engine.threads import ENTRY_WORK, parallel_map
 from subquad.head.problem import Head
 from subquad.methods.exact import exact_rows
 from subquad.methods.method import Proposal, storage_term
@@ -82,7 +82,7 @@ def _some_together(heads: Sequence[Head], chosen: Proposal, output: Array) -> tu
         own = heads[i].frame.restore(partial.numerator[i], heads[i].dtype, divisor[i])
         output[i] = own
 
-    side_by_side(restore, range(len(heads)), float(ENTRY_WORK) * output.size)
+    parallel_map(restore, range(len(heads)), float(ENTRY_WORK) * output.size, alone=True)
     stored = [storage_term(head.stats, chosen.work.dtype) for head in heads]
     values = np.array([[term.value] for term in stored])
     return (*terms, replace(stored[0], value=np.zeros_like(divisor) + values))
@@ -138,5 +138,5 @@ def _with_storage(partial: Partial, stored: Term) -> tuple[Array, tuple[Term, ..
 
 def view_of(head: Head, chosen: Proposal) -> Head:
     """Return the head in the Frame it was planned in; new data may have fewer Frames."""
-    views = head.views()
+    views = head.views
     return views[min(chosen.view, len(views) - 1)]

@@ -190,13 +190,13 @@ def test_what_runs_side_by_side_has_one_thread_each(monkeypatch):
     def used(_=None):
         return set(threads.parallel_map(lambda _: threading.get_ident(), range(20)))
 
-    inside = threads.side_by_side(lambda _: (meet(), used())[1], range(4))
+    inside = threads.parallel_map(lambda _: (meet(), used())[1], range(4), alone=True)
     assert [len(found) for found in inside] == [1] * 4
     assert len(set.union(*inside)) == 2 and len(asked) == 1
     used()
     assert len(asked) == 2
     with pytest.raises(ZeroDivisionError):
-        threads.side_by_side(lambda i: 1 // i, [0])
+        threads.parallel_map(lambda i: 1 // i, [0], alone=True)
     used()
     assert len(asked) == 3
 
@@ -205,6 +205,6 @@ def test_passes_inside_keep_their_order_and_their_errors():
     def inside(i):
         return threads.parallel_map(lambda j: 10 // (i - j), range(3))
 
-    assert threads.side_by_side(inside, [3, 4]) == [[3, 5, 10], [2, 3, 5]]
+    assert threads.parallel_map(inside, [3, 4], alone=True) == [[3, 5, 10], [2, 3, 5]]
     with pytest.raises(ZeroDivisionError):
-        threads.side_by_side(inside, [3, 1])
+        threads.parallel_map(inside, [3, 1], alone=True)

@@ -183,7 +183,7 @@ def test_masked_keys_are_measured_by_their_numbers():
     heads = list(Problem(x, x, x, key_mask=mask).heads())
     for own, kept, head in zip(x, mask, heads, strict=True):
         (single,) = Problem(own, own[kept], own[kept]).heads()
-        assert same(head.sides[1](), single.sides[1]()) and same(head.sides[2](), single.sides[2]())
+        assert same(head.sides[1], single.sides[1]) and same(head.sides[2], single.sides[2])
         assert head.stats.m == kept.sum()
 
 

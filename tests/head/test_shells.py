@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from experiments.harness import instances
-from subquad.head.problem import Head
+from subquad.head.problem import measure_head
 from subquad.head.shells import SHARES
 
 
 def head(name="minilm-l5-h0-smallest", **changes):
     Q, K, V, scale = instances.real(name)
     Q, K = (x.astype(np.float64) for x in (Q, K))
-    return Head(Q + changes.get("shift", 0.0), K, V.astype(np.float64), scale)
+    return measure_head(Q + changes.get("shift", 0.0), K, V.astype(np.float64), scale)
 
 
 def prepared(of):
@@ -59,10 +59,10 @@ def test_the_keys_are_let_go_of():
     assert shells.between(0.1, 0.4) is None
 
 
-def test_settled_shells_know_what_was_asked():
+def test_released_shells_know_what_was_asked():
     shells = head().stats.shells
     one = shells.between(0.1, 0.5)
-    shells.settle()
+    shells.release()
     assert shells.between(0.1, 0.5) is one
     assert shells.between(0.1, 0.4) is None
     assert not shells.at_hand
@@ -80,5 +80,5 @@ def test_a_shell_without_keys_and_one_of_a_single_key():
 
 def test_equal_keys_have_one_shell():
     Q = np.random.default_rng(0).standard_normal((20, 3))
-    table = Head(Q, np.ones((20, 3)), Q, 1.0).stats.shells()
+    table = measure_head(Q, np.ones((20, 3)), Q, 1.0).stats.shells()
     assert table.edges == (math.inf, -1.0)

@@ -1,7 +1,9 @@
 """Centres, norms and order statistics of one side: true for all rows, whatever the sample."""
 
 import gc
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -110,7 +112,7 @@ def test_order_statistics_bound_the_rows_above(n, kind):
         assert order.count_above(threshold) >= np.count_nonzero(true > threshold)
 
 
-def test_once():
+def test_lazy():
     calls, kept = [], np.ones(3)
     gone = weakref.ref(kept)
 
@@ -122,10 +124,47 @@ def test_once():
     assert not found.known and found() == found() == 3.0 and found.known
     gc.collect()
     assert calls == [1] and gone() is None
-    found.settle(5.0)
-    other = Lazy(lambda: 1.0)
-    other.settle(5.0)
+    other = Lazy(lambda: 1.0, released=5.0)
+    found.release()
+    other.release()
     assert (found(), other()) == (3.0, 5.0)
+
+
+def test_threads_that_ask_at_once_find_once():
+    """Both ask before either has found: the second waits, it neither finds again nor gets None."""
+    calls, begun, go = [], threading.Event(), threading.Event()
+
+    def find():
+        calls.append(1)
+        begun.set()
+        assert go.wait(60)
+        return 7.0
+
+    found = Lazy(find)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(found)
+        assert begun.wait(60)
+        second = pool.submit(found)
+        wait([second], timeout=0.2)
+        assert not second.done()
+        go.set()
+        assert (first.result(60), second.result(60)) == (7.0, 7.0)
+    assert calls == [1]
+
+
+def test_what_raised_is_asked_again():
+    answers = iter([ZeroDivisionError(), 3.0])
+
+    def find():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    found = Lazy(find)
+    with pytest.raises(ZeroDivisionError):
+        found()
+    assert not found.known and found() == 3.0
 
 
 @pytest.mark.parametrize("d", [1, 2, 7])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import subquad
 from experiments.harness import instances
 from subquad.exp_poly.majorant import fit_pair
-from subquad.head.problem import Head, Problem
+from subquad.head.problem import Problem, measure_head
 from subquad.head.sides import OrderStatistics
 from subquad.methods.exact import ExactParameters
 from subquad.methods.fitted.choice import (
@@ -67,7 +67,7 @@ def assert_sound(head, p):
 def test_row_bounds_are_true(name, offset, share, degree, dtype):
     Q, K, V, scale = instances.FAMILIES[name](300, 4, m=500, d_v=3)
     head = single_head(0.5 * Q + offset, K - offset, V, scale)
-    for view in head.views():
+    for view in head.views:
         bounds, _ = assert_sound(view, parameters(view, degree, dtype, share=share))
         assert (name, offset) != ("subgaussian", 0.0) or np.isfinite(bounds).all()
 
@@ -347,7 +347,7 @@ def test_without_the_exact_method_no_row_may_fall_back(rates):
 
 def test_the_sample_lets_go_of_the_arrays():
     Q, K, V, scale = instances.subgaussian(200, 4)
-    sample = Head(Q, K, V, scale).stats.sample
+    sample = measure_head(Q, K, V, scale).stats.sample
     assert sample() is sample()
     known = weakref.ref(Q), weakref.ref(K)
     del Q, K, V
@@ -359,7 +359,7 @@ def test_the_sample_lets_go_of_the_arrays():
 def test_the_sample_begins_with_the_largest_query():
     """Its sums are those over all keys, which are all in the sample here."""
     Q, K, V, scale = instances.subgaussian(200, 4)
-    head = Head(Q, K, V, scale)
+    head = measure_head(Q, K, V, scale)
     sample = head.stats.sample()
     logits = head.frame.queries(Q, "float64") @ head.frame.keys(K, "float64").T
     order = np.argsort(-head.rows.query_norms)

@@ -171,7 +171,7 @@ def offer_of(method, stats, tol, rates):
 )
 def test_never_predicted_dearer_than_one_threshold_on_sorted_rows(data, tol, rates):
     Q, K, V, scale = data
-    for head in next(Problem(Q, K, V, scale=scale).heads()).views():
+    for head in next(Problem(Q, K, V, scale=scale).heads()).views:
         ours = offer_of(MultiThreshold(), head.stats, tol, rates)
         others = (SupportBasis(criterion="norm"), *map(subquad.METHODS.get, ("polynomial",)))
         for other in (offer_of(method, head.stats, tol, rates) for method in others):

@@ -69,7 +69,7 @@ def test_a_given_threshold(criterion, threshold):
     Q, K, V = head(outliers=0 if threshold == 1e9 else 20)
     result = run(Q, K, V, 1e-2, SupportBasis(criterion=criterion, threshold=threshold))
     p = result.plan.heads[0].chosen.parameters
-    problem = next(Problem(Q, K, V).heads()).views()[result.plan.heads[0].chosen.view]
+    problem = next(Problem(Q, K, V).heads()).views[result.plan.heads[0].chosen.view]
     rows, unit = problem.rows, (problem.stats.query_unit, problem.stats.key_unit)
     sides = {
         "norm": (rows.query_norms, rows.key_norms),

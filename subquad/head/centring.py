@@ -58,9 +58,13 @@ def _measured(
     with np.errstate(all="ignore"):  # out of range is measured anew
         units, centres, typical = _search(samples, n, unit)
         centres = _representable(centres, units, xs[0])
-        about_zero = _rows(xs, units, 0.0 * centres, with_zero) if with_zero else None
-        first = _first(xs, units, centres, about_zero)
-        centred = _refined(xs, first, typical, samples)
+        about_zero = _rows(xs, units, 0.0 * centres, True) if with_zero else None
+        first = dict(enumerate(about_zero or ()))
+        moved = [i for i, centre in enumerate(centres) if centre.any() or not with_zero]
+        if moved:
+            rows = _rows([xs[i] for i in moved], units[moved], centres[moved], with_zero)
+            first |= zip(moved, rows, strict=True)
+        centred = _refined(xs, [first[i] for i in range(len(xs))], typical, samples)
     found = [
         MeasuredSide(sample, None if about_zero is None else about_zero[i], centred[i])
         for i, sample in enumerate(samples)
@@ -149,8 +153,8 @@ def _joined(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[Any, ...]:
 def _rows(
     xs: Sequence[Array], units: np.ndarray, centres: np.ndarray, queries: bool
 ) -> list[CentredRows]:
-    """Return the rows of each about its centre; of queries, the furthest as well."""
-    found = rows_of(xs[0]).centred_norms(xs, units.tolist(), list(centres))
+    """Return the rows of each about its centre: of queries the furthest, of keys the mean."""
+    found = rows_of(xs[0]).centred_norms(xs, units.tolist(), list(centres), means=not queries)
     far: list[np.ndarray | None] = [None] * len(xs)
     if queries:
         largest = np.array([[norms.argmax()] for norms, _, _ in found])
@@ -159,23 +163,6 @@ def _rows(
         CentredRows(Affine(float(unit), centre, 1.0), *of_one, furthest)
         for unit, centre, of_one, furthest in zip(units, centres, found, far, strict=True)
     ]
-
-
-def _first(
-    xs: Sequence[Array],
-    units: np.ndarray,
-    centres: np.ndarray,
-    about_zero: list[CentredRows] | None,
-) -> list[CentredRows]:
-    """Return the rows about their centres: those about zero where that is the centre."""
-    if about_zero is None:
-        return _rows(xs, units, centres, False)
-    found, moved = list(about_zero), np.flatnonzero(centres.any(axis=1)).tolist()
-    if moved:
-        rows = _rows([xs[i] for i in moved], units[moved], centres[moved], True)
-        for i, of_one in zip(moved, rows, strict=True):
-            found[i] = of_one
-    return found
 
 
 def _refined(

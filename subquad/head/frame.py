@@ -183,6 +183,7 @@ def _offset(frame: Frame, key: CentredRows, K: Array) -> Lazy[float]:
     if frame.query_tilt is not None:
         side, largest = frame.key, key.largest
         return Lazy(lambda: mean_offset(K, side, frame.key_weights(K)[0], largest), 1.0)
+    assert key.mean is not None
     away = (float(np.linalg.norm(key.mean)) + key.slack) * (1.0 + 2.0**-40)
     return Lazy.known_to_be(min(1.0, away / key.largest) if key.largest > 0.0 else 1.0)
 

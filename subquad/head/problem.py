@@ -142,15 +142,11 @@ class Problem:
             check_key_mask(key_mask, K)
         self.lead = broadcast_lead(Q, K, V, key_mask)
         self.Q, self.K, self.V, self.key_mask = Q, K, V, key_mask
-        self._heads = self._measured()
-
-    def _measured(self) -> list[Head]:
-        """Return every head, measured; ValueError where what takes part is not finite."""
         parts = [self._parts(index) for index in np.ndindex(*self.lead)]
         arrays = {key: x for own, keys in parts for key, x in zip(keys, own, strict=True)}
         try:
             found = measure_arrays(arrays)
-            return [
+            self._heads = [
                 measure_head(Q, K, V, self.scale, (found[q], found[k], found[v]))
                 for (Q, K, V), (q, k, v) in parts
             ]

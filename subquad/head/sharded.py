@@ -13,7 +13,7 @@ import numpy as np
 
 from subquad.arrays.arithmetic import Array
 from subquad.engine.shards.fleet import Fleet
-from subquad.head.problem import Head, Key, Problem
+from subquad.head.problem import Key, Problem
 from subquad.head.sides import NotFiniteError
 
 
@@ -38,7 +38,11 @@ class ShardedProblem(Problem):
                 "that take no part from each process's own instead."
             )
             raise ValueError(msg)
-        super().__init__(Q, K, V, scale=scale, key_mask=key_mask)
+        try:
+            super().__init__(Q, K, V, scale=scale, key_mask=key_mask)
+        except NotFiniteError:
+            msg = "`Q`, `K` or `V` has entries of another process that are not finite."
+            raise NotFiniteError(msg) from None
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], int, int, int, int]:
@@ -60,10 +64,3 @@ class ShardedProblem(Problem):
             )
             raise ValueError(msg)
         return (Q, K, V), (("Q", *index), ("K", *index), ("V", *index))
-
-    def _measured(self) -> list[Head]:
-        try:
-            return super()._measured()
-        except NotFiniteError:
-            msg = "`Q`, `K` or `V` has entries of another process that are not finite."
-            raise NotFiniteError(msg) from None

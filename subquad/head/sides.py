@@ -29,15 +29,15 @@ class CentredRows:
     ----------
     norms : array (n,)
         Rounded up; float32 where that loses nothing.
-    mean : array (d,)
-        Of the rows less the centre, within `slack`.
+    mean : array (d,), optional
+        Of the rows less the centre, within `slack`; of keys alone.
     furthest : array (1, d), optional
         The row of the largest norm as it is, on the host; of queries alone.
     """
 
     side: Affine
     norms: np.ndarray
-    mean: np.ndarray
+    mean: np.ndarray | None
     slack: float
     furthest: np.ndarray | None = None
 

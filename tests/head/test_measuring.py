@@ -6,6 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from subquad.engine.cpu import rows as cpu_rows
 from subquad.head import centring
 from subquad.head.ball import Clouds, ball_centre, ball_centres, balls_of
 from subquad.head.centring import measure
@@ -113,6 +114,26 @@ def test_the_furthest_query_is_kept():
             furthest = queries[np.argmax(np.linalg.norm(centred, axis=1))]
             assert np.array_equal(about.furthest, furthest[None])
     assert measure([x[0]], False)[0].centred[0].furthest is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_mean_is_that_of_keys_alone(dtype, monkeypatch):
+    """Nothing reads the mean of the queries, so no pass is spent on it."""
+    asked, found = [], cpu_rows.centred_norms
+
+    def watched(xs, in_scales, centres, means=True):
+        asked.append(means)
+        return found(xs, in_scales, centres, means)
+
+    monkeypatch.setattr(cpu_rows, "centred_norms", watched)
+    x = stack(3, 200, 4, dtype)
+    (queries, keys) = (measure(list(x), with_zero) for with_zero in (True, False))
+    assert asked[:-1] == [False] * (len(asked) - 1) and asked[-1] is True
+    assert all(rows.mean is None for side in queries for rows in (side.about_zero, *side.centred))
+    for side, own in zip(keys, x, strict=True):
+        (rows,) = side.centred
+        true = own.astype(float).mean(axis=0) * rows.side.in_scale - rows.side.centre
+        assert np.linalg.norm(rows.mean - true) <= rows.slack
 
 
 def test_values_of_a_stack():

@@ -20,14 +20,13 @@ SUMMED = 1024
 
 def row_measures(x, in_scale, centre) -> tuple[Any, Any]:
     """Return (norms, largest absolute entries) of the rows of x * in_scale - centre, rounded up."""
-    n, d = x.shape
-    norms, entries = np.empty(n), np.empty(n)
-    enter = affine_writer(in_scale, centre, 1.0)
+    norms, entries = np.empty(x.shape[0]), np.empty(x.shape[0])
+    enter, up = affine_writer(in_scale, centre, 1.0), _outward(x.shape[1])
 
     def block(y: np.ndarray, rows: slice) -> None:
         enter(x[rows], y)
-        norms[rows] = _norms(y)
-        entries[rows] = np.abs(y, out=y).max(axis=1) * _outward(d)
+        norms[rows] = _norms(y, up)
+        entries[rows] = np.abs(y, out=y).max(axis=1) * up
 
     over_blocks(block, x.shape)
     return norms, entries
@@ -35,25 +34,25 @@ def row_measures(x, in_scale, centre) -> tuple[Any, Any]:
 
 def _row_norms(x, in_scale, centre) -> Any:
     """Return the norms alone, at less than half the price where rows are short."""
-    norms, enter = np.empty(x.shape[0]), affine_writer(in_scale, centre, 1.0)
+    norms, up = np.empty(x.shape[0]), _outward(x.shape[1])
+    enter = affine_writer(in_scale, centre, 1.0)
 
     def block(y: np.ndarray, rows: slice) -> None:
         enter(x[rows], y)
-        norms[rows] = _norms(y)
+        norms[rows] = _norms(y, up)
 
     over_blocks(block, x.shape)
     return norms
 
 
-def _norms(y: np.ndarray) -> np.ndarray:
-    """Return the norms of the rows of y (n, d), rounded up."""
-    d = y.shape[1]
-    norms = np.sqrt(np.einsum("ij,ij->i", y, y)) * _outward(d)
+def _norms(y: np.ndarray, up: float) -> np.ndarray:
+    """Return the norms of the rows of y (n, d), rounded up; `up` is `_outward(d)`."""
+    norms = np.sqrt(np.einsum("ij,ij->i", y, y)) * up
     # Squares below 2**-1022 vanish, so a norm may be short by 2**-500, which is nothing beside
     # TINY; a row of zeros has norm 0, and one whose squares overflow a finite one.
     unsure = np.flatnonzero(~((norms >= TINY) & (norms < np.inf)))
     if unsure.size:
-        most = np.abs(y[unsure]).max(axis=1) * (np.sqrt(d) * _outward(d) ** 2)
+        most = np.abs(y[unsure]).max(axis=1) * (np.sqrt(y.shape[1]) * up**2)
         norms[unsure] = np.minimum(norms[unsure] + 2.0**-500, most)
     return norms
 
@@ -63,11 +62,12 @@ def _outward(d: int) -> float:
     return 1.0 + (d + 8) * 2.0**-53
 
 
-def centred_norms(xs, in_scales, centres) -> list[tuple[Any, Any, float]]:
+def centred_norms(xs, in_scales, centres, means=True) -> list[tuple[Any, Any, float]]:
     """Return (norms, mean, how far off the mean may be) of the rows of each x * in_scale - centre.
 
-    In one pass of float32 where x is float32, in_scale is not extreme and centre / in_scale is a
-    float32 vector; the norms are float32 numbers then, else float64.
+    The mean is None without `means`. In one pass of float32 where x is float32, in_scale is not
+    extreme and centre / in_scale is a float32 vector; the norms are float32 numbers then, else
+    float64.
     """
     single = xs[0].dtype == np.float32 and xs[0].shape[1] <= 2**16
     offsets = [
@@ -81,20 +81,19 @@ def centred_norms(xs, in_scales, centres) -> list[tuple[Any, Any, float]]:
         for o, in_scale, c in zip(offsets, in_scales, centres, strict=True)
     ]
     fast = [i for i, is_able in enumerate(able) if is_able]
-    found = _in_float32(*([part[i] for i in fast] for part in (xs, in_scales, offsets)))
-    return [
-        next(found) if is_able else _in_float64(x, in_scale, centre)
-        for x, in_scale, centre, is_able in zip(xs, in_scales, centres, able, strict=True)
-    ]
+    found = _in_float32(*([part[i] for i in fast] for part in (xs, in_scales, offsets)), means)
+    answers = []
+    for x, in_scale, centre, is_able in zip(xs, in_scales, centres, able, strict=True):
+        if is_able:
+            answers.append(next(found))
+            continue
+        norms = _row_norms(x, in_scale, centre)
+        slack = 2.0**-30 * (float(norms.max()) + float(np.linalg.norm(centre)))
+        answers.append((norms, weighted_mean(x, in_scale) - centre if means else None, slack))
+    return answers
 
 
-def _in_float64(x, in_scale, centre) -> tuple[Any, Any, float]:
-    norms = _row_norms(x, in_scale, centre)
-    slack = 2.0**-30 * (float(norms.max()) + float(np.linalg.norm(centre)))
-    return norms, weighted_mean(x, in_scale) - centre, slack
-
-
-def _in_float32(xs, in_scales, offsets) -> Iterator[tuple[Any, Any, float]]:
+def _in_float32(xs, in_scales, offsets, means) -> Iterator[tuple[Any, Any, float]]:
     """Yield what `centred_norms` returns of each float32 x, from x - offset, times in_scale.
 
     Norms are rounded up: with u = 2^-24 each computed entry is within u of the true one, the sum
@@ -118,7 +117,7 @@ def _in_float32(xs, in_scales, offsets) -> Iterator[tuple[Any, Any, float]]:
         else:
             y = xs[first][rows][None]
         np.einsum("hij,hij->hi", y, y, out=squares[first : some.stop, rows])
-        for at in range(0, y.shape[1], SUMMED):
+        for at in range(0, y.shape[1] if means else 0, SUMMED):
             part = y[:, at : at + SUMMED]
             sums[first : some.stop, i % blocks] += (ones[:, : part.shape[1]] @ part)[:, 0]
 
@@ -127,12 +126,12 @@ def _in_float32(xs, in_scales, offsets) -> Iterator[tuple[Any, Any, float]]:
     up = np.array(in_scales)[:, None] * (1.0 + (d + 8) * 2.0**-24)
     every = np.sqrt(squares) * up.astype(np.float32)
     sure = ((squares >= d * 2.0**-96) & (squares < np.inf)).all(axis=1)
-    means = sums.sum(axis=1) * (np.array(in_scales)[:, None] / n)
+    mean = sums.sum(axis=1) * (np.array(in_scales)[:, None] / n) if means else [None] * heads
     for i, norms in enumerate(every):
         if not sure[i]:
             _exactly(norms, squares[i], xs[i], in_scales[i], offsets[i])
         # A sum of 1024 numbers is within 2^-14 of the sum of their magnitudes.
-        yield norms, means[i], 2.0**-13 * float(norms.max())
+        yield norms, mean[i], 2.0**-13 * float(norms.max())
 
 
 def _exactly(norms, squares, x, in_scale, offset) -> None:

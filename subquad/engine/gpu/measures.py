@@ -19,9 +19,12 @@ least."""
 
 
 def centred_norms(
-    xs: Sequence[Any], in_scales: Sequence[float], centres: Sequence[np.ndarray]
-) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Return (norms, mean, error of the mean) of the rows of each x * in_scale - centre."""
+    xs: Sequence[Any], in_scales: Sequence[float], centres: Sequence[np.ndarray], means: bool = True
+) -> list[tuple[np.ndarray, np.ndarray | None, float]]:
+    """Return (norms, mean, error of the mean) of the rows of each x * in_scale - centre.
+
+    The mean is None without `means`.
+    """
     n, d = xs[0].shape
     about, scales = np.array(centres), np.array(in_scales)[:, None]
     units = np.stack([np.broadcast_to(scales, about.shape), about], axis=1)
@@ -33,11 +36,13 @@ def centred_norms(
         n,
         (cupy.asarray(units), outward, float(np.sqrt(d)), norms),
     )
-    means = _shares("stack_sums", xs, d).sum(axis=1) * (scales / n) - about
+    found: Any = [None] * len(xs)
+    if means:
+        found = _shares("stack_sums", xs, d).sum(axis=1) * (scales / n) - about
     slacks = 2.0**-30 * np.linalg.norm(about, axis=1)
     return [
         (own, mean, 2.0**-30 * float(own.max()) + float(slack))
-        for own, mean, slack in zip(norms.get(), means, slacks, strict=True)
+        for own, mean, slack in zip(norms.get(), found, slacks, strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ device: norms and ranges are the same numbers, means differ in the order of thei
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -23,24 +24,34 @@ from subquad.engine.state import State, sum_up
 
 
 def centred_norms(
-    xs: Sequence[Sharded], in_scales: Sequence[float], centres: Sequence[np.ndarray]
-) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Return (norms, mean, error of the mean) of the rows of each x * in_scale - centre."""
-    return [_survey(*own) for own in zip(xs, in_scales, centres, strict=True)]
+    xs: Sequence[Sharded],
+    in_scales: Sequence[float],
+    centres: Sequence[np.ndarray],
+    means: bool = True,
+) -> list[tuple[np.ndarray, np.ndarray | None, float]]:
+    """Return (norms, mean, error of the mean) of the rows of each x * in_scale - centre.
+
+    The mean is None without `means`.
+    """
+    return [_centred_norms(*own, means) for own in zip(xs, in_scales, centres, strict=True)]
 
 
-def _survey(x: Sharded, in_scale, centre) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return (norms, mean, error of the mean) of the rows of x * in_scale - centre, host."""
+def _centred_norms(
+    x: Sharded, in_scale: float, centre: np.ndarray, means: bool
+) -> tuple[np.ndarray, np.ndarray | None, float]:
+    """Return (norms, mean or None, error of the mean) of the rows of x * in_scale - centre."""
     d = x.shape[1]
 
-    def own(part: Any) -> tuple[np.ndarray, np.ndarray, float]:
+    def own(part: Any) -> tuple[np.ndarray, np.ndarray | None, float]:
         if part.shape[0] == 0:
             return np.zeros(0, np.float32), np.zeros(d), 0.0
-        return backend_of(part).rows.centred_norms([part], [in_scale], [centre])[0]
+        return backend_of(part).rows.centred_norms([part], [in_scale], [centre], means)[0]
 
-    norms, means, slacks = zip(*x.map(own), strict=True)
+    norms, own_means, slacks = zip(*x.map(own), strict=True)
+    if not means:
+        return _rows(x, norms), None, math.inf
     every = np.concatenate(
-        x.fleet.known([np.append(m, s)[None] for m, s in zip(means, slacks, strict=True)])
+        x.fleet.known([np.append(m, s)[None] for m, s in zip(own_means, slacks, strict=True)])
     )
     slack = float(every[:, d].max()) * (1.0 if x.fleet.ranks == 1 else 1.0 + 2.0**-10)
     return _rows(x, norms), _shares(np.diff(x.starts)) @ every[:, :d], slack

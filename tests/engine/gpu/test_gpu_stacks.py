@@ -46,6 +46,8 @@ def test_surveys(cp, n, d, dtype):
             map(same, own, rows_of(on_device).centred_norms([on_device], [in_scale], [centre])[0])
         )
         norms, mean, slack = own
+        alone = rows_of(on_device).centred_norms([on_device], [in_scale], [centre], means=False)
+        assert same(norms, alone[0][0]) and alone[0][1] is None
         away = x.astype(np.longdouble) * in_scale - centre
         true = np.sqrt((away**2).sum(axis=1))
         assert np.all((true <= norms) & (norms <= true * (1 + (3 * d + 30) * 2.0**-53)))

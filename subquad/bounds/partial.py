@@ -15,8 +15,8 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
+from subquad.arrays.formats import U64
 from subquad.bounds.certificate import Term
-from subquad.bounds.rounding import U64
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 
 EMPTY_SHIFT = -(2**40)

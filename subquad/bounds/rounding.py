@@ -9,11 +9,11 @@ on the assumptions in `ASSUMPTIONS`, which the tests try to refute.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
+from subquad.arrays.formats import FORMATS, U64
 
 ASSUMPTIONS = (
     "the library's exp is within 4 ulp wherever its result is a normal number",
@@ -25,26 +25,6 @@ TENSOR_CORES = (
 )
 """Of the fused passes alone: `engine.fused_rounding.STEP_ERROR`."""
 EXP_ULPS = 4
-
-
-@dataclass(frozen=True)
-class Format:
-    """A floating-point format: unit roundoff `u` and smallest normal number `normal`."""
-
-    u: float
-    normal: float
-
-
-FORMATS = {
-    "float16": Format(2.0**-11, 2.0**-14),
-    "float32": Format(2.0**-24, 2.0**-126),
-    "float64": Format(2.0**-53, 2.0**-1022),
-    # Operands of tensor cores, stored in float32; one number, and the sum of two. CUDA code may
-    # flush what is below 2^-126 to zero: `normal` is set so that this is one subnormal.
-    "bfloat16": Format(2.0**-8, 2.0**-119),
-    "bfloat16x3": Format(2.0**-16, 2.0**-111),
-}
-U64 = FORMATS["float64"].u
 
 
 def gamma(length: Array, u: float) -> Array:
@@ -67,7 +47,8 @@ def preparation_error(logit_bound: Array, dtype: str) -> Array:
     else:  # the cross terms are in the eight
         before = FORMATS["float32"].u if form.u > FORMATS["float32"].u else U64
         relative = gamma(2, form.u) + gamma(8, before)
-    return relative * logit_bound + _underflow(logit_bound, form)
+    # sqrt(d) eta (|q'| + |k'|), and more.
+    return relative * logit_bound + (1.0 + logit_bound) * form.normal * 2.0**10
 
 
 def exact_logit_error(logit_bound: Array, d: int, dtype: str) -> Array:
@@ -191,8 +172,3 @@ def conversion_error(value_ratio: float) -> float:
         As for `storage_error`.
     """
     return FORMATS["float32"].u * (20.0 + 4.0 * value_ratio) * OUTWARD
-
-
-def _underflow(logit_bound: Array, form: Format) -> Array:
-    """Return what underflowing components add to a logit: sqrt(d) eta (|q'| + |k'|), and more."""
-    return (1.0 + logit_bound) * form.normal * 2.0**10

@@ -74,7 +74,16 @@ def more_passes(count: int) -> Overhead:
 
 def both_passes(keys: int, queries: int, d: int, d_v: int, degree: int) -> Overhead:
     """Return the Calls of `accumulate` and `contract`, of one State and one polynomial."""
-    return accumulate_calls(keys, d, d_v, degree) + contract_calls(queries, d, d_v, degree)
+    compiled = (cpu_fast.expected(tokens, d, degree) for tokens in (keys, queries))
+    return _both_passes(keys, queries, d, d_v, degree, *compiled)
+
+
+@lru_cache(maxsize=4096)
+def _both_passes(
+    keys: int, queries: int, d: int, d_v: int, degree: int, of_keys: bool, of_queries: bool
+) -> Overhead:
+    sums = _accumulate_calls(keys, d, d_v, degree, of_keys)
+    return sums + _contract_calls(queries, d, d_v, degree, of_queries)
 
 
 def accumulate_calls(keys: int, d: int, d_v: int, degree: int) -> Overhead:

@@ -7,6 +7,7 @@ from math import log
 
 import numpy as np
 
+from subquad.arrays.formats import FORMATS, U64
 from subquad.features import block_sizes, feature_dimension
 
 TILE_MIN, KEY_TILE, TILE_STEP = 64, 512, 64
@@ -114,16 +115,6 @@ def tile_count(tokens: int, d: int, degree: int) -> int:
     return -(-tokens // tile_for(tokens, d, degree))
 
 
-def key_dot_length(d: int, degree: int, k: int) -> int:
-    """Return T, the longest product of degree k in `accumulate`; 0 for k = 0, done in float64."""
-    return tile_size(d, degree) if k > 0 else 0
-
-
-def feature_dot_length(d: int, k: int) -> int:
-    """Return min(r_k, C), C = FEATURE_CHUNK: the longest product of degree k in `contract`."""
-    return min(block_sizes(d, k)[k], FEATURE_CHUNK) if k > 0 else 0
-
-
 def feature_chunk_count(d: int, k: int) -> int:
     """Return the number of chunks of degree k that `contract` adds up in float64."""
     return -(-block_sizes(d, k)[k] // FEATURE_CHUNK)
@@ -144,10 +135,10 @@ def contraction_length(k: int, *, d: int, degree: int, tiles: int, dtype: str) -
     dtype : {"float32", "float64"}
         The compute dtype.
     """
-    in_unit = 2.0**-53 / (2.0**-24 if dtype == "float32" else 2.0**-53)
+    in_unit, tile = U64 / FORMATS[dtype].u, tile_size(d, degree)
     if k == 0:
-        return (tile_size(d, degree) + tiles + degree + 1) * in_unit
-    single = key_dot_length(d, degree, k) + feature_dot_length(d, k) + 2 * k - 1
+        return (tile + tiles + degree + 1) * in_unit
+    single = tile + min(block_sizes(d, k)[k], FEATURE_CHUNK) + 2 * k - 1
     return single + (tiles + feature_chunk_count(d, k) + degree + 3) * in_unit
 
 
@@ -227,7 +218,7 @@ def set_length(keys: int, r: int, degree: int, dtype: str) -> float:
     through the rest: with |x_i| and |y_i| at most top >= 1 and weights at most 1, less than
     eta top^(2g) m (2g + 4) for each monomial (`set_underflow`).
     """
-    in_unit = 2.0**-53 / (2.0**-24 if dtype == "float32" else 2.0**-53)
+    in_unit = U64 / FORMATS[dtype].u
     chunks, tiles = -(-r // FEATURE_CHUNK), -(-keys // TILE_MIN) + 8
     single = set_tile(r) + min(r, FEATURE_CHUNK) + 2 * degree
     return single + (tiles + chunks + degree + 1) * in_unit

@@ -25,6 +25,7 @@ def _check(d: int, degree: int) -> None:
         raise ValueError(msg)
 
 
+@lru_cache(maxsize=4096)
 def feature_dimension(d: int, degree: int) -> int:
     """Return C(d + degree, degree), the number of monomials of degree <= `degree`, exactly.
 

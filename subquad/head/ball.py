@@ -41,7 +41,9 @@ def ball_centre(points: np.ndarray, start: np.ndarray, steps: int = BALL_STEPS) 
 
 def _balls(away: np.ndarray, squares: np.ndarray, steps: int) -> np.ndarray:
     """Return the centres (h, d) of points (h, p, d) whose squared norms are known, from 0."""
-    return balls_of(away, squares, _gram(away), steps)
+    with single_threaded_blas():
+        gram = away @ away.swapaxes(1, 2)
+    return balls_of(away, squares, gram, steps)
 
 
 def balls_of(away: np.ndarray, squares: np.ndarray, gram: np.ndarray, steps: int) -> np.ndarray:
@@ -97,7 +99,8 @@ class Clouds:
         index = _furthest_and_some(squares, limit, BALL_POINTS // (2 if sampled else 4))
         heads = np.arange(len(points))[:, None]
         some = away[heads, index]
-        decisive = some, squares[heads, index], _gram(some)
+        with single_threaded_blas():
+            decisive = some, squares[heads, index], some @ some.swapaxes(1, 2)
         if sampled:
             away = judged - mean
             squares = _squares(away)
@@ -150,8 +153,3 @@ def _judged(
 
 def _squares(rows: np.ndarray) -> np.ndarray:
     return np.einsum("hij,hij->hi", rows, rows)
-
-
-def _gram(rows: np.ndarray) -> np.ndarray:
-    with single_threaded_blas():
-        return rows @ rows.swapaxes(1, 2)

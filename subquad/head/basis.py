@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD, Affine
+from subquad.arrays.formats import U64
 from subquad.engine.backend import to_host
 from subquad.engine.rows import rows_of
 from subquad.engine.threads import single_threaded_blas
@@ -23,7 +24,7 @@ SAMPLE = 4096
 """Most rows of a side that its second moment is taken from."""
 RIDGE = 2.0**-26
 """Least eigenvalue of `_root` over its largest, or more."""
-U64, ETA = 2.0**-53, 2.0**-1074
+ETA = 2.0**-1074
 
 
 @dataclass(frozen=True)

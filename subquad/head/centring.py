@@ -80,7 +80,9 @@ def _in_range(x: Array, found: MeasuredSide) -> MeasuredSide:
     ends = rows_of(x).column_range(x)
     if not all(np.isfinite(end).all() for end in ends):
         raise NotFiniteError
-    again = _measured([x], found.about_zero is not None, _unit(float(np.max(np.abs(ends)))))
+    again = _measured(
+        [x], found.about_zero is not None, power_of_two(-exponent_of(float(np.max(np.abs(ends)))))
+    )
     return again[0]
 
 
@@ -96,11 +98,6 @@ def measuring_steps(n: int, d: int, heads: int = 1) -> float:
     if n in REFINED:
         each, once = each + 330.0 + 4.5 * d, once + 330.0
     return each + once / heads
-
-
-def _unit(largest: float) -> float:
-    """Return the power of two that brings the largest entry into [1/2, 1)."""
-    return 1.0 / power_of_two(exponent_of(largest))
 
 
 def _representable(centres: np.ndarray, units: np.ndarray, x: Array) -> np.ndarray:
@@ -125,7 +122,9 @@ def _search(
         sizes = np.maximum(some.max(axis=(1, 2)), -some.min(axis=(1, 2)))
         if not (sizes < math.inf).all():
             raise NotFiniteError
-        units = np.array([_unit(float(size)) if unit is None else unit for size in sizes])
+        units = np.full(len(sizes), 1.0 if unit is None else unit)
+        if unit is None:  # the power of two that brings the largest entry into [1/2, 1)
+            units = np.array([power_of_two(-exponent_of(float(size))) for size in sizes])
         points = np.empty_like(some)  # in the dtype of the input, which is that of the centres
         narrow = units.astype(some.dtype)  # powers of two: faster, and the same where there is room
         factors = narrow if np.isfinite(narrow).all() else units

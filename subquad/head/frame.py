@@ -96,12 +96,6 @@ class Frame:
             divisor,
         )
 
-    def value_ratio(self, dtype: str) -> float:
-        """Return max over columns of (max|V_c| + smallest normal) / radius_c; 0 if all constant."""
-        return value_ratio(
-            self.value_pre, self.value_radius, self.value_low, self.value_high, dtype
-        )
-
 
 def make_frames(
     queries: MeasuredSide,
@@ -223,12 +217,11 @@ def units_of(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
     return in_scale, mid, radius, low, high
 
 
-def value_ratio(
-    in_scale: np.ndarray, radius: np.ndarray, low: np.ndarray, high: np.ndarray, dtype: str
-) -> float:
+def value_ratio(frame: Frame, dtype: str) -> float:
     """Return max over columns of (max|V_c| + smallest normal) / radius_c; 0 if all constant."""
-    size = np.maximum(abs(low), abs(high)) + float(np.finfo(dtype).smallest_normal)
-    moving = radius > 0.0
+    size = np.maximum(abs(frame.value_low), abs(frame.value_high))
+    size = size + float(np.finfo(dtype).smallest_normal)
+    moving = frame.value_radius > 0.0
     with np.errstate(over="ignore"):  # an infinite ratio is a true answer: it refuses
-        ratio = size * in_scale / np.where(moving, radius, 1.0)
+        ratio = size * frame.value_pre / np.where(moving, frame.value_radius, 1.0)
     return float(np.max(np.where(moving, ratio, 0.0)))

@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD, Affine, Array, namespace
+from subquad.arrays.formats import U64
 from subquad.engine.rows import rows_of
 from subquad.head.ball import BALL_POINTS, ball_centre
 from subquad.head.frame import Frame
@@ -121,7 +122,7 @@ def _measured(K: Array, frame: Frame, norms: np.ndarray, low: float, high: float
     about, _ = rows_of(keys).row_measures(keys, side.in_scale, centre)
     if not about.max() < about_mean.max():
         centre, about = mean, about_mean
-    away = float(np.linalg.norm(centre - side.centre)) * (1.0 + (centre.size + 8) * 2.0**-53)
+    away = float(np.linalg.norm(centre - side.centre)) * (1.0 + (centre.size + 8) * U64)
     own, radius = Affine(side.in_scale, centre, side.out_scale), float(about.max())
     return Shell(
         own,

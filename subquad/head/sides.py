@@ -46,10 +46,6 @@ class CentredRows:
         """The largest norm."""
         return float(self.norms.max())
 
-    def order(self, unit: float) -> OrderStatistics:
-        """Return the order statistics of the norms times `unit`."""
-        return OrderStatistics.of(self.norms, unit)
-
 
 @dataclass(frozen=True)
 class MeasuredSide:
@@ -63,6 +59,7 @@ class MeasuredSide:
     centred: tuple[CentredRows, ...]
 
 
+@dataclass(frozen=True, eq=False)
 class OrderStatistics:
     """The largest magnitudes of a set of rows: ranks 0..63, then geometric, then the last.
 
@@ -78,10 +75,9 @@ class OrderStatistics:
         Ascending and descending; found when first asked for.
     """
 
-    def __init__(
-        self, count: int, table: Lazy[tuple[np.ndarray, np.ndarray]], largest: float | None = None
-    ) -> None:
-        self.count, self.table, self._largest = count, table, largest
+    count: int
+    table: Lazy[tuple[np.ndarray, np.ndarray]]
+    known_largest: float | None = None
 
     @classmethod
     def of(cls, magnitudes: np.ndarray, unit: float = 1.0) -> OrderStatistics:
@@ -116,7 +112,7 @@ class OrderStatistics:
     @property
     def largest(self) -> float:
         """The largest magnitude."""
-        return float(self.values[0]) if self._largest is None else self._largest
+        return float(self.values[0]) if self.known_largest is None else self.known_largest
 
     def count_above(self, threshold: float) -> int:
         """Return an upper bound of the number of rows of magnitude above `threshold`."""
@@ -140,7 +136,7 @@ class OrderStatistics:
         """Return the statistics of `count` rows of the same distribution and the same largest."""
         share = count / self.count
         table = Lazy(lambda: (np.round(self.ranks * share).astype(np.int64), self.values))
-        return OrderStatistics(count, table, self._largest)
+        return OrderStatistics(count, table, self.known_largest)
 
 
 def _sorted(magnitudes: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from subquad.arrays.arithmetic import product_up
 from subquad.arrays.lazy import Lazy
 from subquad.engine.fused.sizes import DEGREES, fusable
 from subquad.head.basis import Rotation
-from subquad.head.frame import Frame
+from subquad.head.frame import Frame, value_ratio
 from subquad.head.magnitudes import RowMagnitudes
 from subquad.head.sample import HeadSample
 from subquad.head.shells import KeyShells
@@ -146,14 +146,14 @@ def stats_of(
         d=d,
         d_v=d_v,
         dtype=dtype,
-        query_norms=rows.query.order(rows.units[0]),
-        key_norms=rows.key.order(rows.units[1]),
+        query_norms=OrderStatistics.of(rows.query.norms, rows.units[0]),
+        key_norms=OrderStatistics.of(rows.key.norms, rows.units[1]),
         query_entries=OrderStatistics.later(n, rows.find_entries[0]),
         key_entries=OrderStatistics.later(m, rows.find_entries[1]),
         full_query_norm=rows.largest[2],
         find_offset=rows.find_offset,
         keys_weighted=frame.query_tilt is not None,
-        value_ratio=frame.value_ratio(dtype),
+        value_ratio=value_ratio(frame, dtype),
         query_unit=frame.query.in_scale * frame.query.out_scale,
         key_unit=frame.key.in_scale * frame.key.out_scale,
         operands=operands if fusable(d, d_v, DEGREES[0]) else (),

@@ -11,9 +11,10 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from subquad.arrays.formats import FORMATS, U64
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial
-from subquad.bounds.rounding import FORMATS, U64, gamma, preparation_error, storage_error
+from subquad.bounds.rounding import gamma, preparation_error, storage_error
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.cost.rates import Rates, Work
 from subquad.engine.fused.sizes import DEGREES

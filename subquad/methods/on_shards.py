@@ -15,8 +15,8 @@ import array_api_compat
 import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
+from subquad.arrays.formats import U64
 from subquad.bounds.partial import Partial
-from subquad.bounds.rounding import U64
 from subquad.engine.shards.fleet import Fleet, Sharded
 from subquad.head.problem import Head
 

@@ -9,9 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
+from subquad.arrays.formats import FORMATS
 from subquad.arrays.lazy import Lazy
 from subquad.bounds.certificate import Term
-from subquad.bounds.rounding import FORMATS, conversion_error
+from subquad.bounds.rounding import conversion_error
 from subquad.engine.fused.rounding import fused_errors
 from subquad.head.frame import WEIGHT_RANGE
 from subquad.head.sides import OrderStatistics

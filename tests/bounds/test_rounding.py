@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from subquad.arrays.formats import FORMATS
 from subquad.bounds import rounding
 from subquad.bounds.rounding import (
-    FORMATS,
     exact_logit_error,
     exact_sum_error,
     gamma,

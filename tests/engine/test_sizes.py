@@ -27,8 +27,6 @@ def test_known_sizes():
     assert engine_lengths.tile_for(1000, 48, 3) == 128
     assert engine_lengths.tile_count(0, 64, 2) == 0
     assert engine_lengths.tile_count(65_536, 64, 2) == 128
-    assert engine_lengths.feature_dot_length(64, 1) == 64
-    assert engine_lengths.feature_dot_length(64, 2) == 512
     assert engine_lengths.feature_chunk_count(64, 2) == 5
     assert engine_lengths.shares(128, 64, 2, 72) == (16, 1)
     assert engine_lengths.shares(5, 64, 2, 72) == (5, 1)
@@ -104,6 +102,6 @@ def test_rows_of_one_product(inner, columns, rows):
 
 def test_patched_sizes_reach_the_lengths():
     with mock.patch.multiple(engine_lengths, KEY_TILE=5, FEATURE_CHUNK=4):
-        assert engine_lengths.key_dot_length(9, 3, 2) == 5
-        assert engine_lengths.feature_dot_length(9, 2) == 4
-    assert engine_lengths.key_dot_length(9, 3, 0) == engine_lengths.feature_dot_length(9, 0) == 0
+        # T, min(r_2, C) and 2k - 1 in u; tiles, ceil(45 / 4) chunks, degree and 3 in u64.
+        length = engine_lengths.contraction_length(2, d=9, degree=3, tiles=7, dtype="float64")
+        assert length == 5 + 4 + 3 + 7 + 12 + 3 + 3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad.bounds.rounding import FORMATS
+from subquad.arrays.formats import FORMATS
 from subquad.engine.fused.sizes import OPERANDS
 from subquad.methods.polynomial import method
 from subquad.planning import rerun_terms

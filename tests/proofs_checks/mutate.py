@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 
 def clear_caches():
-    """Empty the caches of polynomials: a remembered one would hide a changed proof."""
+    """Empty the caches of polynomials and of their rounding: they would hide a changed proof."""
     for name, module in list(sys.modules.items()):
-        if name.startswith(("subquad.exp_poly", "proofs_checks.checks.methods.fitted")):
+        if name.startswith(
+            ("subquad.exp_poly", "subquad.methods", "proofs_checks.checks.methods.fitted")
+        ):
             for thing in vars(module).values():
                 if hasattr(thing, "cache_clear"):
                     thing.cache_clear()

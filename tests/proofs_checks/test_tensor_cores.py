@@ -19,7 +19,8 @@ from proofs_checks.checks.tensor_cores.model import (
     step,
 )
 from proofs_checks.checks.tensor_cores.split import split_pass
-from subquad.bounds.rounding import FORMATS, TENSOR_CORES
+from subquad.arrays.formats import FORMATS
+from subquad.bounds.rounding import TENSOR_CORES
 from subquad.engine.fused.rounding import STEP_ERROR, V, fused_errors
 from subquad.engine.fused.sizes import OPERANDS, sizes_for
 from subquad.methods.method import stored_norm_bound

@@ -16,8 +16,9 @@ import sympy
 
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, proved, scaled_bound, sharp, zero
+from subquad.arrays.formats import FORMATS
 from subquad.bounds.partial import Partial
-from subquad.bounds.rounding import FORMATS, exact_logit_error, exact_sum_error, gamma
+from subquad.bounds.rounding import exact_logit_error, exact_sum_error, gamma
 
 Bound = Callable[..., Any]
 U32 = FORMATS["float32"].u

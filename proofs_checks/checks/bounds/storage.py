@@ -11,7 +11,8 @@ import numpy as np
 
 from proofs_checks.claim import Claim, Finding, Twin, holds, refuted
 from proofs_checks.proving import both, never_below, scaled_bound
-from subquad.bounds.rounding import EXP_ULPS, FORMATS, conversion_error, storage_error
+from subquad.arrays.formats import FORMATS
+from subquad.bounds.rounding import EXP_ULPS, conversion_error, storage_error
 
 Bound = Callable[..., Any]
 U32 = FORMATS["float32"].u

@@ -19,18 +19,35 @@ BLOCK_ENTRIES = 2**18
 
 
 def over_blocks(
-    block: Callable[[np.ndarray, slice], None], shape: tuple[int, int], dtype: Any = np.float64
+    use: Callable[[np.ndarray, slice], None], x: Any, in_scale: Any, centre: Any, out_scale: Any
 ) -> None:
-    """Call block(y, rows) for every block of rows, y an array of its shape to compute in."""
-    n, columns = shape
-    rows = min(block_rows(columns), n)
+    """Call use(y, rows) for every block of rows: y = (x[rows] * in_scale - centre) * out_scale.
 
-    def one(y: np.ndarray, i: int) -> None:
-        start, stop = i * rows, min(n, (i + 1) * rows)
-        block(y[: stop - start], slice(start, stop))
+    In float64, of which y is the thread's own to compute in. Powers of two commute with rounding
+    while nothing nears the ends of the range, so (x - centre / in_scale) * (in_scale * out_scale)
+    is the same number; what does nothing is left out.
+    """
+    n, columns = x.shape
+    each = min(block_rows(columns), n)
+    units = powers_of_two(in_scale)
+    offset, factor = centre / units, units * out_scale
+    scales = not np.all(units == in_scale), bool(np.any(factor != 1.0))
+    moves = bool(np.any(offset != 0.0))
 
-    count, work = -(-n // rows) if n else 0, ENTRY_WORK * n * columns
-    for_each(count, lambda: np.empty((rows, columns), dtype), one, work)
+    def one(buffer: np.ndarray, i: int) -> None:
+        rows = slice(i * each, min(n, (i + 1) * each))
+        y = buffer[: rows.stop - rows.start]
+        y[...] = x[rows]
+        if scales[0]:
+            y *= in_scale
+        if moves:
+            y -= offset
+        if scales[1]:
+            y *= factor
+        use(y, rows)
+
+    count, work = -(-n // each) if n else 0, ENTRY_WORK * n * columns
+    for_each(count, lambda: np.empty((each, columns)), one, work)
 
 
 def block_rows(columns: int) -> int:
@@ -48,30 +65,6 @@ def over_rows(arrays, function: Callable[[int, slice], None]) -> None:
     )
 
 
-def affine_writer(in_scale, centre, out_scale) -> Callable[[Any, np.ndarray], None]:
-    """Return what writes (x * in_scale - centre) * out_scale of a block x into a float64 block.
-
-    Powers of two commute with rounding while nothing nears the ends of the range, so
-    (x - centre / in_scale) * (in_scale * out_scale) is the same number; what does nothing is left
-    out.
-    """
-    units = powers_of_two(in_scale)
-    first = None if np.all(units == in_scale) else in_scale
-    offset, factor = centre / units, units * out_scale
-    moves, scales = bool(np.any(offset != 0.0)), bool(np.any(factor != 1.0))
-
-    def enter(x: Any, y: np.ndarray) -> None:
-        y[...] = x
-        if first is not None:
-            y *= first
-        if moves:
-            y -= offset
-        if scales:
-            y *= factor
-
-    return enter
-
-
 def powers_of_two(in_scale) -> np.ndarray:
     """Return `in_scale` where it is powers of two far from the ends of the range, else 1."""
     units = np.asarray(in_scale, dtype=np.float64)
@@ -87,31 +80,22 @@ def norm_moments(K, W, degree: int) -> np.ndarray:
         return np.zeros(degree + 1)
     norms = np.zeros((-(-m // lengths.STATE_ROWS), degree + 1))
 
-    def block(_: int, rows: slice) -> None:
-        _add_norms(K[rows], W[rows, -1], norms[rows.start // lengths.STATE_ROWS])
+    def add(_: int, rows: slice) -> None:
+        squares = np.einsum("ij,ij->i", K[rows], K[rows], dtype=np.float64)
+        norm, faint = np.sqrt(squares), squares < 2.0**-960  # where a square may have underflowed
+        if faint.any():
+            norm[faint] = np.sqrt(d) * np.abs(K[rows][faint]).max(axis=1)
+        power, weight = np.ones(len(norm)), W[rows, -1].astype(np.float64)
+        counted = (norm > 0) & (weight > 0)
+        for k in range(degree + 1):
+            # Never let a term underflow to 0: the moment is an upper bound.
+            terms = np.maximum(weight * power, 2.0**-1022, where=counted, out=weight * power)
+            norms[rows.start // lengths.STATE_ROWS, k] += terms.sum()
+            power *= norm
+            np.maximum(power, 2.0**-1022, where=counted, out=power)
 
-    over_rows([K], block)
-    return _rounded_up(norms.sum(axis=0), m, d)
-
-
-def _add_norms(K, weight, norms: np.ndarray) -> None:
-    """Add sum_j w_j |k_j|^k of some keys to norms[k], in float64."""
-    squares = np.einsum("ij,ij->i", K, K, dtype=np.float64)
-    norm = np.sqrt(squares)
-    faint = squares < 2.0**-960  # where a square may have underflowed
-    if faint.any():
-        norm[faint] = np.sqrt(K.shape[1]) * np.abs(K[faint]).max(axis=1)
-    power, weight = np.ones(len(K)), weight.astype(np.float64)
-    counted = (norm > 0) & (weight > 0)
-    for k in range(len(norms)):
-        # Never let a term underflow to 0: the moment is an upper bound.
-        norms[k] += np.maximum(weight * power, 2.0**-1022, where=counted, out=weight * power).sum()
-        power *= norm
-        np.maximum(power, 2.0**-1022, where=counted, out=power)
-
-
-def _rounded_up(norms: np.ndarray, m: int, d: int) -> np.ndarray:
-    """Return sums that are at least the exact ones: roundings are fewer than m + k (d/2 + 4)."""
-    k = np.arange(len(norms))
-    factor = 1.0 + (m + k * (d / 2 + 4) + 8) * 2.0**-52
-    return np.where(norms > 0, np.nextafter(norms * factor, np.inf), norms)
+    over_rows([K], add)
+    total, k = norms.sum(axis=0), np.arange(degree + 1)
+    # Roundings are fewer than m + k (d/2 + 4).
+    raised = total * (1.0 + (m + k * (d / 2 + 4) + 8) * 2.0**-52)
+    return np.where(total > 0, np.nextafter(raised, np.inf), total)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from subquad.engine.cpu.blocks import affine_writer, block_rows, over_blocks
+from subquad.arrays.formats import U64
+from subquad.engine.cpu.blocks import block_rows, over_blocks
 from subquad.engine.threads import ENTRY_WORK, for_each, parallel_map
 
 FOLD = 8
@@ -21,27 +22,24 @@ SUMMED = 1024
 def row_measures(x, in_scale, centre) -> tuple[Any, Any]:
     """Return (norms, largest absolute entries) of the rows of x * in_scale - centre, rounded up."""
     norms, entries = np.empty(x.shape[0]), np.empty(x.shape[0])
-    enter, up = affine_writer(in_scale, centre, 1.0), _outward(x.shape[1])
+    up = _outward(x.shape[1])
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        enter(x[rows], y)
+    def write(y: np.ndarray, rows: slice) -> None:
         norms[rows] = _norms(y, up)
         entries[rows] = np.abs(y, out=y).max(axis=1) * up
 
-    over_blocks(block, x.shape)
+    over_blocks(write, x, in_scale, centre, 1.0)
     return norms, entries
 
 
 def _row_norms(x, in_scale, centre) -> Any:
     """Return the norms alone, at less than half the price where rows are short."""
     norms, up = np.empty(x.shape[0]), _outward(x.shape[1])
-    enter = affine_writer(in_scale, centre, 1.0)
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        enter(x[rows], y)
+    def write(y: np.ndarray, rows: slice) -> None:
         norms[rows] = _norms(y, up)
 
-    over_blocks(block, x.shape)
+    over_blocks(write, x, in_scale, centre, 1.0)
     return norms
 
 
@@ -59,7 +57,7 @@ def _norms(y: np.ndarray, up: float) -> np.ndarray:
 
 def _outward(d: int) -> float:
     """Return a factor that makes up for the roundings of a norm of d numbers: < d/2 + 4."""
-    return 1.0 + (d + 8) * 2.0**-53
+    return 1.0 + (d + 8) * U64
 
 
 def centred_norms(xs, in_scales, centres, means=True) -> list[tuple[Any, Any, float]]:
@@ -81,7 +79,10 @@ def centred_norms(xs, in_scales, centres, means=True) -> list[tuple[Any, Any, fl
         for o, in_scale, c in zip(offsets, in_scales, centres, strict=True)
     ]
     fast = [i for i, is_able in enumerate(able) if is_able]
-    found = _in_float32(*([part[i] for i in fast] for part in (xs, in_scales, offsets)), means)
+    narrow, their_scales, their_offsets = (
+        [part[i] for i in fast] for part in (xs, in_scales, offsets)
+    )
+    found = _in_float32(narrow, their_scales, their_offsets, means)
     answers = []
     for x, in_scale, centre, is_able in zip(xs, in_scales, centres, able, strict=True):
         if is_able:
@@ -147,13 +148,11 @@ def _exactly(norms, squares, x, in_scale, offset) -> None:
 def row_dots(x, in_scale, centre, vector) -> Any:
     """Return (x * in_scale - centre) @ vector, shape (n,), float64."""
     out = np.empty(x.shape[0])
-    enter = affine_writer(in_scale, centre, 1.0)
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        enter(x[rows], y)
+    def write(y: np.ndarray, rows: slice) -> None:
         np.dot(y, vector, out=out[rows])
 
-    over_blocks(block, x.shape)
+    over_blocks(write, x, in_scale, centre, 1.0)
     return out
 
 
@@ -205,23 +204,21 @@ def weighted_mean(x, in_scale, weights=None) -> Any:
     n, columns = x.shape
     each = block_rows(columns)
     sums = np.zeros((-(-n // each), columns))
-    enter, ones = affine_writer(in_scale, 0.0, 1.0), np.ones(min(each, n))
+    ones = np.ones(min(each, n))
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        enter(x[rows], y)
+    def add(y: np.ndarray, rows: slice) -> None:
         sums[rows.start // each] = (ones[: len(y)] if weights is None else weights[rows]) @ y
 
-    over_blocks(block, x.shape)
+    over_blocks(add, x, in_scale, 0.0, 1.0)
     return sums.sum(axis=0) / (n if weights is None else weights.sum())
 
 
 def rotated_reach(x, in_scale, centre, out_scale, basis) -> Any:
     """Return the largest |entry| of each column of `rotated`, as computed in float64."""
-    enter, found = affine_writer(in_scale, centre, out_scale), list[np.ndarray]()
+    found = list[np.ndarray]()
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        enter(x[rows], y)
+    def look(y: np.ndarray, _: slice) -> None:
         found.extend(map(np.abs, _extremes(y @ basis)))
 
-    over_blocks(block, x.shape)
+    over_blocks(look, x, in_scale, centre, out_scale)
     return np.max(found, axis=0)

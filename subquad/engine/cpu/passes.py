@@ -15,7 +15,7 @@ number of the result is a sum over (monomial alpha, key j) of
 * 1 in u: that product stored in the compute dtype;
 * k - 1 in u: the monomial of the query;
 * min(r_k, C) in u: product and sum over a chunk of monomials, C = `sizes.FEATURE_CHUNK`;
-* fewer than `sizes.feature_chunk_count` in u64: sums over chunks;
+* ceil(r_k / C) in u64: sums over chunks;
 * 1 in u64 for the coefficient, at most `degree` in u64 for the sum over degrees (numerator only).
 
 So L_k = T + min(r_k, C) + 2k - 1 in u, plus tiles + chunks + degree + 3 in u64, and since
@@ -33,13 +33,14 @@ that adds, to a row and |c_k|, at most 2 eta [ |q|_1^k ((k-1) Y^(k-1) sum_j w_j 
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from subquad.engine import lengths
 from subquad.engine.cpu import fast
 from subquad.engine.cpu.blocks import norm_moments, over_rows
-from subquad.engine.cpu.tiles import FeatureTile, product, products
+from subquad.engine.cpu.tiles import FeatureTile, products
 from subquad.engine.threads import for_each
 from subquad.features import block_sizes, multinomials
 
@@ -57,13 +58,9 @@ def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
     tile, tiles = lengths.tile_for(m, d, degree), lengths.tile_count(m, d, degree)
     groups, pieces = lengths.shares(tiles, d, degree, width)
     span = lengths.tiles_at_once(tile, d, degree)
+    buffers_of = compiled.KeyTiles if compiled else _KeyTiles
     # One array: where memory comes in large pages, so does this.
     sums = np.zeros((groups, sum(blocks), width))
-
-    def setup():
-        if compiled:
-            return compiled.KeyTiles(d, degree, tile, columns, K.dtype)
-        return _KeyTiles(FeatureTile(d, degree, span * tile, K.dtype), tile, span, columns)
 
     def one_share(buffers, i: int) -> None:
         group, piece = divmod(i, pieces)
@@ -73,7 +70,9 @@ def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
             buffers.add(K[rows], W[rows], sums[group], piece, pieces)
 
     work = 2.0 * m * sum(blocks) * columns * (fast.EARLIER if compiled else 1.0)
-    for_each(groups * pieces, setup, one_share, work)
+    for_each(
+        groups * pieces, lambda: buffers_of(d, degree, tile, columns, K.dtype), one_share, work
+    )
     total = _added(sums, columns)
     parts = [total[a:b] for a, b in itertools.pairwise(np.cumsum([0, *blocks]))]
     return parts, norm_moments(K, W, degree)
@@ -96,10 +95,11 @@ def _added(sums: np.ndarray, columns: int) -> np.ndarray:
 class _KeyTiles:
     """What one thread holds for `accumulate`: features of some tiles, multiplied tile by tile."""
 
-    def __init__(self, features: FeatureTile, tile: int, span: int, columns: int) -> None:
-        self._features, self._tile = features, tile
-        self._weights = np.empty((0, columns), features.dtype)
-        self._products = np.empty(span * lengths.FEATURE_CHUNK * columns, features.dtype)
+    def __init__(self, d: int, degree: int, tile: int, columns: int, dtype: np.dtype) -> None:
+        span = lengths.tiles_at_once(tile, d, degree)
+        self._features, self._tile = FeatureTile(d, degree, span * tile, dtype), tile
+        self._weights = np.empty((0, columns), dtype)
+        self._products = np.empty(span * lengths.FEATURE_CHUNK * columns, dtype)
         self._sum = np.empty((lengths.FEATURE_CHUNK, columns))
 
     def add(self, K, W, sums: np.ndarray, piece: int, pieces: int) -> None:
@@ -167,7 +167,7 @@ def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarr
     _fill(table, moments, d)
     numerator, by_degree = np.zeros((n, columns - 1)), np.zeros((n, degree + 1))
 
-    def setup():
+    def buffers_of() -> Any:
         if compiled:
             return compiled.QueryTiles(d, degree, columns, Q.dtype)
         return _QueryTiles(FeatureTile(d, degree, tile, Q.dtype), tile, columns)
@@ -180,7 +180,7 @@ def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarr
             buffers.add(Q[rows], table, coefficients, numerator[rows], by_degree[rows])
 
     work = 2.0 * n * columns * sum(map(len, moments)) * (fast.EARLIER if compiled else 1.0)
-    for_each(-(-n // tile), setup, one_tile, work)
+    for_each(-(-n // tile), buffers_of, one_tile, work)
     return numerator, by_degree
 
 
@@ -224,7 +224,7 @@ class _QueryTiles:
         total = None
         for start, stop, features in self._features.blocks(k):
             out = self._product[: features.shape[1]]
-            product(features.T, table[start:stop], out)
+            products(features.T[None], table[None, start:stop], out[None])
             if total is None:
                 total = self._total[: len(out)]
                 total[...] = out

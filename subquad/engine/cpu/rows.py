@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.engine.cpu.blocks import affine_writer, over_blocks, powers_of_two
+from subquad.engine.cpu.blocks import over_blocks, powers_of_two
 from subquad.engine.cpu.measures import (
     centred_norms,
     column_range,
@@ -38,13 +38,11 @@ __all__ = [
 def affine(x, in_scale, centre, out_scale, dtype: str) -> Any:
     """Return (x * in_scale - centre) * out_scale rounded once to `dtype`."""
     out = np.empty(x.shape, dtype=dtype)
-    enter = affine_writer(in_scale, centre, out_scale)
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        enter(x[rows], y)
+    def write(y: np.ndarray, rows: slice) -> None:
         out[rows] = y
 
-    over_blocks(block, x.shape)
+    over_blocks(write, x, in_scale, centre, out_scale)
     return out
 
 
@@ -57,12 +55,10 @@ def weighted_values(v, in_scale, centre, out_scale, weights, dtype: str) -> Any:
     """Return [x, 1] * weights with x = (v * in_scale - centre) * out_scale in [-1, 1]."""
     m, d_v = v.shape
     out = np.empty((m, d_v + 1), dtype=dtype)
-    enter = affine_writer(in_scale, centre, out_scale)
     # What exceeds 1 by rounding in float64 is 1 when rounded to less; times a weight it may not.
     clipped = dtype == "float64" or weights is not None
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        enter(v[rows], y)
+    def write(y: np.ndarray, rows: slice) -> None:
         if clipped:
             np.clip(y, -1.0, 1.0, out=y)
         if weights is not None:
@@ -70,7 +66,7 @@ def weighted_values(v, in_scale, centre, out_scale, weights, dtype: str) -> Any:
         out[rows, :d_v] = y
         out[rows, d_v] = 1.0 if weights is None else weights[rows]
 
-    over_blocks(block, v.shape)
+    over_blocks(write, v, in_scale, centre, out_scale)
     return out
 
 
@@ -81,29 +77,25 @@ def restored_values(x, in_scale, centre, radius, low, high, dtype: str, divisor=
     last, centre, radius = in_scale / units, centre / units, radius / units
     scaled = bool(np.any(last != 1.0))
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        if divisor is None:
-            np.multiply(x[rows], radius, out=y)
-        else:
-            np.divide(x[rows], divisor[rows, None], out=y)
-            y *= radius
+    def write(y: np.ndarray, rows: slice) -> None:
+        if divisor is not None:
+            y /= divisor[rows, None]
+        y *= radius
         y += centre
         if scaled:
             y /= last
         out[rows] = np.clip(y, low, high, out=y)
 
-    over_blocks(block, x.shape)
+    over_blocks(write, x, 1.0, 0.0, 1.0)
     return out
 
 
 def rotated(x, in_scale, centre, out_scale, basis, dtype: str) -> Any:
     """Return ((x * in_scale - centre) * out_scale) @ basis: float64, rounded once to `dtype`."""
     out = np.empty(x.shape, dtype=dtype)
-    enter = affine_writer(in_scale, centre, out_scale)
 
-    def block(y: np.ndarray, rows: slice) -> None:
-        enter(x[rows], y)
+    def write(y: np.ndarray, rows: slice) -> None:
         out[rows] = y @ basis
 
-    over_blocks(block, x.shape)
+    over_blocks(write, x, in_scale, centre, out_scale)
     return out

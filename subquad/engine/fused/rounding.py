@@ -31,9 +31,10 @@ from __future__ import annotations
 
 import math
 
+from subquad.arrays.formats import FORMATS, U64
 from subquad.engine.fused.sizes import FLUSH_STEPS, GROUPS_MAX, sizes_for
 
-V, U32 = 2.0**-8, 2.0**-24
+V, U32 = FORMATS["bfloat16"].u, FORMATS["float32"].u
 """Unit roundoff of bfloat16 and of float32."""
 STEP_ERROR = (16.0 / 4.0 + 1.0) * 2.0**-23
 """Of one step of the tensor cores, relative to the sum of absolute values."""
@@ -52,7 +53,7 @@ def fused_errors(d: int, degree: int, operands: str, keys: int) -> tuple[float, 
     runs = -(-steps // FLUSH_STEPS) + GROUPS_MAX
     split = sizes.parts == 2
     adding = STEP_ERROR * sizes.products * (min(steps, FLUSH_STEPS) + sizes.blocks)
-    rest = (runs + 8.0) * U32 + (keys / 8.0 + 1024.0) * 2.0**-53
+    rest = (runs + 8.0) * U32 + (keys / 8.0 + 1024.0) * U64
     found = [rest]
     for k in range(1, sizes.degree + 1):
         of_operands = OF_SPLIT[k] * V * V if split else 2.0 * k * V

@@ -11,6 +11,7 @@ from typing import Any
 import cupy
 import numpy as np
 
+from subquad.arrays.formats import U64
 from subquad.engine.gpu.kernels import THREADS, blocks_for, launch
 
 SHARES, SHARE_ROWS = 128, 256
@@ -28,7 +29,7 @@ def centred_norms(
     n, d = xs[0].shape
     about, scales = np.array(centres), np.array(in_scales)[:, None]
     units = np.stack([np.broadcast_to(scales, about.shape), about], axis=1)
-    norms, outward = cupy.empty((len(xs), n)), 1.0 + (d + 8) * 2.0**-53
+    norms, outward = cupy.empty((len(xs), n)), 1.0 + (d + 8) * U64
     _launch(
         "stack_norms",
         xs,

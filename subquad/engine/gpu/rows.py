@@ -12,6 +12,7 @@ from typing import Any
 import cupy
 import numpy as np
 
+from subquad.arrays.formats import U64
 from subquad.engine.gpu.blas import product
 from subquad.engine.gpu.kernels import THREADS, blocks_for, launch
 from subquad.engine.gpu.measures import centred_norms, column_ranges, stacked_rows
@@ -64,7 +65,7 @@ def device_measures(x, in_scale, centre) -> tuple[Any, Any]:
     """Return what `row_measures` does, on the device."""
     n, d = x.shape
     norms, entries = cupy.empty(n), cupy.empty(n)
-    outward = 1.0 + (d + 8) * 2.0**-53
+    outward = 1.0 + (d + 8) * U64
     arguments = (
         *_strided(x),
         _units(d, in_scale, centre),

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from subquad.arrays.arithmetic import OUTWARD, Array, namespace
-from subquad.bounds.rounding import FORMATS, U64, gamma
+from subquad.arrays.formats import FORMATS, U64
+from subquad.bounds.rounding import gamma
 from subquad.bounds.softmax import logit_perturbation_bound, normaliser_lower_bound
 from subquad.engine.lengths import set_length, set_underflow
 from subquad.features.anisotropic import Box, MonomialSet, best_set, box_tail

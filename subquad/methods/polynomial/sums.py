@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import array_api_compat
 import numpy as np
 
 from subquad.arrays.arithmetic import Affine, Array
+from subquad.arrays.formats import FORMATS
 from subquad.bounds.certificate import Term
 from subquad.bounds.partial import Partial
-from subquad.bounds.rounding import (
-    FORMATS,
-    polynomial_gammas,
-    polynomial_sum_error,
-    polynomial_underflow,
-)
+from subquad.bounds.rounding import polynomial_gammas, polynomial_sum_error, polynomial_underflow
 from subquad.bounds.softmax import normaliser_lower_bound
 from subquad.engine import (
     KEY_TILE,
@@ -111,22 +108,30 @@ def smallest_degree(logit_bound: float, eps: float) -> int:
     return high
 
 
+@lru_cache(maxsize=1024)
 def gammas_for(
     d: int, keys: int, degree: int, dtype: str, state_degree: int | None = None
 ) -> np.ndarray:
     """Return the rounding of each degree of the two passes over `keys` keys.
 
-    `state_degree` is that of the State where only a prefix of it is contracted.
+    `state_degree` is that of the State where only a prefix of it is contracted. Of the sizes alone:
+    heads of one shape share it, and planning and running.
     """
     whole = degree if state_degree is None else state_degree
     if dtype in OPERANDS:
-        return np.asarray(fused_errors(d, whole, dtype, keys)[: degree + 1])
+        return _kept(np.asarray(fused_errors(d, whole, dtype, keys)[: degree + 1]))
     tiles = tile_count(keys, d, whole) + 8  # covers every subset of the keys as well
     lengths = [
         contraction_length(k, d=d, degree=whole, tiles=tiles, dtype=dtype)
         for k in range(degree + 1)
     ]
-    return polynomial_gammas(lengths, dtype)
+    return _kept(polynomial_gammas(lengths, dtype))
+
+
+def _kept(shared: np.ndarray) -> np.ndarray:
+    """Return the array, which nobody may write to any more."""
+    shared.setflags(write=False)
+    return shared
 
 
 def relative_sums(
@@ -149,6 +154,7 @@ def relative_sums(
     return rho, float(normaliser_lower_bound(1.0, b, offset)) / (1.0 + p.upper)
 
 
+@lru_cache(maxsize=1024)
 def underflow_for(parameters: PolynomialParameters, keys: int, d: int, logit_bound: float) -> float:
     """Return `polynomial_underflow` of the parameters, rows balanced for `logit_bound`."""
     sizes = block_sizes(d, parameters.degree)

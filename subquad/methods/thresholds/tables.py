@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from subquad.bounds.rounding import FORMATS
+from subquad.arrays.formats import FORMATS
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import NONE, Overhead, more_passes
 from subquad.engine import KEY_TILE

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import subquad.engine as engine
-from subquad.bounds.rounding import FORMATS
+from subquad.arrays.formats import FORMATS
 from subquad.engine.fused.rounding import STEP_ERROR, fused_errors
 from subquad.engine.fused.sizes import OPERANDS
 from subquad.features import block_sizes, multinomials

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import subquad
-from subquad.bounds.rounding import FORMATS
+from subquad.arrays.formats import FORMATS
 from subquad.features import feature_dimension
 from subquad.head.basis import measure_rotation, rotated
 from subquad.head.problem import Problem

@@ -39,7 +39,7 @@ MUTATIONS = [
         "hi = error.abs_upper() * 0.99",
         "enclosure-sound",
     ),
-    (degree._minimal_degree, "[1] <= eps", "[1] <= 3 * eps", "minimal-degree-table"),
+    (degree._reaches, "[1] <= eps", "[1] <= 3 * eps", "minimal-degree-table"),
     (
         reference.levelled_error,
         "abs(signed) / total",

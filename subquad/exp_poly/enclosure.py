@@ -106,7 +106,9 @@ def _roots_near(
         return None
     r = flint.arb_poly([ball(c) for c in slope])
     dr = r.derivative()
-    radius = ball(logit_bound) * flint.arb(2) ** -(flint.ctx.prec // 2)
+    # Small enough that its square does not count beside the error, and large enough that the
+    # slope at the ends exceeds its rounding: half the precision would ask for more of it.
+    radius = ball(logit_bound) * flint.arb(2) ** -(flint.ctx.prec // 3)
     roots: list[flint.arb] = []
     last = None
     for guess in guesses:

@@ -13,14 +13,18 @@ from functools import lru_cache
 
 import flint
 
+from subquad.exp_poly.alternation import alternation_points
 from subquad.exp_poly.arguments import checked_degree, checked_logit_bound
 from subquad.exp_poly.balls import ball, dyadic, float_below, precision
 from subquad.exp_poly.enclosure import enclose
+from subquad.exp_poly.extrema import extrema_beside
 from subquad.exp_poly.polynomial import ExpPolynomial
 from subquad.exp_poly.reference import kepler_points, levelled_error
 
 _GAP_BITS = 44  # stop once the largest error is within 2^-44 of the levelled one, relatively
 _MAX_EXCHANGES = 60
+_PREPARED = 24
+"""Degree from which the exchange begins at points found in float64: below, that takes longer."""
 
 
 def minimax(degree: int, logit_bound: float) -> ExpPolynomial:
@@ -72,11 +76,10 @@ def _solve(degree: int, B: float) -> tuple[ExpPolynomial, float]:
         one = Fraction(1 << 128)
         rounded = tuple(Fraction(round(one / math.factorial(k))) / one for k in range(degree + 1))
         return ExpPolynomial(rounded, B, 0.0, 0.0, "minimax"), 0.0
-    bits = working_bits(degree, B)
-    with precision(bits):
+    with precision(working_bits(degree, B)):
         p, level, extrema = _exchange(degree, B)
         coefficients = dyadic_coefficients(p, degree, B)
-        lower, upper = enclose(coefficients, B, extrema[-2:0:-1], bits)
+        lower, upper = enclose(coefficients, B, extrema[-2:0:-1], enclosing_bits(degree, B))
         return ExpPolynomial(coefficients, B, lower, upper, "minimax"), max(0.0, float_below(level))
 
 
@@ -87,9 +90,32 @@ def working_bits(degree: int, B: float) -> int:
     come out of terms near exp(B), which costs 2 B / log 2 bits, and as many again where the error
     is near 1, to resolve what is left of a weight; interpolation costs up to 3 bits a degree.
     """
+    return 100 + 3 * degree + math.ceil(max(0.0, -_log_error(degree, B)) + 5.8 * B)
+
+
+def evaluation_bits(degree: int, B: float) -> int:
+    """Return a precision at which the values of a polynomial near the best one do the same.
+
+    Without what interpolation costs. Where the error is near 1, coefficients may exceed those of
+    exp by up to 1 + sqrt(2) a degree; where it is small they are nearly those.
+    """
+    return 100 + math.ceil(max(2.9 * B - _log_error(degree, B), 5.8 * B + 1.3 * degree))
+
+
+def enclosing_bits(degree: int, B: float) -> int:
+    """Return a precision at which `enclose` is tight about a polynomial near the best one.
+
+    It takes balls of radius B 2^-(bits / 3) about the extrema. Their squares must vanish beside the
+    error, and the slope at their ends must stand above its rounding: each asks for a bit in three
+    of `evaluation_bits` less what these keep.
+    """
+    return 120 + 3 * (evaluation_bits(degree, B) - 100) // 2
+
+
+def _log_error(degree: int, B: float) -> float:
+    """Return log2 X of `working_bits`."""
     n = degree + 1
-    size = n * math.log2(B) - (n - 1) - math.lgamma(n + 1) / math.log(2)
-    return 100 + 3 * degree + math.ceil(max(0.0, -size) + 5.8 * B)
+    return n * math.log2(B) - (n - 1) - math.lgamma(n + 1) / math.log(2)
 
 
 def dyadic_coefficients(p: flint.arb_poly, degree: int, B: float) -> tuple[Fraction, ...]:
@@ -111,7 +137,8 @@ def dyadic_coefficients(p: flint.arb_poly, degree: int, B: float) -> tuple[Fract
 
 def _exchange(degree: int, B: float) -> tuple[flint.arb_poly, flint.arb, list[flint.arb]]:
     """Return the polynomial, the levelled error of its reference, and its extrema, decreasing."""
-    points = [(ball(B) * ball(t)).mid() for t in kepler_points(degree, B)]
+    start = alternation_points if degree >= _PREPARED else kepler_points
+    points = [(ball(B) * ball(t)).mid() for t in start(degree, B)]
     excess = math.inf
     for _ in range(_MAX_EXCHANGES):
         level, values = levelled_error(points)
@@ -121,8 +148,10 @@ def _exchange(degree: int, B: float) -> tuple[flint.arb_poly, flint.arb, list[fl
         heights = [(1 + level if i % 2 else 1 - level) * v for i, v in enumerate(values)]
         p = flint.arb_poly.interpolate(points[:-1], [h.mid() for h in heights[:-1]], "newton")
         p = flint.arb_poly([c.mid() for c in p.coeffs()])
-        extrema = _extrema(p, points)
-        largest = max(abs(p(x) * (-x).exp() - 1).mid() for x in extrema)
+        with precision(evaluation_bits(degree, B)):
+            rounded = flint.arb_poly([(+c).mid() for c in p.coeffs()])
+            extrema = extrema_beside(rounded, points)
+            largest = max(abs(rounded(x) * (-x).exp() - 1).mid() for x in extrema)
         # Both the error and what it leaves of each weight are wanted to that many digits.
         excess = float((largest - level) / min(level.mid(), (1 - level).mid()))
         if excess < 2.0**-_GAP_BITS:
@@ -134,63 +163,3 @@ def _exchange(degree: int, B: float) -> tuple[flint.arb_poly, flint.arb, list[fl
         f"{_GAP_BITS} is needed."
     )
     raise RuntimeError(msg)
-
-
-def _extrema(p: flint.arb_poly, points: list[flint.arb]) -> list[flint.arb]:
-    """Return the end points and, between them, the root of p' - p that belongs to each inner point.
-
-    Works on midpoints: a wrong sign can cost an exchange, never a proof.
-    """
-    slope = p.derivative() - p
-    curve = slope.derivative()
-    found = [points[0]]
-    for i in range(1, len(points) - 1):
-        x, sign = points[i], 1 if i % 2 else -1
-        rising = slope(x).mid() > 0
-        neighbour = points[i - 1] if rising == (sign > 0) else points[i + 1]
-        far = _beyond(p, slope, x, neighbour, sign, rising)
-        found.append(_root(slope, curve, x, far, rising))
-    return [*found, points[-1]]
-
-
-def _beyond(
-    p: flint.arb_poly,
-    slope: flint.arb_poly,
-    x: flint.arb,
-    neighbour: flint.arb,
-    sign: int,
-    rising: bool,
-) -> flint.arb:
-    """Return a point past the extremum that belongs to x and before the next one.
-
-    There the slope has turned. The error has opposite signs at x and at its neighbour; halving
-    towards its zero must meet such a point, for the extremum lies between x and that zero.
-    """
-    near, far = x, neighbour
-    for _ in range(flint.ctx.prec):
-        middle = ((near + far) / 2).mid()
-        if (slope(middle).mid() > 0) != rising:
-            return middle
-        if (p(middle) * (-middle).exp() - 1).mid() * sign > 0:
-            near = middle
-        else:
-            far = middle
-    return x
-
-
-def _root(
-    slope: flint.arb_poly, curve: flint.arb_poly, x: flint.arb, far: flint.arb, rising: bool
-) -> flint.arb:
-    """Return about the root of `slope` between x and far: Newton, kept in there by halving."""
-    near = x
-    small = abs(far - x) * flint.arb(2) ** -(flint.ctx.prec // 2)
-    for _ in range(60):
-        new = (x - slope(x) / curve(x)).mid()
-        if abs(new - x) < small:  # asked first, for rounding may put the root just outside
-            return new
-        x = new if min(near, far) < new < max(near, far) else ((near + far) / 2).mid()
-        if (slope(x).mid() > 0) == rising:
-            near = x
-        else:
-            far = x
-    return x

@@ -53,6 +53,31 @@ def test_wide_interval_is_proved_too():
     assert proof.degree == 72 and proof.minimal
 
 
+@pytest.mark.parametrize("eps, degree", [(0.99999, 49), (1 - 2.0**-53, 31)])
+def test_an_estimate_far_off_costs_few_polynomials(monkeypatch, eps, degree):
+    import subquad.exp_poly.degree as module
+
+    asked = set()
+    monkeypatch.setattr(module, "minimax_error", lambda g, B: asked.add(g) or minimax_error(g, B))
+    proof = module._minimal_degree.__wrapped__(64.0, eps)
+    assert proof.degree == degree and proof.upper <= eps
+    assert len(asked) <= 10
+    assert minimax_error(degree - 1, 64.0)[1] > eps
+
+
+@pytest.mark.parametrize("B, eps, degree", [(64.0, 1e-40, 150), (64.0, 1e-100, 229)])
+def test_tiny_errors_on_the_widest_interval(B, eps, degree):
+    proof = minimal_degree(B, eps)
+    assert proof.degree == degree and proof.minimal
+
+
+def test_an_estimate_too_high_is_corrected(monkeypatch):
+    import subquad.exp_poly.degree as module
+
+    monkeypatch.setattr(module, "_estimated_degree", lambda B, eps: 9)
+    assert module._minimal_degree.__wrapped__(2.0, 1e-2).degree == 5
+
+
 def test_degree_zero():
     assert minimal_degree(0, 1e-12) == DegreeProof(0, 0.0, 1e-12, lower=1.0, upper=0.0)
     proof = minimal_degree(0.1, 0.5)

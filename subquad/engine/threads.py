@@ -81,25 +81,36 @@ class _BlasLimit:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._users = 0
+        self._users: set[object] = set()
         self._limited: list[tuple[Any, int]] = []
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
+        user = object()
         with self._lock:
-            if self._users == 0:
+            if not self._users:
                 self._limited = [(lib, lib.get_num_threads()) for lib in _blas_libraries()[0]]
                 for lib, _ in self._limited:
                     _set_shared(lib, 1)
-            self._users += 1
+            self._users.add(user)
         try:
             yield
         finally:
             with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    for lib, threads in self._limited:
-                        _set_shared(lib, threads)
+                self._users.discard(user)
+                if not self._users:
+                    self._restore()
+
+    def _restore(self) -> None:
+        for lib, threads in self._limited:
+            _set_shared(lib, threads)
+        self._limited = []
+
+    def after_fork(self) -> None:
+        """Start anew in a child: the threads of its parent, which held lock and limit, are gone."""
+        self._lock = threading.Lock()
+        self._users = set()
+        self._restore()
 
 
 @contextmanager
@@ -117,6 +128,8 @@ def _this_thread_limited() -> Iterator[None]:
 
 
 single_threaded_blas = _BlasLimit()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=single_threaded_blas.after_fork)
 
 _own = threading.local()
 

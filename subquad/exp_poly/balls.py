@@ -6,6 +6,7 @@ arithmetic", IEEE Trans. Computers 66 (2017).
 """
 
 import math
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,16 @@ from fractions import Fraction
 import flint
 
 _LOCK = threading.RLock()
+
+
+def _after_fork() -> None:
+    """Give a child a lock of its own: the thread that held its parent's is not there."""
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

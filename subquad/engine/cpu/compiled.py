@@ -6,6 +6,7 @@ holds to run it, which must have the sizes that the loops were compiled for.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,6 +23,16 @@ from subquad.features import block_sizes, suffix_offsets
 AVAILABLE = microkernel.AVAILABLE
 
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Give a child a lock of its own: the thread that held its parent's is not there."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _made(dtype: np.dtype) -> tuple[Any, Any]:

@@ -70,11 +70,12 @@ def attention(
     seed : int, optional
         Not negative. No method is randomised yet: it is checked and has no effect.
     devices : sequence of int, sequence of "cpu", or communicator, optional
-        Rows are divided over these CUDA devices, or over shards in this process's memory; the
-        arrays may be elsewhere, and the output is where Q is. Or an initialised communicator of
-        `cupyx.distributed`, one process a device: each passes its own rows and gets its own back,
-        `row_bounds` likewise. The methods `exact`, `polynomial` and `support_basis` run so. The
-        same shards give the same bits; other shards, other last bits within the same bounds.
+        Rows are divided over these CUDA devices, or over shards in this process's memory, at most
+        one for each row; the arrays may be elsewhere, and the output is where Q is. Or an
+        initialised communicator of `cupyx.distributed`, one process a device: each passes its own
+        rows and gets its own back, `row_bounds` likewise. The methods `exact`, `polynomial` and
+        `support_basis` run so. The same shards give the same bits; other shards, other last bits
+        within the same bounds.
     rates : Rates, optional
         The cost model of one device; by default measured once on what holds the arrays (about
         0.2 s on a CPU, a second on a GPU).

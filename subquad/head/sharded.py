@@ -56,7 +56,9 @@ class ShardedProblem(Problem):
         return Q.map(find)[0]
 
     def _parts(self, index: tuple[int, ...]) -> tuple[tuple[Array, ...], tuple[Key, ...]]:
-        Q, K, V = map(self.fleet.place, super()._parts(index)[0])
+        whole = super()._parts(index)[0]
+        fleet = self.fleet.for_rows(max(x.shape[0] for x in whole))
+        Q, K, V = map(fleet.place, whole)
         if not np.array_equal(K.starts, V.starts):
             msg = (
                 f"`V` has {np.diff(V.starts)} rows in the processes, `K` {np.diff(K.starts)}: "

@@ -115,6 +115,25 @@ def test_a_shard_that_is_left_out_is_seen(rates, monkeypatch):
         assert np.mean(error > result.certificate.row_bounds) > 0.5
 
 
+@pytest.mark.parametrize("n, m", [(2, 3), (4, 3)])
+def test_there_are_no_more_shards_than_rows(n, m, rates, monkeypatch):
+    Q, K, V = gentle(n=n, m=m)
+    shards, place = set(), CpuFleet.place
+    monkeypatch.setattr(CpuFleet, "place", lambda own, x: shards.add(own.ranks) or place(own, x))
+    options = {"tol": 1e-2, "method": "exact", "rates": rates}
+    result = subquad.attention(Q, K, V, devices=["cpu"] * 60, **options)
+    again = result.plan.run(Q, K, V)
+    assert shards == {max(n, m)}
+    fewer = subquad.attention(Q, K, V, devices=["cpu"] * max(n, m), **options)
+    assert same(result, fewer) and same(result, again)
+
+
+def test_shards_of_chosen_shares_stay_as_they_are():
+    fleet = CpuFleet([1.0, 0.0, 2.0])
+    assert fleet.for_rows(2) is fleet and fleet.for_rows(3) is fleet
+    assert CpuFleet([2.0] * 3).for_rows(3).ranks == 3
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_more_devices_than_rows(method, rates):
     Q, K, V = gentle(n=2, m=3)

@@ -61,6 +61,10 @@ class Fleet(ABC):
     def home(self, parts: Sequence[Any], like: Any) -> Any:
         """Return the local parts joined, where the array `like` is."""
 
+    def for_rows(self, count: int) -> Fleet:
+        """Return the Fleet for arrays of at most `count` rows: this one, unless fewer ranks do."""
+        return self
+
     def map(self, function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
         """Return [function(*row)] over the local ranks, each with its device as the current one."""
         return [function(*row) for row in zip(*columns, strict=True)]

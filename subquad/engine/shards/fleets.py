@@ -22,6 +22,11 @@ class CpuFleet(Fleet):
         """1: one machine does the work of all shards."""
         return 1.0
 
+    def for_rows(self, count: int) -> Fleet:
+        """Return a Fleet with no more equal shards than rows: an empty one costs as much as one."""
+        alone = len(self.local) == self.ranks and len(set(self.shares)) == 1
+        return CpuFleet([1.0] * count) if alone and self.ranks > count else self
+
     def stack(self, parts: Sequence[Any]) -> list[Any]:
         """Return one stack for all ranks."""
         return [np.stack(parts)] * len(self.local)

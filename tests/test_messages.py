@@ -58,6 +58,23 @@ CASES = {
         "`Q` is a array_api_strict._array_object.Array, which the engine does not run on yet; "
         "convert it to a NumPy array.",
     ),
+    "masked array": (
+        lambda: attend(Q=np.ma.masked_less(np.ones((3, 5)), 0.5)),
+        TypeError,
+        "`Q` is a masked array, whose mask would be lost; drop keys with `key_mask`.",
+    ),
+    "masked array for statistics": (
+        lambda: subquad.entry_statistics(*arrays()[:2], np.ma.ones((4, 2))),
+        TypeError,
+        "`V` is a masked array, whose mask would be lost; pass the rows to look at, without a "
+        "mask.",
+    ),
+    "masked mask": (
+        lambda: attend(key_mask=np.ma.array([True] * 4, mask=[False, True, False, False])),
+        TypeError,
+        "`key_mask` is a masked array, whose mask would be lost; pass key_mask.filled(False) to "
+        "drop what it masks.",
+    ),
     "dtype": (
         lambda: attend(V=np.ones((4, 2), int)),
         TypeError,
@@ -343,6 +360,21 @@ def test_tol_is_a_real_number(value):
 @pytest.mark.parametrize("value", [np.float32(0.5), np.int64(1), 1])
 def test_any_real_number_will_do(value):
     assert attend(tol=value).certificate.bound <= 1.0
+
+
+@pytest.mark.parametrize("mask", [np.ma.masked_all(4, bool), np.ma.array([True] * 4)])
+def test_a_masked_mask_is_refused_whatever_it_masks(mask):
+    for call in (attend, lambda **mask: subquad.exact_attention(*arrays(), **mask)):
+        with pytest.raises(TypeError, match="^`key_mask` is a masked array"):
+            call(key_mask=mask)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_statistics_refuse_masked_arrays(place):
+    given = arrays()
+    given[place] = np.ma.masked_less(given[place], 0.0)
+    with pytest.raises(TypeError, match=f"^`{'QKV'[place]}` is a masked array"):
+        subquad.entry_statistics(*given)
 
 
 def test_the_first_bad_argument_is_named():

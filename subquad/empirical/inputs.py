@@ -5,7 +5,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from subquad.head.inputs import broadcast_lead, check_shapes
+from subquad.head.inputs import broadcast_lead, check_shapes, refuse_masked
 
 
 def host_arrays(Q: Any, K: Any, V: Any) -> dict[str, np.ndarray]:
@@ -23,6 +23,8 @@ def host_arrays(Q: Any, K: Any, V: Any) -> dict[str, np.ndarray]:
 
 def _host_array(x: Any, name: str) -> np.ndarray:
     """Return x on the host in float64."""
+    if isinstance(x, np.ma.MaskedArray):
+        refuse_masked(name, "pass the rows to look at, without a mask")
     if not array_api_compat.is_array_api_obj(x):
         msg = f"`{name}` is a {type(x).__name__}; an array is needed"
         raise TypeError(msg)

@@ -11,14 +11,17 @@ from subquad.engine.backend import supported
 from subquad.engine.rows import rows_of
 
 
+def refuse_masked(name: str, instead: str) -> None:
+    """Raise TypeError for an array of numpy.ma, which would go on without its mask."""
+    msg = f"`{name}` is a masked array, whose mask would be lost; {instead}."
+    raise TypeError(msg)
+
+
 def check_arrays(Q: Array, K: Array, V: Array):
     """Return the namespace; TypeError unless one library and dtype that the engine runs on."""
     for name, x in (("Q", Q), ("K", K), ("V", V)):
-        if type(x).__name__ == "MaskedArray":
-            msg = (
-                f"`{name}` is a masked array, whose mask would be lost; drop keys with `key_mask`."
-            )
-            raise TypeError(msg)
+        if isinstance(x, np.ma.MaskedArray):
+            refuse_masked(name, "drop keys with `key_mask`")
         if not array_api_compat.is_array_api_obj(x):
             msg = f"`{name}` is a {type(x).__name__}; pass an array, numpy.asarray({name}) say."
             raise TypeError(msg)
@@ -93,6 +96,8 @@ def check_finite(name: str, x: Array, xp, which: str = "") -> None:
 
 def check_key_mask(mask: Array, K: Array) -> None:
     """Raise TypeError unless boolean and of the library of K, ValueError unless it keeps a key."""
+    if isinstance(mask, np.ma.MaskedArray):
+        refuse_masked("key_mask", "pass key_mask.filled(False) to drop what it masks")
     if not array_api_compat.is_array_api_obj(mask) or "bool" not in str(mask.dtype):
         kind = getattr(mask, "dtype", type(mask).__name__)
         msg = f"`key_mask` is {kind}; pass a boolean array (..., m), True where a key takes part."

@@ -210,12 +210,19 @@ def exact_attention(
 ) -> Array:
     """Return softmax(scale Q K^T) V, (..., n, d_v), computed in float64 and stored like Q.
 
-    Blocked online softmax: O(n m d) time, O(n) memory. Errors as for `attention`.
+    Blocked online softmax: O(n m d) time, O(n) memory. Errors as for `attention`; ValueError too
+    where logits are so large, past 1e15, that a row has no weights in float64.
     """
     problem = Problem(Q, K, V, scale=scale, key_mask=key_mask)
     exact = METHODS["exact"]
     outputs = []
     for head in problem.heads():
         output, _ = exact.run(head, ExactParameters("float64")).finish()
+        if not problem.xp.all(problem.xp.isfinite(output)):
+            msg = (
+                f"`Q`, `K` and `scale` give logits up to {head.stats.full_logit_bound:.3g}: past "
+                "about 1e15 float64 rounds them by whole units; scale them down."
+            )
+            raise ValueError(msg)
         outputs.append(head.frame.restore(output, dtype_name(Q)))
     return stack(outputs, problem)

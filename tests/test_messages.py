@@ -302,7 +302,7 @@ CASES = {
     "criterion": (
         lambda: subquad.SupportBasis(criterion="rank"),
         ValueError,
-        "`criterion` is 'rank'; the criteria are norm, entry.",
+        "`criterion` is 'rank'; the criteria are both, norm, entry.",
     ),
     "threshold": (
         lambda: subquad.SupportBasis(threshold=-0.75),
@@ -343,6 +343,17 @@ def test_what_is_not_built_is_refused_by_name(option):
     for call in (attend, sizes):
         with pytest.raises(TypeError, match=f"^`{option}` is not supported: .* not built yet"):
             call(**{option: None})
+
+
+def test_a_criterion_is_named():
+    for method, names in (
+        (subquad.SupportBasis, "both, norm, entry"),
+        (subquad.MultiThreshold, "norm, entry"),
+    ):
+        with pytest.raises(ValueError, match=f"^`criterion` is None; the criteria are {names}.$"):
+            method(criterion=None)
+    assert subquad.SupportBasis().criteria == subquad.SupportBasis(criterion="both").criteria
+    assert subquad.SupportBasis(criterion="entry").criteria == ("entry",)
 
 
 @pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), float("inf"), 2.0000001])

@@ -15,6 +15,7 @@ import numpy as np
 from subquad.arrays.arithmetic import Array
 
 LARGEST_SIZE = 2**53  # sizes enter the cost model and the bounds as float64
+LARGEST_SHOWN = 10**24
 DTYPES = ("float16", "float32", "float64")
 NOT_BUILT = {
     "causal": "causal masks",
@@ -69,11 +70,28 @@ def check_delta(delta) -> float:
 
 
 def check_real(name: str, value) -> float:
-    """Return a real number as a float; TypeError for anything else, complex and bool included."""
+    """Return a real number as a float; TypeError for anything else, complex and bool included.
+
+    ValueError for one past the range of floats.
+    """
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         msg = f"`{name}` is {value!r} of type {type(value).__name__}; pass a real number."
         raise TypeError(msg)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        msg = f"`{name}` is past the range of float64, 1.8e308; pass a number within it."
+        raise ValueError(msg) from None
+
+
+def shown(value) -> str:
+    """Return the value as a message quotes it: of an integer of many digits, its bits."""
+    if not isinstance(value, numbers.Integral):
+        return repr(value)
+    whole = int(value)
+    if abs(whole) <= LARGEST_SHOWN:
+        return str(whole)
+    return f"{'-' * (whole < 0)}2**{whole.bit_length() - 1} or so"
 
 
 def check_seed(seed) -> int | None:
@@ -84,7 +102,7 @@ def check_seed(seed) -> int | None:
         msg = f"`seed` is {seed!r} of type {type(seed).__name__}; pass None or an integer."
         raise TypeError(msg)
     if seed < 0:
-        msg = f"`seed` is {int(seed)}; it must not be negative."
+        msg = f"`seed` is {shown(seed)}; it must not be negative."
         raise ValueError(msg)
     return int(seed)
 
@@ -96,7 +114,7 @@ def check_size(name: str, value) -> int:
         raise TypeError(msg)
     size = int(value)
     if not 1 <= size <= LARGEST_SIZE:
-        msg = f"`{name}` is {size}; a size is at least 1 and at most 2**53."
+        msg = f"`{name}` is {shown(size)}; a size is at least 1 and at most 2**53."
         raise ValueError(msg)
     return size
 
@@ -106,7 +124,7 @@ def check_limit(name: str, value) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
-        msg = f"`{name}` is {value!r}; pass an integer of at least 0, or None."
+        msg = f"`{name}` is {shown(value)}; pass an integer of at least 0, or None."
         raise ValueError(msg)
     return int(value)
 

@@ -201,7 +201,8 @@ class Partial:
 
     def _certified(self) -> tuple[Array, tuple[Term, ...]]:
         xp = namespace(self.normaliser)
-        floor = self.normaliser - self.rounding  # a lower bound of the sum without rounding
+        with np.errstate(invalid="ignore"):  # infinity less infinity is not positive
+            floor = self.normaliser - self.rounding  # a lower bound of the sum without rounding
         positive = (floor > 0.0) & xp.isfinite(self.normaliser)
         safe = xp.where(positive, floor, 1.0)
         truncation = output_bound(xp.where(positive, self.error / safe, xp.inf), self.ratio)

@@ -6,12 +6,15 @@ import math
 import os
 import pickle
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from subquad.arrays.arguments import check_real, check_size
 from subquad.cost.steps import NONE, Overhead
+from subquad.engine.cpu import fast as cpu_fast
 from subquad.engine.shards.fleet import Fleet
 from subquad.engine.threads import thread_count
 
@@ -67,6 +70,11 @@ class Speed:
     it), features built, entries of the input prepared; bytes of accumulators and tables filled,
     rows: norms, sums by degree, bounds; and steps. The last three are free where nobody gives
     them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where a rate is no number above 0; infinity is one, of what is free.
     """
 
     exact_flops: float
@@ -78,6 +86,13 @@ class Speed:
     rows: float = math.inf
     steps: float = math.inf
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            rate = check_real(field.name, getattr(self, field.name))
+            if not rate > 0.0:
+                msg = f"`{field.name}` is {rate:g}; a rate is above 0, infinite where it is free."
+                raise ValueError(msg)
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -85,6 +100,11 @@ class Rates:
 
     The Speeds are those of all `threads` together, where there is enough to do for them.
     Those of the fused passes (`engine.OPERANDS`) are None where there are none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where a Speed is none, or seconds, bytes or threads are no number in their range.
     """
 
     float32: Speed
@@ -94,6 +114,20 @@ class Rates:
     bfloat16x3: Speed | None = None
     memory: float | None = None
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("float32", "float64", "bfloat16", "bfloat16x3"):
+            speed = getattr(self, name)
+            if not (isinstance(speed, Speed) or (speed is None and name.startswith("b"))):
+                msg = f"`{name}` is {speed!r} of type {type(speed).__name__}; pass a Speed."
+                raise TypeError(msg)
+        if not 0.0 <= check_real("overhead", self.overhead) < math.inf:
+            msg = f"`overhead` is {self.overhead:g}; seconds are finite and not negative."
+            raise ValueError(msg)
+        if self.memory is not None and not check_real("memory", self.memory) > 0.0:
+            msg = f"`memory` is {self.memory:g}; pass bytes, more than 0, or None."
+            raise ValueError(msg)
+        check_size("threads", self.threads)
 
     def knows(self, dtype: str) -> bool:
         """Return whether there is a Speed for a compute dtype."""
@@ -126,14 +160,17 @@ class Rates:
 
         As it is where steps are free: of what a call costs nothing is known then.
         """
-        if not self.float32.steps < math.inf:
-            return self
-        share = OVERHEAD_SHARE + (1.0 - OVERHEAD_SHARE) / heads
-        return replace(self, overhead=share * self.overhead + steps / self.float32.steps)
+        return _beside(self, steps, heads) if self.float32.steps < math.inf else self
 
     def as_dict(self) -> dict:
         """Return the rates as plain numbers."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@lru_cache(maxsize=256)
+def _beside(rates: Rates, steps: float, heads: int) -> Rates:
+    share = OVERHEAD_SHARE + (1.0 - OVERHEAD_SHARE) / heads
+    return replace(rates, overhead=share * rates.overhead + steps / rates.float32.steps)
 
 
 TYPICAL = Rates(
@@ -146,11 +183,16 @@ TYPICAL = Rates(
 
 def measured_rates() -> Rates:
     """Return the rates of this machine, measured on the engine itself; under 0.3 s, once."""
+    return _measured(cpu_fast.in_use(), thread_count())
+
+
+@lru_cache(maxsize=8)
+def _measured(_compiled: bool, threads: int) -> Rates:
     from subquad.cost import cpu_rates
 
     speeds, overhead = cpu_rates.speeds()
     narrow, wide = (Speed(**speeds[dtype]) for dtype in ("float32", "float64"))
-    return Rates(narrow, wide, overhead=overhead, threads=thread_count())
+    return Rates(narrow, wide, overhead=overhead, threads=threads)
 
 
 def rates_for(x: Any) -> Rates:

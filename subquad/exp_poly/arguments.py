@@ -24,15 +24,16 @@ def checked_degree(degree: int) -> int:
     ValueError
         If it is out of range.
     """
-    msg = f"`degree` is {degree!r}: it needs to be an integer."
-    if isinstance(degree, bool):
-        raise TypeError(msg)
     try:
+        if isinstance(degree, bool):
+            raise TypeError
         value = operator.index(degree)
     except TypeError:
+        msg = f"`degree` is {degree!r}: it needs to be an integer."
         raise TypeError(msg) from None
     if not 0 <= value <= MAX_DEGREE:
-        msg = f"`degree` is {value}: it needs to be in 0..{MAX_DEGREE}."
+        shown = value if abs(value) < 10**24 else "far outside"
+        msg = f"`degree` is {shown}: it needs to be in 0..{MAX_DEGREE}."
         raise ValueError(msg)
     return value
 
@@ -109,10 +110,13 @@ def _exact(k: int, value: Fraction | float | int) -> Fraction:
 
 
 def _checked_float(name: str, value: float) -> float:
-    msg = f"`{name}` is {value!r}: it needs to be a real number."
-    if isinstance(value, str | bool | np.bool_):  # float() would read them
-        raise TypeError(msg)
     try:
+        if isinstance(value, str | bool | np.bool_):  # float() would read them
+            raise TypeError
         return float(value)
+    except OverflowError:
+        msg = f"`{name}` is past the range of float64, 1.8e308: it needs to be within it."
+        raise ValueError(msg) from None
     except (TypeError, ValueError):
+        msg = f"`{name}` is {value!r}: it needs to be a real number."
         raise TypeError(msg) from None

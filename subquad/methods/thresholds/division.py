@@ -118,10 +118,10 @@ class BucketParameters:
         return "float64" if bucket.wide else stored_dtype(self.dtype)
 
 
-def check_criterion(criterion: str) -> str:
-    """Return the criterion; ValueError where it is none of `CRITERIA`."""
-    if criterion not in CRITERIA:
-        msg = f"`criterion` is {criterion!r}; the criteria are {', '.join(CRITERIA)}."
+def check_criterion(criterion: str, criteria: tuple[str, ...] = CRITERIA) -> str:
+    """Return the criterion; ValueError where it is none of `criteria`."""
+    if criterion not in criteria:
+        msg = f"`criterion` is {criterion!r}; the criteria are {', '.join(criteria)}."
         raise ValueError(msg)
     return criterion
 

@@ -58,6 +58,7 @@ from subquad.methods.thresholds.splits import (
     small_offset,
 )
 
+BOTH = "both"
 ROOM = (1.0, 0.97, 0.85, 0.5)
 """Shares of the tolerance tried for truncation; the rest is left to rounding."""
 
@@ -67,8 +68,8 @@ class SupportBasis(Method):
 
     Parameters
     ----------
-    criterion : {"norm", "entry"}, optional
-        Magnitude of a row: its norm, or its largest entry as in the paper; None tries both.
+    criterion : {"both", "norm", "entry"}, optional
+        Magnitude of a row: its norm, or its largest entry as in the paper; "both" tries each.
     threshold : float, optional
         Rows of Q and K above it (about their centres, in the units of the input) are large;
         None lets the cost model choose, separately for queries and keys.
@@ -78,8 +79,9 @@ class SupportBasis(Method):
     takes_budget = True
     search = 2e-3
 
-    def __init__(self, *, criterion: str | None = None, threshold: float | None = None) -> None:
-        self.criteria = CRITERIA if criterion is None else (check_criterion(criterion),)
+    def __init__(self, *, criterion: str = BOTH, threshold: float | None = None) -> None:
+        found = check_criterion(criterion, (BOTH, *CRITERIA))
+        self.criteria = CRITERIA if found == BOTH else (found,)
         if threshold is not None and not check_real("threshold", threshold) >= 0.0:
             msg = f"`threshold` is {threshold:g}; it must be a number of at least 0."
             raise ValueError(msg)

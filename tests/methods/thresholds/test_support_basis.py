@@ -182,7 +182,11 @@ def test_a_wrong_logit_bound_is_never_certified():
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"criterion": "rows"}, ValueError, "`criterion` is 'rows'; the criteria are norm, entry."),
+        (
+            {"criterion": "rows"},
+            ValueError,
+            "`criterion` is 'rows'; the criteria are both, norm, entry.",
+        ),
         ({"threshold": -0.25}, ValueError, "`threshold` is -0.25; it must be a number of at least"),
         ({"threshold": float("nan")}, ValueError, "`threshold` is nan; it must be"),
         ({"threshold": "big"}, TypeError, "`threshold` is 'big' of type str; pass a real number."),

@@ -19,10 +19,11 @@ class Lazy(Generic[Answer]):
     find : callable
         Returns the answer; called at most once, or again after it raised.
     released : optional
-        The answer where nobody asked before `release`.
+        The answer of a copy, and after `release`, where nobody asked before. Without it, both find
+        the answer first.
     """
 
-    def __init__(self, find: Callable[[], Answer], released: Any = None) -> None:
+    def __init__(self, find: Callable[[], Answer], released: Any = ...) -> None:
         self._find: Callable[[], Answer] | None = find
         self._answer: list[Answer] = []
         self._released, self._lock = released, Lock()
@@ -30,7 +31,7 @@ class Lazy(Generic[Answer]):
     @classmethod
     def known_to_be(cls, answer: Answer) -> Lazy[Answer]:
         """Return one that somebody asked already."""
-        found = cls(lambda: answer, answer)
+        found = cls(lambda: answer)
         found.release()
         return found
 
@@ -43,8 +44,9 @@ class Lazy(Generic[Answer]):
         return self._answer[0]
 
     def __reduce__(self) -> tuple[Callable[[Answer], Lazy[Answer]], tuple[Answer]]:
-        """Return what pickle and copy need: the answer, found now if nobody asked yet."""
-        return Lazy.known_to_be, (self(),)
+        """Return what pickle and copy need: the answer."""
+        asked = self.known or self._released is ...
+        return Lazy.known_to_be, (self() if asked else self._released,)
 
     @property
     def known(self) -> bool:
@@ -52,7 +54,9 @@ class Lazy(Generic[Answer]):
         return bool(self._answer)
 
     def release(self) -> None:
-        """Let go of what it would be found from: where nobody asked yet, `released` is given."""
+        """Let go of what the answer would be found from."""
+        if self._released is ...:
+            self()
         with self._lock:
             if self._find is not None:
                 self._answer, self._find = [self._released], None

@@ -168,7 +168,7 @@ def _measures(
         (q_out, k_out),
         _offset(frame, key, K),
         (Lazy(lambda: entries_of(Q, query, q_out)), Lazy(lambda: entries_of(K, key, k_out))),
-        Lazy(lambda: measure_rotation(Q, K, frame.query, frame.key, *largest)),
+        Lazy(lambda: measure_rotation(Q, K, frame.query, frame.key, *largest), None),
     )
 
 

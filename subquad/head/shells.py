@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,10 @@ class KeyShells:
         self._arguments: tuple[Array, Frame, RowMagnitudes] | None = (K, frame, rows)
         self._table: ShellTable | None = None
         self._known: dict[tuple[float, float], Shell] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy starts with: the shells measured so far, and no keys."""
+        return self.__dict__ | {"_arguments": None}
 
     def __call__(self) -> ShellTable:
         """Return the table of all shells between cuts at SHARES; O(m d), some 0.1 s at least."""

@@ -36,6 +36,10 @@ class Fleet(ABC):
             msg = f"`shares` is {shares!r}; give each device a number of at least 0, not all 0."
             raise ValueError(msg)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fleet:
+        """Return this Fleet: devices are not copied."""
+        return self
+
     @property
     def ranks(self) -> int:
         """The number of shards, over all processes."""

@@ -89,6 +89,12 @@ class GpuFleet(_OnGpu):
         self._threads = [ThreadPoolExecutor(1) for _ in self.devices]
         self._inside = threading.local()
 
+    def __reduce__(self) -> tuple[Callable[..., Fleet], tuple[Any, ...]]:
+        """Return what pickle needs: the numbers of the devices, threads are started anew."""
+        if len(set(self.shares)) == 1:
+            return of_devices, self.devices
+        return GpuFleet, (self.devices, self.shares)
+
     def map(self, function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
         """Return [function(*row)], computed at the same time, each on its device.
 

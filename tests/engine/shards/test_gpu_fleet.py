@@ -1,5 +1,7 @@
 """Shards on CUDA devices: several on one device, one on each, one process a device."""
 
+import copy
+import pickle
 import socket
 from dataclasses import replace
 
@@ -53,6 +55,15 @@ def test_rows_go_out_and_come_home(cp):
             assert bool((back == home).all())
             for whole in fleet.map(cp.asnumpy, placed.joined()):
                 assert np.array_equal(whole, to_host(home))
+
+
+def test_a_fleet_is_pickled_as_its_devices_and_shares(cp):
+    x = np.random.default_rng(2).standard_normal((101, 5))
+    for fleet in fleets():
+        again = pickle.loads(pickle.dumps(fleet))
+        assert (again.devices, again.shares) == (fleet.devices, fleet.shares)
+        assert np.array_equal(again.home(again.place(x).parts, x), x)
+        assert copy.deepcopy(fleet) is fleet
 
 
 def test_sums_have_the_bits_of_the_host_whatever_carries_them(cp):

@@ -98,6 +98,21 @@ def test_what_cannot_win_says_so(rates):
     assert reasons[0].startswith("not searched: the best so far takes")
 
 
+@pytest.mark.parametrize("size", [0.3, 1.0, 10.0])
+@pytest.mark.parametrize(("n", "m"), [(1600, 1600), (1400, 1800)])
+def test_no_reason_names_infinite_seconds(n, m, size, rates):
+    """At d = 80 degree 2 has 3,321 features, more than rows and keys, and degree 1 is too low."""
+    head = subquad.plan(*data(n, m, d=80, size=size), tol=1e-2, rates=rates).heads[0]
+    reason = next(o.reason for o in head.options if o.method.name == "support_basis")
+    assert reason.startswith(f"no threshold leaves logits within reach of {n + m:,} features")
+    for option in head.options:
+        assert not re.search(r"\b(inf|nan)\b", getattr(option, "reason", ""))
+    alone = subquad.plan(
+        *data(n, m, d=80, size=size), tol=1e-2, method="support_basis", rates=rates
+    )
+    assert "every pair exact" in str(alone.heads[0].parameters)
+
+
 def test_a_method_of_the_users_is_not_told_of_a_budget(rates):
     """`budget` goes only to methods whose `fit` takes it."""
     from subquad.methods.exact import Exact

@@ -106,6 +106,8 @@ class SupportBasis(Method):
         """Return the cheapest certified split by one criterion, or why there is none."""
         if budget < math.inf and self.threshold is None:
             least = self._least(stats, tol, criterion, rates)
+            if least == math.inf:
+                return Refusal(self, f"by {criterion}", _out_of_reach(stats))
             if least >= budget:
                 return over_budget(self, f"by {criterion}", least, budget)
         best_bound = math.inf
@@ -119,7 +121,10 @@ class SupportBasis(Method):
         return Refusal(self, f"by {criterion}", self._why(stats, criterion), best_bound)
 
     def _least(self, stats: Stats, tol: float, criterion: str, rates: Rates) -> float:
-        """Return the seconds of the cheapest split were rounding nothing, by estimates."""
+        """Return the seconds of the cheapest split if rounding were free, by estimates.
+
+        Infinity where no polynomial with at most n + m features reaches the logits of any split.
+        """
         eps = ratio_bound_inverse(tol)
         dtypes = (*fused_dtypes(stats, rates), *cheapest_dtypes(rates))
         return min(
@@ -241,6 +246,14 @@ class SupportBasis(Method):
     def run_on_shards(self, head: Head, parameters: SplitParameters) -> list[Partial]:
         """Return the sums of each shard's queries over the keys of all."""
         return split_on_shards(head, parameters)
+
+
+def _out_of_reach(stats: Stats) -> str:
+    """Return that no split has a polynomial, and why one of more features is not tried."""
+    return (
+        f"no threshold leaves logits within reach of {stats.n + stats.m:,} features (n + m); "
+        "with more, exact costs less"
+    )
 
 
 def _split(magnitudes: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:

@@ -64,5 +64,5 @@ def test_a_copy_holds_no_rows(way, rates):
     made = subquad.plan(*data(n=20_000, m=20_000), tol=1e-2, method="exact", rates=rates)
     copied = COPIES[way](made)
     for head in copied.heads:
-        assert head.stats.shells is None and head.stats.find_rotation is None
+        assert not head.stats.shells.at_hand and head.stats.rotation is None
     assert len(pickle.dumps(copied)) < sum(x.nbytes for x in data(n=20_000, m=20_000)) / 2

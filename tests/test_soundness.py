@@ -11,28 +11,20 @@ from hypothesis import strategies as st
 
 import subquad
 from subquad.arrays.arithmetic import product_up
-from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.head.problem import Problem
-from subquad.methods.anisotropic.method import AT_LEAST
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Proposal, storage_term, stored_norm_bound
 from subquad.methods.polynomial.sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
     parameters_for,
-    passes_bytes,
     smallest_degree,
 )
 from subquad.methods.thresholds.support_basis import SplitParameters, SupportBasis
 from tests import oracle
+from tests.methods.refusals import COMPUTE, EXACT, POLYNOMIAL, exact_bound, heads_of
+from tests.methods.table import AUTO, ROWS, WITH_AUTO, over
 from tests.strategies import Recipe, recipes
-
-EXACT, POLYNOMIAL = subquad.METHODS["exact"], subquad.METHODS["polynomial"]
-ANISOTROPIC = subquad.METHODS["anisotropic"]
-COMPUTE = ("float32", "float64")
-REFUSED_AT_MOST = 0.2
-ANYWHERE = 2**30
-"""Bytes of passes that any machine of the tests has room for."""
 
 
 def attend(data, rates, **options):
@@ -81,12 +73,12 @@ def cheap(made) -> bool:
     return all(h.chosen is None or h.seconds(h.chosen) < 0.3 for h in made.heads)
 
 
-def affordable(data, rates, method) -> bool:
+def affordable(data, rates, row) -> bool:
     """Return whether the plan of a method is cheap: r may be huge.
 
-    All but two have every pair exact at worst, and no drawn problem has many.
+    Most have every pair exact at worst, and no drawn problem has many.
     """
-    if method not in ("polynomial", "anisotropic"):
+    if not row.plan_first:
         return True
     made = subquad.plan(
         data.Q,
@@ -96,118 +88,44 @@ def affordable(data, rates, method) -> bool:
         scale=data.scale,
         key_mask=data.key_mask,
         rates=rates,
-        method=method,
+        method=row.method,
     )
     return cheap(made)
 
 
-def exact_bound(stats):
-    """Return the a priori bound of the exact method in float64."""
-    return sum(float(term.value) for term in EXACT.certify(stats, ExactParameters("float64")))
-
-
-def stats_of(data):
-    problem = Problem(data.Q, data.K, data.V, scale=data.scale, key_mask=data.key_mask)
-    return [head.stats for head in problem.heads()]
-
-
-def exact_cannot(data) -> bool:
-    """Return whether the exact method's own bound exceeds tol in some head."""
-    return any(not exact_bound(stats) <= data.tol for stats in stats_of(data))
-
-
-def polynomial_cannot(data) -> bool:
-    """Return whether in some head no degree, in either dtype, has a bound within tol."""
-    return any(not _some_degree_can(stats, data.tol) for stats in stats_of(data))
-
-
-def _some_degree_can(stats, tol) -> bool:
-    if not stored_norm_bound(stats.logit_bound, "float32") <= LOGIT_BOUND_MAX:
-        return False
-    for dtype in COMPUTE:
-        logit_bound = max(stored_norm_bound(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
-        start = smallest_degree(logit_bound, ratio_bound_inverse(tol))
-        for degree in range(max(0, start - 2), start + 8):
-            p = parameters_for(degree, logit_bound, dtype, stats.d)
-            if passes_bytes(stats.d, stats.d_v, p) > ANYWHERE:
-                return False  # a plan may say that it needs more memory than there is
-            if sum(float(t.value) for t in POLYNOMIAL.certify(stats, p)) <= tol:
-                return True
-    return False
-
-
-def anisotropic_cannot(data) -> bool:
-    """Return whether in some head no set that is always tried, in either dtype, is within tol."""
-    return any(not _some_set_can(stats, data.tol) for stats in stats_of(data))
-
-
-def _some_set_can(stats, tol) -> bool:
-    tried = (
-        [
-            ANISOTROPIC.parameters(stats, r, dtype)
-            for dtype in COMPUTE
-            for r in (1, 8, 64, 256, AT_LEAST)
-        ]
-        if stats.rotation
-        else []
-    )
-    return any(sum(float(t.value) for t in ANISOTROPIC.certify(stats, p)) <= tol for p in tried)
-
-
-def fitted_cannot(data) -> bool:
-    """Return whether exact rows cannot, or nine queries in ten reach past what any degree is for.
-
-    Up to a 32nd of the keys, and those nearly as small, may be left to the exact part.
-    """
-    problem = Problem(data.Q, data.K, data.V, scale=data.scale, key_mask=data.key_mask)
-    for head in problem.heads():
-        queries, keys = (np.sort(x)[::-1] for x in (head.rows.query_norms, head.rows.key_norms))
-        low, large = queries[int(0.9 * (queries.size - 1))], keys[keys.size // 32]
-        if low * large > 14.5:
-            return True
-    return exact_cannot(data)
-
-
-def check_all_drawn(rates, may_refuse, **options):
+def check_all_drawn(row, rates):
     """Draw problems, check every answer; a refusal must be true, and few of them."""
     seen = Counter()
 
     @given(recipe=recipes())
     def check(recipe):
         data = recipe.build()
-        if not affordable(data, rates, options.get("method", "auto")):
+        if not affordable(data, rates, row):
             return
-        result = attend(data, rates, **options)
+        result = attend(data, rates, method=row.method, allow_exact=row.allow_exact)
         seen["drawn"] += 1
         if isinstance(result, subquad.ToleranceError):
             seen["refused"] += 1
-            assert may_refuse(data), str(result)
+            assert row.may_refuse(data), str(result)
         else:
             assert_sound(data, result)
 
     check()
-    assert seen["refused"] <= REFUSED_AT_MOST * seen["drawn"]
+    assert seen["refused"] <= row.refused_at_most * seen["drawn"]
 
 
 def test_auto_is_sound(rates):
-    check_all_drawn(rates, exact_cannot)
+    check_all_drawn(AUTO, rates)
 
 
-@pytest.mark.parametrize("method", subquad.METHODS)
-def test_every_method_by_name_is_sound(method, rates):
-    """Nothing falls back on `exact`; a method refuses only what it cannot prove."""
-    own = {
-        "polynomial": polynomial_cannot,
-        "anisotropic": anisotropic_cannot,
-        "fitted": fitted_cannot,
-    }
-    may_refuse = own.get(method, exact_cannot)
-    allow_exact = method in ("exact", "fitted")  # the latter's rows go exact by announcement
-    check_all_drawn(rates, may_refuse, method=method, allow_exact=allow_exact)
+@over(ROWS)
+def test_every_method_is_sound(row, rates):
+    """Nothing falls back on `exact` unannounced; a method refuses only what it cannot prove."""
+    check_all_drawn(row, rates)
 
 
-@pytest.mark.parametrize("method", [*subquad.METHODS, "auto"])
-def test_a_plan_run_on_other_data_is_sound_or_refused(method, rates):
+@over(WITH_AUTO)
+def test_a_plan_run_on_other_data_is_sound_or_refused(row, rates):
     """Rows of other sizes, each side apart, so that units and thresholds no longer fit."""
     seen = Counter()
     times = st.sampled_from((0.1, 0.5, 1.0, 1.5, 3.0, 30.0))
@@ -216,7 +134,7 @@ def test_a_plan_run_on_other_data_is_sound_or_refused(method, rates):
     def check(recipe, q, k):
         data = recipe.build()
         options = {"scale": data.scale, "key_mask": data.key_mask, "rates": rates}
-        made = subquad.plan(data.Q, data.K, data.V, tol=data.tol, method=method, **options)
+        made = subquad.plan(data.Q, data.K, data.V, tol=data.tol, method=row.method, **options)
         if not cheap(made):
             return
         with np.errstate(over="ignore"):
@@ -251,8 +169,7 @@ def assert_run_sound(head, method, parameters, dtype, rows=slice(None)):
 
 
 def single_head(recipe: Recipe):
-    data = recipe.build()
-    return next(Problem(data.Q, data.K, data.V, scale=data.scale, key_mask=data.key_mask).heads())
+    return next(heads_of(recipe.build()))
 
 
 @settings(max_examples=settings().max_examples // 2)
@@ -413,17 +330,17 @@ def test_a_constant_column_comes_back_exactly(rates):
     for dtype in ("float16", "float32", "float64"):
         Q, K, V = rng.standard_normal((3, 200, 4)).astype(dtype)
         Q, V[:, 1] = Q / 8, 1.0 / 3.0  # small logits, so that every method certifies
-        for method in subquad.METHODS:
-            result = subquad.attention(Q, K, V, tol=0.1, method=method, rates=rates)
+        for row in ROWS.values():
+            result = subquad.attention(Q, K, V, tol=0.1, method=row.method, rates=rates)
             assert np.array_equal(result.output[:, 1], V[:, 1])
 
 
-@pytest.mark.parametrize("method", ["auto", *subquad.METHODS])
+@over(WITH_AUTO)
 @pytest.mark.parametrize("scale", [1e-200, 1.0, 1e153, 1e250])
-def test_all_zero_queries_are_a_mean_at_any_scale(method, scale, rates):
+def test_all_zero_queries_are_a_mean_at_any_scale(row, scale, rates):
     """A row of zeros has norm 0; padding it against underflow must not make it large."""
     rng = np.random.default_rng(4)
     Q, K, V = np.zeros((9, 2)), rng.standard_normal((61, 2)), rng.standard_normal((61, 2))
-    result = subquad.attention(Q, K, V, tol=1e-9, scale=scale, method=method, rates=rates)
+    result = subquad.attention(Q, K, V, tol=1e-9, scale=scale, method=row.method, rates=rates)
     assert np.all(oracle.row_errors(result.output, Q, K, V, scale) <= result.certificate.row_bounds)
     assert result.certificate.bound <= result.plan.heads[0].chosen.bound

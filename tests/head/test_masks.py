@@ -5,6 +5,7 @@ import pytest
 
 import subquad
 from tests import oracle
+from tests.methods.table import WITH_AUTO, over
 
 LEADS = {
     "one head": ((), (), (), ()),
@@ -46,12 +47,12 @@ def filled(x, kept, value):
 
 
 @pytest.mark.parametrize("name", LEADS)
-@pytest.mark.parametrize("method", ["auto", *subquad.METHODS])
+@over(WITH_AUTO)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dropped_keys_may_hold_anything(name, method, dtype, rates):
+def test_dropped_keys_may_hold_anything(name, row, dtype, rates):
     """The same bits, output and bounds, whatever the keys hold that no head uses."""
     Q, K, V, kept = problem(name, dtype)
-    options = {"tol": 0.5, "method": method, "rates": rates, "key_mask": kept, "scale": 0.1}
+    options = {"tol": 0.5, "method": row.method, "rates": rates, "key_mask": kept, "scale": 0.1}
     plain = subquad.attention(Q, K, V, **options)
     for k, v in ((np.nan, np.nan), (np.inf, -np.inf), (np.finfo(dtype).max, 0.0)):
         found = subquad.attention(Q, filled(K, kept, k), filled(V, kept, v), **options)

@@ -15,9 +15,9 @@ from subquad.engine.shards.fleets import CpuFleet, ProcessFleet
 from subquad.methods.on_shards import merge_over
 from tests import oracle, test_soundness
 from tests.fleets import in_processes
+from tests.methods.table import ON_SHARDS, ROWS, over
 from tests.strategies import recipes
 
-METHODS = ("auto", "exact", "polynomial", "support_basis")
 SHARES = ([1.0], [1.0, 2.5, 0.3], [1.0, 0.0, 2.0], [0.0, 1.0], [1.0] * 5)
 
 
@@ -38,6 +38,11 @@ def gentle(**sizes):
     return Q / 3.0, K / 3.0, V
 
 
+def data_for(row):
+    """Return which of the two a method can take."""
+    return gentle if row.small_logits else data
+
+
 def same(a, b):
     """Return whether two Results are the same bit for bit."""
     terms = zip(a.certificate.terms, b.certificate.terms, strict=True)
@@ -48,38 +53,35 @@ def same(a, b):
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_drawn_problems_are_sound_over_drawn_shards(method, rates):
-    may_refuse = {"polynomial": test_soundness.polynomial_cannot}.get(
-        method, test_soundness.exact_cannot
-    )
+@over(ON_SHARDS)
+def test_drawn_problems_are_sound_over_drawn_shards(row, rates):
     layouts = st.lists(st.sampled_from([0.0, 0.3, 1.0, 1.0, 4.0]), min_size=1, max_size=6)
 
     @settings(max_examples=settings().max_examples // 3)
     @given(recipe=recipes(), shares=layouts.filter(any))
     def check(recipe, shares):
         drawn = recipe.build()
-        if not test_soundness.affordable(drawn, rates, method):
+        if not test_soundness.affordable(drawn, rates, row):
             return
-        options = {"method": method, "devices": CpuFleet(shares)}
+        options = {"method": row.method, "devices": CpuFleet(shares)}
         result = test_soundness.attend(drawn, rates, **options)
         if isinstance(result, subquad.ToleranceError):
-            assert may_refuse(drawn), str(result)
+            assert row.may_refuse(drawn), str(result)
             return
         test_soundness.assert_sound(drawn, result)
         assert same(result, test_soundness.attend(drawn, rates, **options))
         if len(shares) == 1:
-            assert same(result, test_soundness.attend(drawn, rates, method=method))
+            assert same(result, test_soundness.attend(drawn, rates, method=row.method))
 
     check()
 
 
 @pytest.mark.parametrize("shares", SHARES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("method", ["exact", "polynomial", "support_basis"])
-def test_every_method_over_every_layout(method, dtype, shares, rates):
-    Q, K, V = (gentle if method == "polynomial" else data)(dtype=dtype)
-    options = {"tol": 1e-2, "method": method, "rates": rates}
+@over(ON_SHARDS)
+def test_every_method_over_every_layout(row, dtype, shares, rates):
+    Q, K, V = data_for(row)(dtype=dtype)
+    options = {"tol": 1e-2, "method": row.method, "rates": rates}
     plain = subquad.attention(Q, K, V, **options)
     result = subquad.attention(Q, K, V, devices=CpuFleet(shares), **options)
     assert str(result.plan.heads[0].chosen.parameters) == str(plain.plan.heads[0].chosen.parameters)
@@ -134,10 +136,11 @@ def test_shards_of_chosen_shares_stay_as_they_are():
     assert CpuFleet([2.0] * 3).for_rows(3).ranks == 3
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_more_devices_than_rows(method, rates):
+@over(ON_SHARDS)
+def test_more_devices_than_rows(row, rates):
     Q, K, V = gentle(n=2, m=3)
-    result = subquad.attention(Q, K, V, tol=1e-2, method=method, devices=["cpu"] * 9, rates=rates)
+    options = {"tol": 1e-2, "method": row.method, "rates": rates}
+    result = subquad.attention(Q, K, V, devices=["cpu"] * 9, **options)
     error = oracle.row_errors(result.output, Q, K, V, Q.shape[1] ** -0.5)
     assert np.all(error <= result.certificate.row_bounds)
 
@@ -150,11 +153,10 @@ def in_shards(rank, ranks):
 def by_every_method(fleet):
     """What one process gets for its own rows, by every method; the rates that it took."""
     (rank,), found = fleet.local, {}
-    for method in METHODS:
-        result = subquad.attention(
-            *in_shards(rank, fleet.ranks), tol=2e-2, method=method, devices=fleet, rates=TYPICAL
-        )
-        found[method] = result.output, result.certificate.row_bounds, str(result.plan)
+    for name, row in ON_SHARDS.items():
+        options = {"tol": 2e-2, "method": row.method, "rates": TYPICAL}
+        result = subquad.attention(*in_shards(rank, fleet.ranks), devices=fleet, **options)
+        found[name] = result.output, result.certificate.row_bounds, str(result.plan)
     own = subquad.Rates(TYPICAL.float32, TYPICAL.float64, overhead=1.0 + rank)
     return found, fleet_rates(own, fleet)
 
@@ -176,11 +178,10 @@ def test_processes_make_what_one_process_makes(ranks, rates):
     """Each passes its own rows; together they have the bits of one process with these shards."""
     cuts = [[len(x) for x in np.array_split(whole, ranks)] for whole in gentle()]
     results = in_processes(ranks, by_every_method)
-    for method in METHODS:
-        whole = subquad.attention(
-            *gentle(), tol=2e-2, method=method, rates=rates, devices=CutLike(cuts)
-        )
-        outputs, bounds, plans = zip(*(found[method] for found, _ in results), strict=True)
+    for name, row in ON_SHARDS.items():
+        options = {"tol": 2e-2, "method": row.method, "rates": rates}
+        whole = subquad.attention(*gentle(), devices=CutLike(cuts), **options)
+        outputs, bounds, plans = zip(*(found[name] for found, _ in results), strict=True)
         assert np.array_equal(np.concatenate(outputs), whole.output)
         assert np.array_equal(np.concatenate(bounds), whole.certificate.row_bounds)
         assert len(set(plans)) == 1
@@ -233,12 +234,21 @@ def test_what_one_process_has_wrong_is_refused_by_all():
     assert first[1] == second[1] and "`key_mask` is given" in first[1]
 
 
-def test_methods_that_do_not_run_on_shards_are_named(rates):
+@over({name: row for name, row in ROWS.items() if not row.on_shards})
+def test_a_method_that_does_not_run_on_shards_is_named(row, rates):
+    able = ", ".join(name for name, other in ROWS.items() if other.on_shards)
+    with pytest.raises(ValueError, match=f"`method` is '{row.object.name}'.* that do are {able}"):
+        subquad.attention(*gentle(), tol=1e-2, method=row.method, devices=["cpu"] * 2, rates=rates)
+
+
+def test_auto_on_shards_asks_the_methods_that_run_there(rates):
     Q, K, V = data()
-    with pytest.raises(ValueError, match="`method` is 'fitted'.*exact, polynomial, support_basis"):
-        subquad.attention(Q, K, V, tol=1e-2, method="fitted", devices=["cpu"] * 2, rates=rates)
     options = subquad.plan(Q, K, V, tol=1e-2, devices=["cpu"] * 2, rates=rates).heads[0].options
-    assert {o.method.name for o in options} == {"exact", "polynomial", "support_basis"}
+    assert {o.method.name for o in options} == {*ON_SHARDS} - {"auto"}
+
+
+def test_a_threshold_by_entry_over_shards(rates):
+    Q, K, V = data()
     by_entry = subquad.SupportBasis(criterion="entry")
     result = subquad.attention(Q, K, V, tol=5e-2, method=by_entry, devices=["cpu"] * 2, rates=rates)
     error = oracle.row_errors(result.output, Q, K, V, Q.shape[1] ** -0.5)

@@ -14,6 +14,7 @@ from subquad.engine.fused.sizes import OPERANDS
 from subquad.methods.thresholds.support_basis import SupportBasis
 from tests import oracle
 from tests.engine.fused import stand_in
+from tests.methods.table import ROWS, over
 
 
 @pytest.fixture
@@ -237,12 +238,12 @@ def test_a_plan_again_on_new_data(used, fast):
     assert len(used) == 1
 
 
-@pytest.mark.parametrize("method", [*subquad.METHODS])
-def test_every_method_is_sound_beside_them(used, fast, method):
+@over(ROWS)
+def test_every_method_is_sound_beside_them(used, fast, row):
     Q, K, V = drawn(seed=10, reach=0.05)
-    result = subquad.attention(Q, K, V, tol=3e-2, rates=fast, method=method)
+    result = subquad.attention(Q, K, V, tol=3e-2, rates=fast, method=row.method)
     sound(result, Q, K, V, 3e-2)
-    assert bool(used) == (method in ("polynomial", "support_basis", "multi_threshold"))
+    assert bool(used) == row.fused
 
 
 def test_whatever_is_planned_is_sound(used, fast):

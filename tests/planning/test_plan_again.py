@@ -10,6 +10,7 @@ import pytest
 import subquad
 from subquad.head.problem import Problem
 from subquad.methods.thresholds.division import all_exact
+from tests.methods.table import WITH_AUTO
 from tests.oracle import row_errors
 
 
@@ -21,15 +22,9 @@ def cloud(norm: float, n: int = 200, d: int = 8, seed: int = 0):
 
 
 METHODS = {
-    "auto": "auto",
-    "polynomial": "polynomial",
-    "norm": subquad.SupportBasis(criterion="norm"),
-    "norm at 3": subquad.SupportBasis(criterion="norm", threshold=3.0),
-    "entry at 1": subquad.SupportBasis(criterion="entry", threshold=1.0),
-    "several": subquad.MultiThreshold(),
-    "several by entry": subquad.MultiThreshold(criterion="entry"),
-    "fitted": "fitted",
-    "anisotropic": "anisotropic",
+    f"{name} {i}" if i else name: method
+    for name, row in WITH_AUTO.items()
+    for i, method in enumerate((row.method, *row.variants))
 }
 
 
@@ -105,7 +100,7 @@ def test_logits_past_all_rounding_are_refused(size, dtype):
     rng = np.random.default_rng(4)
     Q, K, V = (rng.standard_normal((rows, 4)).astype(dtype) for rows in (50, 60, 60))
     Q *= np.dtype(dtype).type(size)
-    for method in ("auto", *subquad.METHODS):
+    for method in (row.method for row in WITH_AUTO.values()):
         made = subquad.plan(Q, K, V, tol=0.05, method=method, rates=subquad.TYPICAL)
         assert "logit bound" in str(made)
         if size > 1e15 or made.heads[0].chosen is None:

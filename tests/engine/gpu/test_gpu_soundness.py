@@ -13,6 +13,8 @@ from subquad.head.problem import Problem
 from subquad.methods.method import storage_term, stored_norm_bound
 from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
 from tests import oracle, test_soundness
+from tests.methods.refusals import POLYNOMIAL
+from tests.methods.table import WITH_AUTO, over
 from tests.strategies import Data, recipes
 
 pytestmark = pytest.mark.gpu
@@ -70,28 +72,23 @@ def attend(cp, data, there, rates, **options):
     return to_host(cp, result)
 
 
-@pytest.mark.parametrize("method", ["auto", *subquad.METHODS])
-def test_every_method_is_sound(cp, method, rates):
+@over(WITH_AUTO)
+def test_every_method_is_sound(cp, row, rates):
     seen = Counter()
-    own = {
-        "polynomial": test_soundness.polynomial_cannot,
-        "anisotropic": test_soundness.anisotropic_cannot,
-        "fitted": test_soundness.fitted_cannot,
-    }
-    allow_exact = method in ("auto", "exact", "fitted")
+    options = {"method": row.method, "allow_exact": row.allow_exact}
 
     @DRAWN
     @given(recipe=recipes())
     def check(recipe):
         data = recipe.build()
-        if not test_soundness.affordable(data, rates, method):
+        if not test_soundness.affordable(data, rates, row):
             return
         there = moved(cp, data, recipe.layout)
-        result = attend(cp, data, there, rates, method=method, allow_exact=allow_exact)
+        result = attend(cp, data, there, rates, **options)
         seen["drawn"] += 1
         if isinstance(result, subquad.ToleranceError):
             seen["refused"] += 1
-            assert own.get(method, test_soundness.exact_cannot)(there), str(result)
+            assert row.may_refuse(there), str(result)
         else:
             test_soundness.assert_sound(data, result)
 
@@ -120,12 +117,11 @@ def assert_degree_sound(head, degree, dtype):
     p = parameters_for(degree, min(bound, LOGIT_BOUND_MAX), dtype, head.stats.d)
     if bound > LOGIT_BOUND_MAX or not p.polynomial.upper < 1.0:
         return
-    method = test_soundness.POLYNOMIAL
-    output, terms = method.run(head, p).finish()
+    output, terms = POLYNOMIAL.run(head, p).finish()
     bounds = sum(t.value.get() for t in terms) + storage_term(head.stats, dtype).value
     true = oracle.attention(head.Q.get(), head.K.get(), head.V.get(), head.scale)
     assert np.all(abs(output.get() - true).max(axis=1) <= bounds)
-    assert np.all(bounds <= sum(float(t.value) for t in method.certify(head.stats, p)))
+    assert np.all(bounds <= sum(float(t.value) for t in POLYNOMIAL.certify(head.stats, p)))
 
 
 def test_a_falsified_answer_is_caught(cp, rates):

@@ -15,10 +15,10 @@ from subquad.engine.shards.fleet import ordered_sum
 from subquad.engine.shards.fleets import CpuFleet, fleet_of
 from tests import oracle
 from tests.fleets import in_processes
-from tests.methods.test_sharding import data, gentle
+from tests.methods.table import ON_SHARDS, over
+from tests.methods.test_sharding import data, data_for, gentle
 
 pytestmark = pytest.mark.gpu
-METHODS = ("exact", "polynomial", "support_basis")
 
 
 def fleets():
@@ -78,11 +78,11 @@ def test_sums_have_the_bits_of_the_host_whatever_carries_them(cp):
                 assert np.array_equal(total, ordered_sum(values))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@over(ON_SHARDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_attention_over_devices(cp, method, dtype):
-    Q, K, V = (gentle if method == "polynomial" else data)(d=4, dtype=dtype)
-    options = {"tol": 5e-2, "method": method, "rates": TYPICAL}
+def test_attention_over_devices(cp, row, dtype):
+    Q, K, V = data_for(row)(d=4, dtype=dtype)
+    options = {"tol": 5e-2, "method": row.method, "rates": TYPICAL}
     for fleet in fleets():
         results = [
             subquad.attention(*arrays, devices=one, **options)
@@ -139,11 +139,10 @@ def in_a_process(fleet, port):
     with cupy.cuda.Device(rank):
         communicator = init_process_group(fleet.ranks, rank, port=port)
         found = []
-        for method in METHODS:
+        for row in ON_SHARDS.values():
             arrays = (cupy.asarray(np.array_split(x, fleet.ranks)[rank]) for x in gentle())
-            result = subquad.attention(
-                *arrays, tol=2e-2, method=method, devices=communicator, rates=TYPICAL
-            )
+            options = {"tol": 2e-2, "method": row.method, "rates": TYPICAL}
+            result = subquad.attention(*arrays, devices=communicator, **options)
             found.append((result.output.get(), result.certificate.row_bounds.get()))
         communicator.barrier()
     return found
@@ -160,7 +159,7 @@ def test_one_process_a_device(cp):
         port = probe.getsockname()[1]
     Q, K, V = gentle()
     results = zip(*in_processes(count, in_a_process, port), strict=True)
-    for method, ranks in zip(METHODS, results, strict=True):
+    for method, ranks in zip(ON_SHARDS, results, strict=True):
         output, bounds = (np.concatenate(x) for x in zip(*ranks, strict=True))
         error = oracle.row_errors(output, Q, K, V, Q.shape[1] ** -0.5)
         assert np.all(error <= bounds), method

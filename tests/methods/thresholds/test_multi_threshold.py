@@ -30,14 +30,10 @@ from subquad.methods.thresholds.multi_threshold import MultiThreshold
 from subquad.methods.thresholds.support_basis import CRITERIA, SupportBasis
 from subquad.methods.thresholds.tables import reachable_logit_bound
 from tests import oracle
+from tests.methods.refusals import COMPUTE
+from tests.methods.table import ROWS
 from tests.strategies import recipes
-from tests.test_soundness import (
-    COMPUTE,
-    assert_run_sound,
-    check_all_drawn,
-    exact_cannot,
-    single_head,
-)
+from tests.test_soundness import assert_run_sound, check_all_drawn, single_head
 
 FLOPS = 1e11
 _BY_COUNT = Speed(FLOPS, FLOPS / 20.0, FLOPS * 32.0 / 18.0, FLOPS, FLOPS)
@@ -66,7 +62,8 @@ def run(Q, K, V, tol, method, **options):
 
 def test_sound_by_entry_on_all_drawn_problems(rates):
     """By norm the table of methods sees to it. Refused is only what `exact` cannot do either."""
-    check_all_drawn(rates, exact_cannot, method=MultiThreshold(criterion="entry"))
+    by_entry = MultiThreshold(criterion="entry")
+    check_all_drawn(dataclasses.replace(ROWS["multi_threshold"], method=by_entry), rates)
 
 
 @pytest.mark.parametrize("tol", [1e-1, 1e-2, 1e-4, 1e-7])

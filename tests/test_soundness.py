@@ -329,7 +329,7 @@ def test_a_constant_column_comes_back_exactly(rates):
     rng = np.random.default_rng(3)
     for dtype in ("float16", "float32", "float64"):
         Q, K, V = rng.standard_normal((3, 200, 4)).astype(dtype)
-        Q, V[:, 1] = Q / 8, 1.0 / 3.0  # small logits, so that every method certifies
+        Q, V[:, 1] = Q / 16, 1.0 / 3.0  # small logits, so that every method certifies
         for row in ROWS.values():
             result = subquad.attention(Q, K, V, tol=0.1, method=row.method, rates=rates)
             assert np.array_equal(result.output[:, 1], V[:, 1])

@@ -1,9 +1,11 @@
 """What a method may refuse: for drawn Data, whether its own theorem cannot reach the tolerance."""
 
+import math
+
 import numpy as np
 
 import subquad
-from subquad.bounds.softmax import ratio_bound_inverse
+from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
 from subquad.head.problem import Problem
 from subquad.methods.anisotropic.method import AT_LEAST
 from subquad.methods.exact import ExactParameters
@@ -77,6 +79,24 @@ def _some_set_can(stats, tol) -> bool:
         else []
     )
     return any(sum(float(t.value) for t in ANISOTROPIC.certify(stats, p)) <= tol for p in tried)
+
+
+def line_cannot(data) -> bool:
+    """Return whether in some head the best line, and rounding, are off by more than tol.
+
+    The error (a + b x) exp(-x) - 1 is least where it is -E at both ends of [-B, B] and E between,
+    at x = 1 - B coth B: then (1 + E) / (1 - E) = exp(B coth B - 1) sinh(B) / B.
+    """
+    return any(not _line_bound(stats) <= data.tol for stats in stats_of(data))
+
+
+def _line_bound(stats) -> float:
+    B = max(stats.logit_bound, 1e-4)  # below, cancellation; the error there is 3e-9
+    if not B < 7.9:  # there the error is within 1e-5 of 1 and its bound of 2
+        return math.inf
+    log_ratio = B / math.tanh(B) - 1.0 + math.log(math.sinh(B) / B)
+    truncation = float(ratio_bound(math.tanh(log_ratio / 2.0)))
+    return 1.001 * truncation + exact_bound(stats) + 1e-11 * math.exp(2.0 * B)
 
 
 def fitted_cannot(data) -> bool:

@@ -10,6 +10,7 @@ import subquad
 from subquad import MultiThreshold, SupportBasis
 from subquad.methods import Method
 from tests.methods import refusals, worst
+from tests.methods.shown import shown_method
 from tests.methods.worst import Worst
 from tests.strategies import Data
 
@@ -70,6 +71,7 @@ def minimax_cases(method: str, *reaches: tuple, **options) -> tuple:
     return cases(worst.of_minimax, *((method, *reach) for reach in reaches), **options)
 
 
+LINE = shown_method()
 ROWS = {
     "exact": Row(
         "exact", refusals.exact_cannot, (worst.half_way_output,), allow_exact=True, on_shards=True
@@ -117,8 +119,16 @@ ROWS = {
         minimax_cases("anisotropic", (0.5, 1e-2), within=16.0),
         plan_first=True,
     ),
+    # By object, as from outside the package. It refuses what is not within one line of exp.
+    "line": Row(
+        LINE,
+        refusals.line_cannot,
+        cases(worst.of_line, (LINE, 0.3, 0.1), (LINE, 1.0, 0.5)),
+        refused_at_most=0.5,
+        small_logits=True,
+    ),
 }
-"""Name -> row, of every method of the package."""
+"""Name -> row, of every method of the package and of the one that CONTRIBUTING shows."""
 AUTO = Row("auto", refusals.exact_cannot, (), allow_exact=True, on_shards=True)
 """The planner's choice, where tests treat it as one more method."""
 WITH_AUTO = {"auto": AUTO, **ROWS}

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import subquad
+from subquad.exp_poly import minimax
 
 FEW = 2000  # keys in all; multiplicities are rounded to whole keys
 SMALL = ((0.5, 1e-2), (0.5, 1e-4), (0.4, 1e-3), (1.0, 1e-3))
@@ -61,6 +62,13 @@ def single_threshold(reach, tol) -> Worst:
     """Return that of a polynomial and one query far out, exact, which must not blunt the others."""
     method = subquad.SupportBasis(criterion="norm", threshold=1.5 * max(reach, 1.0))
     return of_minimax(method, reach, tol, far=300.0)
+
+
+def of_line(method, reach, tol) -> Worst:
+    """Return the worst case of the line on [-reach, reach], for the queries 1 and -1."""
+    p = minimax(1, reach)
+    K, V = worst_keys(p.scaled() * (1.0 - p.upper**2), reach, p.upper)
+    return Worst(method, np.array([[1.0], [-1.0]]), K, V, tol, within=1.1)
 
 
 def half_way_output() -> Worst:

@@ -22,7 +22,7 @@ from ..harness.store import (
     write_text,
 )
 from ..questions import error_vs_bound
-from .sections import drawn, sections, verdicts
+from .sections import contents, drawn, sections, verdicts
 from .summary import planned
 from .writing import number, tolerance
 
@@ -174,6 +174,7 @@ def render(report: dict, shown: list[dict], start: float) -> str:
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
         sections=shown,
+        contents=contents(shown, tolerance(bounds["settings"]["plans shown at"])),
         figures=figures,
         module=questions.load,
         findings=questions.findings,

@@ -13,6 +13,30 @@ from typing import Any
 from .. import questions
 from .summary import crossover_of, planned
 
+CLAIMS_QUESTION = (
+    "Are the statements that certificates rest on true, and which published ones are not?"
+)
+CHOSEN = (
+    (
+        "real",
+        "Real heads: what is chosen at tol {}",
+        "Which method is cheapest on the heads of a sentence encoder, and from which length would "
+        "it be another?",
+    ),
+    (
+        "families",
+        "Synthetic families: what is chosen at tol {}",
+        "Which method is cheapest on data that are made?",
+    ),
+    (
+        "plans",
+        "The plans",
+        "What would every method cost, with which parameters and bound, and why was it not taken?",
+    ),
+)
+"""Sections on the plans of `error_vs_bound`: id, title and question."""
+HOW_QUESTION = "On which machine, with which versions, and against what is an error measured?"
+
 
 def sections(records: dict[str, dict], committed: dict[str, dict]) -> list[dict]:
     """Return a section for each experiment that is shown, in the order of their places.
@@ -43,6 +67,26 @@ def sections(records: dict[str, dict], committed: dict[str, dict]) -> list[dict]
             }
         )
     return found
+
+
+def contents(shown: list[dict], plans_at: str) -> list[dict[str, str]]:
+    """Return the sections of the page in order: `id`, `title` and the `question` it answers.
+
+    Parameters
+    ----------
+    shown : list of dict
+        Those of `sections`; "error_vs_bound" is followed by what was chosen on its instances.
+    plans_at : str
+        The tolerance at which that was.
+    """
+    found = [("claims", "The claims", CLAIMS_QUESTION)]
+    for section in shown:
+        module = questions.load(section["name"])
+        found.append((section["name"], module.KEPT.title, section["record"]["question"]))
+        if section["name"] == "error_vs_bound":
+            found += [(name, title.format(plans_at), asked) for name, title, asked in CHOSEN]
+    found.append(("how", "How it was measured", HOW_QUESTION))
+    return [dict(zip(("id", "title", "question"), part, strict=True)) for part in found]
 
 
 def quick_verdicts(fresh: dict, kept: dict) -> dict[str, dict]:

@@ -77,10 +77,12 @@ def shown(page):
 def test_every_section_is_there_and_in_the_contents(written):
     _, page, _, said = written
     made = {"error_vs_bound", "crossover", "error_vs_threshold"}
-    ids = {"asked", "claims", "real", "families", "plans", "how", *made, *KEPT}
+    ids = {"asked", "verdicts", "claims", "real", "families", "plans", "how", *made, *KEPT}
     assert set(re.findall(r'<section id="([^"]+)">', page)) == ids
     contents = page[page.index("<nav") : page.index("</nav>")]
-    assert set(re.findall(r'href="#([^"]+)"', contents)) == ids - {"asked"}
+    listed = re.findall(r'href="#([^"]+)"', contents)
+    assert listed == re.findall(r'<section id="([^"]+)">', page)[2:]
+    assert set(listed) == ids - {"asked", "verdicts"}
     figures = sum(len(questions.load(name).KEPT.charts) for name in (*made, *KEPT))
     assert page.count("<svg") == figures == page.count("<figcaption")
     assert said[-1] == "drawing the page"
@@ -101,19 +103,33 @@ def verdicts_of(text):
 
 def test_the_question_stands_before_its_verdicts(written):
     _, page, _, _ = written
-    for name in questions.names():
-        if name in (parts := sections_of(page)):
-            text = html.unescape(parts[name])
-            assert 0 < text.index(questions.load(name).QUESTION) < text.index('class="badge')
-    assert page.index('id="asked"') < page.index('class="badge')
+    parts = sections_of(page)
+    names = [name for name in questions.names() if name in parts]
+    assert len(names) > 5
+    for name in names:
+        text = html.unescape(parts[name])
+        assert 0 < text.index(questions.load(name).QUESTION) < text.index('class="badge')
+        assert questions.load(name).QUESTION in html.unescape(parts["asked"])
+    assert page.index("</nav>") < page.index('id="verdicts"') < page.index('class="badge')
+
+
+def test_every_verdict_has_its_colour_and_is_counted(written):
+    _, page, kept, _ = written
+    colours = {"holds": "good", "partly": "mixed", "does not hold": "bad"}
+    style = page[: page.index("</style>")]
+    for word, colour in colours.items():
+        assert f".{colour} {{ color: var(--{colour}); }}" in style
+        count = sum(f["verdict"] == word for f in kept["findings"])
+        badge = f'<span class="badge {colour}">{word}</span>'
+        assert f"{badge} {count}:" in page
+        assert page.count(badge) == 2 * count + 1  # listed, in its section, and in the key
 
 
 def test_a_claim_has_one_verdict(written):
     """That of the committed record, though the run made for the page says otherwise."""
     _, page, kept, _ = written
-    contents = page[page.index("<nav") : page.index("</nav>")]
-    parts = {k: x for k, x in sections_of(page).items() if k != "asked"}  # before the contents
-    listed = verdicts_of(contents)
+    parts = sections_of(page)
+    listed = verdicts_of(parts.pop("verdicts"))
     assert len(dict(listed)) == len(listed) == len(kept["findings"])
     told = [pair for name in parts for pair in verdicts_of(parts[name]) if pair[1] != "refuted"]
     assert sorted(told) == sorted(listed)

@@ -139,6 +139,23 @@ def dots(
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 
+def intervals(
+    axes: Any,
+    places: Sequence[float],
+    found: Sequence[tuple[float, float, float]],
+    mark: str,
+    colour: str,
+    label: str,
+    width: float = 1.4,
+) -> None:
+    """Draw a mark and a bar at each height: (least, value, most), in one line of the legend."""
+    least, values, most = zip(*found, strict=True)
+    reach = [[max(0.0, x - low) for x, low in zip(values, least, strict=True)]]
+    reach += [[max(0.0, high - x) for x, high in zip(values, most, strict=True)]]
+    style = {"color": colour, "markersize": 5, "elinewidth": width, "label": label}
+    axes.errorbar(values, places, xerr=reach, fmt=mark, **style)
+
+
 def plain_numbers(axis: Any) -> None:
     """Write the ticks of a logarithmic axis as plain numbers: 0.5, 20, 1,000.
 

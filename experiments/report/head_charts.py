@@ -15,6 +15,7 @@ from .figures import (
     Chart,
     dots,
     figure,
+    intervals,
     legend,
     plain_numbers,
     short,
@@ -149,13 +150,9 @@ def entry_figures(record: dict) -> Chart:
                 ("K", "s", ORANGE, 0.15),
             ):
                 rows = [row for row in record["rows"] if row["matrix"] == matrix]
-                for place, row in enumerate(rows):
-                    ends = [row[key]["low"], row[key]["high"]]
-                    axes.plot(ends, [place + shift] * 2, color=colour, linewidth=1.4)
                 places = [place + shift for place in range(len(rows))]
-                values = [row[key]["value"] for row in rows]
-                label = f"{matrix}, with its 95 % interval"
-                axes.plot(values, places, mark, color=colour, markersize=5, label=label)
+                found = [(row[key]["low"], row[key]["value"], row[key]["high"]) for row in rows]
+                intervals(axes, places, found, mark, colour, f"{matrix}, with its 95 % interval")
         kurtosis, proxy = drawn["axes"]
         dots(kurtosis, [short(name) for name in names], ())
         kurtosis.axvline(0.0, color=INK, linewidth=1, label="normal entries")

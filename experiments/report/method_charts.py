@@ -17,6 +17,7 @@ from .figures import (
     Chart,
     dots,
     figure,
+    intervals,
     legend,
     plain_numbers,
     short,
@@ -180,7 +181,7 @@ def certificates(record: dict) -> Chart:
         drawn["axes"][0].set_ylim(len(names) - 0.5, -0.5)
         legend(drawn, 4)
     return drawn["svg"], (
-        "One line for each instance, from its smallest mark to its largest. Where a mark is "
+        "A line joins the bounds and the measured errors of an instance. Where a mark is "
         "missing there is no finite bound, or the degree has too many features to run."
     )
 
@@ -206,17 +207,10 @@ def certificate_gains(record: dict) -> Chart:
     found = record["derived"]["a_priori_over_fitted"]
     with figure("certificate-gains", 1, 1.5 + 0.3 * len(found)) as drawn:
         axes = drawn["axes"][0]
-        for place, x in enumerate(found.values()):
-            axes.plot([x["least"], x["most"]], [place, place], color=GREEN, linewidth=3, alpha=0.4)
-        dots(
-            axes,
-            list(found),
-            (
-                ([x["median"] for x in found.values()], "o", GREEN, "median"),
-                ([x["least"] for x in found.values()], "|", GREEN, "least and most"),
-                ([x["most"] for x in found.values()], "|", GREEN, "least and most"),
-            ),
-        )
+        ends = [(x["least"], x["median"], x["most"]) for x in found.values()]
+        label = "median, from least to most"
+        intervals(axes, range(len(found)), ends, "o", GREEN, label, 2.2)
+        dots(axes, list(found), ())
         axes.axvline(1.0, color=INK, linewidth=1, label="no smaller")
         axes.set(xscale="log", xlabel="bound proved before the run / fitted bound, worst row")
         plain_numbers(axes.xaxis)

@@ -18,6 +18,7 @@ from .figures import (
     Chart,
     dots,
     figure,
+    intervals,
     legend,
     plain_numbers,
     plain_ticks,
@@ -135,14 +136,9 @@ def cost_model(record: dict) -> Chart:
         ratio, regret = drawn["axes"]
         for place, (name, x) in enumerate(found.items()):
             colour = PAINT.get(name, PURPLE)
-            ratio.plot([x["least"], x["most"]], [place] * 2, color=colour, linewidth=3, alpha=0.5)
-            ratio.plot(
-                [x["median"]],
-                [place],
-                MARKERS.get(name, "D"),
-                color=colour,
-                label=f"{name}, median and range",
-            )
+            ends = (x["least"], x["median"], x["most"])
+            mark, label = MARKERS.get(name, "D"), f"{name}, median and range"
+            intervals(ratio, [place], [ends], mark, colour, label, 2.2)
         dots(ratio, list(found), ())
         ratio.axvspan(1 / 1.5, 1.5, color=GREY, alpha=0.15, label="within a factor of 1.5")
         ratio.set(xscale="log", xlabel="predicted / measured seconds")

@@ -216,7 +216,7 @@ def exact_attention(
     problem = Problem(Q, K, V, scale=scale, key_mask=key_mask)
     exact = METHODS["exact"]
     outputs = []
-    for head in problem.heads():
+    for head in problem.heads:
         output, _ = exact.run(head, ExactParameters("float64")).finish()
         if not problem.xp.all(problem.xp.isfinite(output)):
             msg = (

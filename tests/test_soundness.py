@@ -11,15 +11,11 @@ from hypothesis import strategies as st
 
 import subquad
 from subquad.arrays.arithmetic import product_up
+from subquad.exp_poly.degree import estimated_degree
 from subquad.head.problem import Problem
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Proposal, storage_term, stored_norm_bound
-from subquad.methods.polynomial.sums import (
-    LOGIT_BOUND_MAX,
-    LOGIT_BOUND_MIN,
-    parameters_for,
-    smallest_degree,
-)
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN, parameters_for
 from subquad.methods.thresholds.support_basis import SplitParameters, SupportBasis
 from tests import oracle
 from tests.methods.refusals import COMPUTE, EXACT, POLYNOMIAL, exact_bound, heads_of
@@ -250,7 +246,7 @@ def aligned(dtype, logit_bound):
     Q, K = size * (q_sign * axis + noise[0]), size * (k_sign * axis + noise[1])
     V = np.concatenate([k_sign + 0.1 * rng.standard_normal((LONG, 1)), 1.0 - (k_sign > 0)], axis=1)
     Q, K, V = (x.astype(dtype) for x in (Q, K, V))
-    head = next(Problem(Q, K, V, scale=1.0).heads())
+    head = Problem(Q, K, V, scale=1.0).heads[0]
     rows = rng.choice(LONG, 64, replace=False)
     return head, rows, oracle.attention(Q[rows], K, V, 1.0)
 
@@ -263,7 +259,7 @@ def test_long_aligned_sums(dtype, logit_bound, rates):
     assert logit_bound / 1.05 <= stats.logit_bound <= logit_bound
     for compute in COMPUTE:
         bound = max(stored_norm_bound(stats.logit_bound, compute), LOGIT_BOUND_MIN)
-        degree = smallest_degree(bound, 1e-6)
+        degree = estimated_degree(bound, 1e-6)
         p = parameters_for(degree, bound, compute, stats.d)
         output, terms = POLYNOMIAL.run(head, p).finish()
         bounds = sum(t.value for t in (*terms, storage_term(stats, compute)))[rows]
@@ -271,7 +267,7 @@ def test_long_aligned_sums(dtype, logit_bound, rates):
         sums = terms[2].value[rows].max()
         # The rounding bites, and what it costs is what the design says it costs.
         assert (1e-5 < sums < 2e-2) if compute == "float32" else (1e-13 < sums < 1e-9)
-        few = next(Problem(head.Q[rows], head.K, head.V, scale=1.0).heads())
+        few = Problem(head.Q[rows], head.K, head.V, scale=1.0).heads[0]
         output, terms = EXACT.run(few, ExactParameters(compute)).finish()
         bounds = sum(t.value for t in (*terms, storage_term(stats, compute)))
         assert np.all(np.abs(output - true).max(axis=1) <= bounds)

@@ -121,7 +121,7 @@ def _beside(
     plan = partial(subquad.plan, Q, K, V, tol=tol, scale=scale, rates=rates)
     chosen = plan().heads[0].chosen
     assert chosen is not None
-    view = next(Problem(Q, K, V, scale=scale).heads()).views[0]
+    view = Problem(Q, K, V, scale=scale).heads[0].views[0]
     sums = chosen.method.run(view, chosen.parameters)
     return {PLANNING: plan, CERTIFYING: sums.certified}
 

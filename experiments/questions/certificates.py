@@ -95,7 +95,7 @@ def _shared(source: Callable[[], instances.Instance]) -> tuple:
     Q, K, V, scale = source()
     Q, K, V = (x.astype(np.float64) for x in (Q, K, V))
     exact = oracle(Q, K, V, scale)
-    views = next(Problem(Q, K, V, scale=scale).heads()).views
+    views = Problem(Q, K, V, scale=scale).heads[0].views
     head = min(views, key=lambda view: view.stats.logit_bound)
     return head, [view.stats for view in views], exact, null_errors(Q, K, V, scale, exact)
 

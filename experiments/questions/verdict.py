@@ -110,7 +110,7 @@ class _Shared:
 def _shared(make: Callable[[], instances.Instance]) -> _Shared:
     Q, K, V, scale = make()
     exact = oracle(Q, K, V, scale)
-    views = next(Problem(Q, K, V, scale=scale).heads()).views
+    views = Problem(Q, K, V, scale=scale).heads[0].views
     return _Shared(views, exact, null_errors(Q, K, V, scale, exact))
 
 

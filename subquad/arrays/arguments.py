@@ -86,7 +86,7 @@ def check_real(name: str, value) -> float:
 
 def shown(value) -> str:
     """Return the value as a message quotes it: of an integer of many digits, its bits."""
-    if not isinstance(value, numbers.Integral):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         return repr(value)
     whole = int(value)
     if abs(whole) <= LARGEST_SHOWN:

@@ -22,14 +22,9 @@ def namespace(*values: Array | float) -> ModuleType:
     return array_api_compat.array_namespace(*arrays) if arrays else np
 
 
-def power_of_two(exponent: int) -> float:
-    """Return 2**exponent as a float, the exponent clipped to +-1000 so that it stays normal."""
-    return math.ldexp(1.0, max(-1000, min(1000, exponent)))
-
-
-def exponent_of(value: float) -> int:
-    """Return e with value in [2**(e-1), 2**e), clipped to +-1000; 0 where value is 0."""
-    return max(-1000, min(1000, math.frexp(value)[1]))
+def unit_for(largest: float) -> float:
+    """Return the power of two that brings `largest` into [1/2, 1), within 2**+-1000; 1 for 0."""
+    return math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest)[1])))
 
 
 def product_up(*factors: float) -> float:

@@ -115,11 +115,6 @@ def tile_count(tokens: int, d: int, degree: int) -> int:
     return -(-tokens // tile_for(tokens, d, degree))
 
 
-def feature_chunk_count(d: int, k: int) -> int:
-    """Return the number of chunks of degree k that `contract` adds up in float64."""
-    return -(-block_sizes(d, k)[k] // FEATURE_CHUNK)
-
-
 def contraction_length(k: int, *, d: int, degree: int, tiles: int, dtype: str) -> float:
     """Return L_k: degree k of a row is within gamma_{L_k} |q|^k M_k of its exact value.
 
@@ -138,8 +133,9 @@ def contraction_length(k: int, *, d: int, degree: int, tiles: int, dtype: str) -
     in_unit, tile = U64 / FORMATS[dtype].u, tile_size(d, degree)
     if k == 0:
         return (tile + tiles + degree + 1) * in_unit
-    single = tile + min(block_sizes(d, k)[k], FEATURE_CHUNK) + 2 * k - 1
-    return single + (tiles + feature_chunk_count(d, k) + degree + 3) * in_unit
+    r = block_sizes(d, k)[k]
+    single = tile + min(r, FEATURE_CHUNK) + 2 * k - 1
+    return single + (tiles + -(-r // FEATURE_CHUNK) + degree + 3) * in_unit
 
 
 def shares(tiles: int, d: int, degree: int, columns: int) -> tuple[int, int]:
@@ -151,7 +147,8 @@ def shares(tiles: int, d: int, degree: int, columns: int) -> tuple[int, int]:
     wanted = min(tiles, GROUPS)
     bytes_each = feature_dimension(d, degree) * columns * 8
     groups = min(wanted, max(1, GROUP_BYTES // bytes_each))
-    pieces = min(GROUPS // max(groups, 1), feature_chunk_count(d, degree))
+    chunks = -(-block_sizes(d, degree)[degree] // FEATURE_CHUNK)
+    pieces = min(GROUPS // max(groups, 1), chunks)
     return groups, pieces if groups < wanted else 1
 
 

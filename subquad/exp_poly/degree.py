@@ -93,7 +93,7 @@ def _least_degree(B: float, eps: float) -> int | None:
     The estimate is nearly always right. Where the best error is near 1 it is up to 28 degrees too
     low: the search goes up by doubling, then halves.
     """
-    low = high = _estimated_degree(B, eps)
+    low = high = estimated_degree(B, eps)
     step = 1
     while not _reaches(high, B, eps):
         if high == MAX_DEGREE:
@@ -112,14 +112,19 @@ def _reaches(degree: int, B: float, eps: float) -> bool:
     return minimax_error(degree, B)[1] <= eps
 
 
-def _estimated_degree(B: float, eps: float) -> int:
-    """Return the first degree with an estimate <= eps, or the highest: doubling, then halving."""
-    if estimate_error(0, B) <= eps:
-        return 0
+@lru_cache(maxsize=4096)
+def estimated_degree(logit_bound: float, eps: float) -> int:
+    """Return the least degree whose estimated minimax error is at most eps (not proved).
+
+    MAX_DEGREE, which may not do, where no lower one does. The estimate falls with the degree.
+    """
     low, high = 0, 1
-    while high < MAX_DEGREE and estimate_error(high, B) > eps:
-        low, high = high, min(2 * high, MAX_DEGREE)
-    while high - low > 1:
+    while high < MAX_DEGREE and not estimate_error(high, logit_bound) <= eps:
+        low, high = high, 2 * high
+    while low < high:
         middle = (low + high) // 2
-        low, high = (middle, high) if estimate_error(middle, B) > eps else (low, middle)
+        if estimate_error(middle, logit_bound) <= eps:
+            high = middle
+        else:
+            low = middle + 1
     return high

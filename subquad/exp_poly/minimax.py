@@ -53,7 +53,7 @@ def minimax(degree: int, logit_bound: float) -> ExpPolynomial:
     -----
     Costs 0.3 ms (degree 2, B = 1) to 2 ms (degree 12, B = 8); results are kept.
     """
-    return _solve(checked_degree(degree), checked_logit_bound(logit_bound))[0]
+    return solved(checked_degree(degree), checked_logit_bound(logit_bound))[0]
 
 
 def minimax_error(degree: int, logit_bound: float) -> tuple[float, float]:
@@ -64,13 +64,13 @@ def minimax_error(degree: int, logit_bound: float) -> tuple[float, float]:
     most `upper` (`relative_error`). About 1e-13 apart, relatively. Arguments, errors raised and
     cost as for `minimax`.
     """
-    polynomial, lower = _solve(checked_degree(degree), checked_logit_bound(logit_bound))
+    polynomial, lower = solved(checked_degree(degree), checked_logit_bound(logit_bound))
     return lower, polynomial.upper
 
 
 @lru_cache(maxsize=4096)
-def _solve(degree: int, B: float) -> tuple[ExpPolynomial, float]:
-    """Return the minimax polynomial and the proved lower bound of the best error."""
+def solved(degree: int, B: float) -> tuple[ExpPolynomial, float]:
+    """Return `minimax`, of arguments that were checked, and what no polynomial is below."""
     if B == 0:
         # Every polynomial with p(0) = 1 is best; take Taylor's, rounded, as the limit of small B.
         one = Fraction(1 << 128)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.arrays.arithmetic import Affine, Array, exponent_of, power_of_two
+from subquad.arrays.arithmetic import Affine, Array, unit_for
 from subquad.engine.rows import rows_of
 from subquad.engine.threads import parallel_map
 from subquad.head.ball import BALL_POINTS, BALL_STEPS, BULK, NEARLY, Clouds, ball_centres, balls_of
@@ -80,9 +80,7 @@ def _in_range(x: Array, found: MeasuredSide) -> MeasuredSide:
     ends = rows_of(x).column_range(x)
     if not all(np.isfinite(end).all() for end in ends):
         raise NotFiniteError
-    again = _measured(
-        [x], found.about_zero is not None, power_of_two(-exponent_of(float(np.max(np.abs(ends)))))
-    )
+    again = _measured([x], found.about_zero is not None, unit_for(float(np.max(np.abs(ends)))))
     return again[0]
 
 
@@ -123,8 +121,8 @@ def _search(
         if not (sizes < math.inf).all():
             raise NotFiniteError
         units = np.full(len(sizes), 1.0 if unit is None else unit)
-        if unit is None:  # the power of two that brings the largest entry into [1/2, 1)
-            units = np.array([power_of_two(-exponent_of(float(size))) for size in sizes])
+        if unit is None:
+            units = np.array([unit_for(float(size)) for size in sizes])
         points = np.empty_like(some)  # in the dtype of the input, which is that of the centres
         narrow = units.astype(some.dtype)  # powers of two: faster, and the same where there is room
         factors = narrow if np.isfinite(narrow).all() else units

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -51,6 +51,7 @@ class Head:
     Q: Array
     K: Array
     V: Array
+    dtype: str
     scale: float
     sides: Sides
     frames: tuple[tuple[Frame, RowMagnitudes], ...]
@@ -64,16 +65,14 @@ class Head:
         """The head in each of its Frames."""
         return tuple(replace(self, frame=frame, rows=rows) for frame, rows in self.frames)
 
-    @property
-    def dtype(self) -> str:
-        """The name of the input's dtype."""
-        return dtype_name(self.Q)
-
     @cached_property
     def stats(self) -> Stats:
         """What the planner may see."""
         queries, keys, _ = self.sides
-        sample = HeadSample(queries.sample, keys.sample, self.frame, self.rows)
+        rows = self.rows
+        assert rows.query.furthest is not None
+        sampled = rows.query.furthest, queries.sample, keys.sample
+        sample = HeadSample(*sampled, self.frame, rows.largest[0])
         shells = KeyShells(self.K, self.frame, self.rows)
         sizes = (self.Q.shape[1], self.V.shape[1])
         operands = fused_operands(self.Q)
@@ -89,7 +88,7 @@ def measure_head(Q: Array, K: Array, V: Array, scale: float, sides: Sides | None
         found = measure_arrays({("Q",): Q, ("K",): K, ("V",): V})
         sides = found["Q",], found["K",], found["V",]
     frames = make_frames(*sides, (Q, K), scale)
-    return Head(Q, K, V, scale, sides, frames, *frames[0])
+    return Head(Q, K, V, dtype_name(Q), scale, sides, frames, *frames[0])
 
 
 def measure_arrays(arrays: dict[Key, Array]) -> dict[Key, Any]:
@@ -128,6 +127,11 @@ class Problem:
     key_mask : bool array (..., m), optional
         True where a key takes part; its leading dimensions broadcast to those of Q, K and V.
 
+    Attributes
+    ----------
+    heads : list of Head
+        In C order of the leading dimensions `lead`, masked keys dropped, in their first Frames.
+
     Raises
     ------
     TypeError, ValueError
@@ -146,7 +150,7 @@ class Problem:
         arrays = {key: x for own, keys in parts for key, x in zip(keys, own, strict=True)}
         try:
             found = measure_arrays(arrays)
-            self._heads = [
+            self.heads = [
                 measure_head(Q, K, V, self.scale, (found[q], found[k], found[v]))
                 for (Q, K, V), (q, k, v) in parts
             ]
@@ -171,10 +175,6 @@ class Problem:
     def sizes(self) -> tuple[tuple[int, ...], int, int, int, int]:
         """Leading dimensions, n, m, d and d_v."""
         return (self.lead, *self.Q.shape[-2:-1], *self.K.shape[-2:], self.V.shape[-1])
-
-    def heads(self) -> Iterator[Head]:
-        """Yield each head in C order of the leading dimensions; masked keys are dropped."""
-        yield from self._heads
 
     def _parts(self, index: tuple[int, ...]) -> tuple[tuple[Array, ...], tuple[Key, ...]]:
         """Return Q, K and V of a head, and what they are: the same where the arrays are."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from subquad.engine.threads import single_threaded_blas
 from subquad.head.frame import Frame
-from subquad.head.magnitudes import RowMagnitudes
 
 LARGEST, SPREAD = 32, 96
 DEGREE = 8
@@ -43,25 +42,29 @@ class RowSample:
     known: dict = field(default_factory=dict, repr=False, compare=False)
 
 
+@dataclass(frozen=True, eq=False)
 class HeadSample:
     """Returns the RowSample when called, made at the first call, of rows that it keeps itself.
 
-    `queries` and `keys` are rows of the head as they are, on the host, taken without regard to
-    their size; the largest query is added.
+    Attributes
+    ----------
+    largest_query, queries, keys : array (1, d), (rows, d), (rows, d)
+        Rows of the head as they are, on the host; the last two taken without regard to their size.
+    frame : Frame
+    largest : float
+        The largest query norm, rounded up, in the units of the Frame.
     """
 
-    def __init__(
-        self, queries: np.ndarray, keys: np.ndarray, frame: Frame, rows: RowMagnitudes
-    ) -> None:
-        self._largest = rows.largest[0]
-        assert rows.query.furthest is not None
-        self._parts = rows.query.furthest, queries
-        self._keys, self._frame = keys, frame
-        self._found: dict[float, RowSample] = {}
+    largest_query: np.ndarray
+    queries: np.ndarray
+    keys: np.ndarray
+    frame: Frame
+    largest: float
+    _found: dict[float, RowSample] = field(default_factory=dict, repr=False)
 
     @cached_property
     def _queries(self) -> np.ndarray:
-        return np.concatenate(self._parts)
+        return np.concatenate([self.largest_query, self.queries])
 
     def __call__(self, key_norm: float = math.inf) -> RowSample:
         """Return the RowSample over keys of norm at most `key_norm`; some 10 ms at d = 64."""
@@ -78,14 +81,14 @@ class HeadSample:
         with single_threaded_blas(), np.errstate(all="ignore"):
             q, k = (
                 _strided(x, MOMENT_ROWS).astype(np.float64) * side.in_scale - side.centre
-                for x, side in ((self._queries, self._frame.query), (self._keys, self._frame.key))
+                for x, side in ((self._queries, self.frame.query), (self.keys, self.frame.key))
             )
             product = (q.T @ q / len(q)) @ (k.T @ k / len(k))
             trace, square = float(np.trace(product)), float(np.sum(product * product.T))
         return trace * trace / square if square > 0.0 else 1.0
 
     def _row_sample(self, key_norm: float) -> RowSample:
-        frame, queries = self._frame, self._queries
+        frame, queries = self.frame, self._queries
         q = frame.queries(queries, "float64")
         norms = np.linalg.norm(q, axis=1)
         order = np.argsort(-norms)
@@ -94,12 +97,12 @@ class HeadSample:
         spread = np.linspace(min(LARGEST, last), last, SPREAD).astype(np.int64)
         ranks = np.union1d(np.arange(min(LARGEST, order.size)), spread)
         ends = np.append((ranks[1:] + ranks[:-1] + 1) // 2, order.size)
-        weights, _ = frame.key_weights(self._keys)
-        w = np.ones(len(self._keys)) if weights is None else weights
-        k = frame.keys(self._keys, "float64")
+        weights, _ = frame.key_weights(self.keys)
+        w = np.ones(len(self.keys)) if weights is None else weights
+        k = frame.keys(self.keys, "float64")
         small = np.linalg.norm(k, axis=1) <= key_norm
         sums, moments = _power_sums(q[order[ranks]], k[small], (w / w.sum())[small])
-        norms[0] = self._largest  # rounded up: what is chosen by it must take every row
+        norms[0] = self.largest  # rounded up: what is chosen by it must take every row
         return RowSample(
             norms[order[ranks]], np.diff(np.append(0, ends)) / order.size, sums, moments
         )

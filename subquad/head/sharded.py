@@ -47,12 +47,12 @@ class ShardedProblem(Problem):
     @property
     def sizes(self) -> tuple[tuple[int, ...], int, int, int, int]:
         """Leading dimensions, n, m (of the first head, without dropped keys), d and d_v."""
-        head = self._heads[0]
+        head = self.heads[0]
         return (self.lead, head.Q.shape[0], *head.K.shape, head.V.shape[1])
 
     def on_a_device(self, find: Callable[[Array], Any]) -> Any:
         """Return what `find` returns for a shard of the queries, on its device."""
-        Q: Any = self._heads[0].Q
+        Q: Any = self.heads[0].Q
         return Q.map(find)[0]
 
     def _parts(self, index: tuple[int, ...]) -> tuple[tuple[Array, ...], tuple[Key, ...]]:

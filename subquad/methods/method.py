@@ -17,7 +17,7 @@ from subquad.bounds.partial import Partial
 from subquad.bounds.rounding import gamma, preparation_error, storage_error
 from subquad.bounds.softmax import logit_perturbation_bound, output_bound
 from subquad.cost.rates import Rates, Work
-from subquad.engine.fused.sizes import DEGREES
+from subquad.engine.fused.sizes import DEGREES, OPERANDS
 from subquad.engine.passes import COMPUTE_DTYPES as COMPUTE_DTYPES
 from subquad.engine.passes import stored_dtype
 from subquad.head.frame import WEIGHT_RANGE
@@ -135,19 +135,20 @@ def over_budget(method: Method, parameters: str, seconds: float, budget: float) 
     return Refusal(method, parameters, reason)
 
 
-def fused_dtypes(stats: Stats, rates: Rates) -> tuple[str, ...]:
-    """Return the compute dtypes of the fused passes, where the head and the rates have them."""
-    return tuple(x for x in stats.operands if rates.knows(x))
+DEGREES_OF = dict.fromkeys(COMPUTE_DTYPES, range(2**10)) | dict.fromkeys(
+    OPERANDS, range(DEGREES[0], DEGREES[-1] + 1)
+)
+"""The degrees that the passes have in each compute dtype."""
 
 
-def compute_dtypes(stats: Stats, rates: Rates) -> tuple[str, ...]:
-    """Return the compute dtypes that a polynomial over all keys or the small ones may have."""
-    return (*fused_dtypes(stats, rates), *COMPUTE_DTYPES)
+def compute_dtypes(
+    stats: Stats, rates: Rates, others: tuple[str, ...] = COMPUTE_DTYPES
+) -> tuple[str, ...]:
+    """Return the compute dtypes that a polynomial over all keys or the small ones may have.
 
-
-def degrees_of(dtype: str) -> range:
-    """Return the degrees that the passes have in a compute dtype."""
-    return range(2**10) if dtype in COMPUTE_DTYPES else range(DEGREES[0], DEGREES[-1] + 1)
+    Those of the fused passes, where the head and the rates have them, and `others`.
+    """
+    return (*(name for name in stats.operands if rates.knows(name)), *others)
 
 
 def cheapest_dtypes(rates: Rates) -> tuple[str, ...]:

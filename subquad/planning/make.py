@@ -27,7 +27,7 @@ def plan_of_problem(problem: Problem, tol, method, *, rates, **choice) -> tuple[
             rates = problem.on_a_device(rates_for)
         else:
             rates = rates_for(problem.Q)
-    heads = list(problem.heads())
+    heads = problem.heads
     views = [tuple(view.stats for view in head.views) for head in heads]
     made = plan_of_stats(views, problem.lead, tol, method, rates=rates, **choice)
     frames = tuple(

@@ -74,7 +74,7 @@ class Plan:
         if old != new:
             msg = f"the plan is for (lead, n, d, d_v) = {old}, the data have {new}: plan again."
             raise ValueError(msg)
-        heads = list(problem.heads())
+        heads = problem.heads
         for index, (head, own) in enumerate(zip(heads, self.heads, strict=True)):
             require(own, self.method, place(index, self.lead))
             assert own.chosen is not None

@@ -93,7 +93,8 @@ def _run_head(head: Head, chosen: Proposal, tol: float) -> Ran:
     if isinstance(head.Q, Sharded):
         return _run_sharded(head, chosen)
     partial = chosen.method.run(head, chosen.parameters)
-    divisor, terms = _certified(head, partial, chosen.work.dtype)
+    stored = storage_term(head.stats, chosen.work.dtype)
+    divisor, terms = _certified(partial, stored)
     if chosen.fallback > 0.0:
         xp = namespace(divisor)
         failed = ~(total(terms, terms[0].value) <= tol)  # NaN fails
@@ -101,7 +102,7 @@ def _run_head(head: Head, chosen: Proposal, tol: float) -> Ran:
         if 0 < rows.shape[0] <= chosen.fallback * failed.shape[0]:
             kept = xp.nonzero(~failed)[0]
             partial = join_rows([(kept, partial.rows(kept)), (rows, exact_rows(head, rows))])
-            divisor, terms = _certified(head, partial, chosen.work.dtype)
+            divisor, terms = _certified(partial, stored)
     return head.frame.restore(partial.numerator, head.dtype, divisor), terms
 
 
@@ -111,7 +112,7 @@ def _run_sharded(head: Head, chosen: Proposal) -> Ran:
     stored = storage_term(head.stats, chosen.work.dtype)  # measured of all shards, so not by one
 
     def finish(partial: Partial) -> tuple[Array, list[Array]]:
-        divisor, terms = _with_storage(partial, stored)
+        divisor, terms = _certified(partial, stored)
         names.append(terms)
         like = namespace(divisor).zeros_like(divisor)
         output = head.frame.restore(partial.numerator, head.dtype, divisor)
@@ -125,12 +126,8 @@ def _run_sharded(head: Head, chosen: Proposal) -> Ran:
     )
 
 
-def _certified(head: Head, partial: Partial, dtype: str) -> tuple[Array, tuple[Term, ...]]:
+def _certified(partial: Partial, stored: Term) -> tuple[Array, tuple[Term, ...]]:
     """Return what the numerator is to be divided by and every Term, storage included, (n,)."""
-    return _with_storage(partial, storage_term(head.stats, dtype))
-
-
-def _with_storage(partial: Partial, stored: Term) -> tuple[Array, tuple[Term, ...]]:
     divisor, terms = partial.certified()
     like = namespace(divisor).zeros_like(divisor)
     return divisor, (*terms, replace(stored, value=like + stored.value))

@@ -27,7 +27,6 @@ def test_known_sizes():
     assert engine_lengths.tile_for(1000, 48, 3) == 128
     assert engine_lengths.tile_count(0, 64, 2) == 0
     assert engine_lengths.tile_count(65_536, 64, 2) == 128
-    assert engine_lengths.feature_chunk_count(64, 2) == 5
     assert engine_lengths.shares(128, 64, 2, 72) == (16, 1)
     assert engine_lengths.shares(5, 64, 2, 72) == (5, 1)
     assert engine_lengths.shares(0, 64, 2, 72) == (0, 1)

@@ -74,7 +74,7 @@ def test_tiny_errors_on_the_widest_interval(B, eps, degree):
 def test_an_estimate_too_high_is_corrected(monkeypatch):
     import subquad.exp_poly.degree as module
 
-    monkeypatch.setattr(module, "_estimated_degree", lambda B, eps: 9)
+    monkeypatch.setattr(module, "estimated_degree", lambda B, eps: 9)
     assert module._minimal_degree.__wrapped__(2.0, 1e-2).degree == 5
 
 

@@ -188,7 +188,7 @@ def test_heads_that_share_an_array_share_what_is_measured(monkeypatch):
 
         monkeypatch.setitem(problem_measures(), kind, counted)
     x = stack(6, 50, 3, "float32").reshape(2, 3, 50, 3)
-    heads = list(Problem(x, x[:, :1], x[0, 0]).heads())
+    heads = Problem(x, x[:, :1], x[0, 0]).heads
     assert counts == {"Q": 6, "K": 2, "V": 1}
     assert heads[0].sides[1] is heads[2].sides[1] is not heads[3].sides[1]
 
@@ -204,9 +204,9 @@ def test_masked_keys_are_measured_by_their_numbers():
     x = stack(4, 300, 4, "float32")
     mask = np.ones((4, 300), bool)
     mask[1, 100:], mask[2, :200], mask[3, ::2] = False, False, False
-    heads = list(Problem(x, x, x, key_mask=mask).heads())
+    heads = Problem(x, x, x, key_mask=mask).heads
     for own, kept, head in zip(x, mask, heads, strict=True):
-        (single,) = Problem(own, own[kept], own[kept]).heads()
+        (single,) = Problem(own, own[kept], own[kept]).heads
         assert same(head.sides[1], single.sides[1]) and same(head.sides[2], single.sides[2])
         assert head.stats.m == kept.sum()
 

@@ -172,7 +172,7 @@ def test_what_raised_is_asked_again():
 def test_entries_bound_norms(d, dtype):
     """d times the product of two largest entries is never below the product of the two norms."""
     Q, K = cloud(3000, d, dtype=dtype), cloud(3000, d, seed=1, dtype=dtype)
-    rows = next(Problem(Q, K, K).heads()).rows
+    rows = Problem(Q, K, K).heads[0].rows
     for norms, entries in (
         (rows.query_norms, rows.query_entries),
         (rows.key_norms, rows.key_entries),

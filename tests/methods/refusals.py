@@ -6,6 +6,7 @@ import numpy as np
 
 import subquad
 from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
+from subquad.exp_poly.degree import estimated_degree
 from subquad.head.problem import Problem
 from subquad.methods.anisotropic.method import AT_LEAST
 from subquad.methods.exact import ExactParameters
@@ -15,7 +16,6 @@ from subquad.methods.polynomial.sums import (
     LOGIT_BOUND_MIN,
     parameters_for,
     passes_bytes,
-    smallest_degree,
 )
 
 EXACT, POLYNOMIAL = subquad.METHODS["exact"], subquad.METHODS["polynomial"]
@@ -26,7 +26,7 @@ ANYWHERE = 2**30
 
 
 def heads_of(data):
-    return Problem(data.Q, data.K, data.V, scale=data.scale, key_mask=data.key_mask).heads()
+    return Problem(data.Q, data.K, data.V, scale=data.scale, key_mask=data.key_mask).heads
 
 
 def stats_of(data):
@@ -53,7 +53,7 @@ def _some_degree_can(stats, tol) -> bool:
         return False
     for dtype in COMPUTE:
         logit_bound = max(stored_norm_bound(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
-        start = smallest_degree(logit_bound, ratio_bound_inverse(tol))
+        start = estimated_degree(logit_bound, ratio_bound_inverse(tol))
         for degree in range(max(0, start - 2), start + 8):
             p = parameters_for(degree, logit_bound, dtype, stats.d)
             if passes_bytes(stats.d, stats.d_v, p) > ANYWHERE:

@@ -31,17 +31,13 @@ def passes(tokens: int, d: int, degree: int) -> Any | None:
 
 def expected(tokens: int, d: int, degree: int) -> bool:
     """Return whether `passes` will give the compiled ones, without loading them."""
-    return _enough(tokens, d, degree) and (_compiled() is not None if loaded() else _installed())
-
-
-def loaded() -> bool:
-    """Return whether numba has been loaded, or found not to load, in this process."""
-    return _compiled.cache_info().currsize > 0
+    loaded = _compiled.cache_info().currsize > 0
+    return _enough(tokens, d, degree) and (_compiled() is not None if loaded else _installed())
 
 
 def in_use() -> bool:
     """Return whether large passes run compiled, without loading what is not loaded yet."""
-    return loaded() and _wanted() and _compiled() is not None
+    return _compiled.cache_info().currsize > 0 and _wanted() and _compiled() is not None
 
 
 def _wanted() -> bool:

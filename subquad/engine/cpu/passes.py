@@ -33,7 +33,7 @@ that adds, to a row and |c_k|, at most 2 eta [ |q|_1^k ((k-1) Y^(k-1) sum_j w_j 
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -167,11 +167,6 @@ def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarr
     _fill(table, moments, d)
     numerator, by_degree = np.zeros((n, columns - 1)), np.zeros((n, degree + 1))
 
-    def buffers_of() -> Any:
-        if compiled:
-            return compiled.QueryTiles(d, degree, columns, Q.dtype)
-        return _QueryTiles(FeatureTile(d, degree, tile, Q.dtype), tile, columns)
-
     def one_tile(buffers, i: int) -> None:
         rows = slice(i * tile, min(n, (i + 1) * tile))
         numerator[rows] += coefficients[0] * moments[0][0, :-1]
@@ -180,7 +175,8 @@ def contract(Q, moments, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarr
             buffers.add(Q[rows], table, coefficients, numerator[rows], by_degree[rows])
 
     work = 2.0 * n * columns * sum(map(len, moments)) * (fast.EARLIER if compiled else 1.0)
-    for_each(-(-n // tile), buffers_of, one_tile, work)
+    buffers_of = compiled.QueryTiles if compiled else partial(_QueryTiles, tile=tile)
+    for_each(-(-n // tile), lambda: buffers_of(d, degree, columns, Q.dtype), one_tile, work)
     return numerator, by_degree
 
 
@@ -203,9 +199,9 @@ def _fill(table: np.ndarray, moments, d: int) -> None:
 class _QueryTiles:
     """What one thread holds for `contract`."""
 
-    def __init__(self, features: FeatureTile, tile: int, columns: int) -> None:
-        self._features = features
-        self._product = np.empty((tile, columns), features.dtype)
+    def __init__(self, d: int, degree: int, columns: int, dtype: np.dtype, tile: int) -> None:
+        self._features = FeatureTile(d, degree, tile, dtype)
+        self._product = np.empty((tile, columns), dtype)
         self._total = np.empty((tile, columns))
 
     def add(self, Q, table, coefficients, numerator, by_degree) -> None:

@@ -18,14 +18,15 @@ from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import both_passes
 from subquad.engine import OPERANDS
+from subquad.exp_poly.degree import estimated_degree
 from subquad.head.problem import Head
 from subquad.head.stats import Stats
 from subquad.methods.method import (
+    DEGREES_OF,
     Method,
     Proposal,
     Refusal,
     compute_dtypes,
-    degrees_of,
     over_budget,
     stored_norm_bound,
 )
@@ -40,7 +41,6 @@ from subquad.methods.polynomial.sums import (
     parameters_for,
     passes_bytes,
     polynomial_partial,
-    smallest_degree,
 )
 
 ROOM = (1.125, 1.0625, 1.03125)
@@ -69,20 +69,21 @@ class Polynomial(Method):
             yield Refusal(self, "", reason)
             return
         proposals: list[Proposal] = []
-        too_dear: list[tuple[float, str]] = []
+        too_dear: list[tuple[float, PolynomialParameters]] = []
         for dtype in compute_dtypes(stats, rates):
             start = self._start(stats, tol, dtype)
             if start is None:
                 continue
             seconds = rates.seconds(self.work(stats, start))
             if seconds >= budget:
-                too_dear.append((seconds, str(start)))
+                too_dear.append((seconds, start))
                 continue
             proposals.append(self._with_room(stats, tol, self._smallest(stats, tol, start)))
             if proposals[-1].bound <= tol:
                 budget = min(budget, rates.seconds(proposals[-1].work))
         if too_dear and not any(p.bound <= tol for p in proposals):
-            yield over_budget(self, min(too_dear)[1], min(too_dear)[0], budget)
+            seconds, start = min(too_dear, key=lambda pair: pair[0])
+            yield over_budget(self, str(start), seconds, budget)
             return
         if not proposals:
             reason = f"rounding leaves no room at logit bound {stats.logit_bound:.3g}"
@@ -101,16 +102,16 @@ class Polynomial(Method):
         logit_bound = max(stored_norm_bound(stats.logit_bound, dtype), LOGIT_BOUND_MIN)
         if least_rounding(logit_bound, dtype) > tol:
             return None
-        degree = smallest_degree(logit_bound, ratio_bound_inverse(tol))
-        degree = max(degree, degrees_of(dtype).start)
-        if degree not in degrees_of(dtype):
+        degree = estimated_degree(logit_bound, ratio_bound_inverse(tol))
+        degree = max(degree, DEGREES_OF[dtype].start)
+        if degree not in DEGREES_OF[dtype]:
             return None
         return parameters_for(degree, logit_bound, dtype, stats.d)
 
     def _smallest(self, stats: Stats, tol: float, start: PolynomialParameters) -> Proposal:
         """Return the Proposal of the smallest degree within tol, or the best one met."""
         best = None
-        end = min(start.degree + DEGREES_TRIED, degrees_of(start.dtype).stop)
+        end = min(start.degree + DEGREES_TRIED, DEGREES_OF[start.dtype].stop)
         for degree in range(start.degree, end):
             p = parameters_for(degree, start.logit_bound, start.dtype, stats.d)
             proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))

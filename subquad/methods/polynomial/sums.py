@@ -33,8 +33,9 @@ from subquad.engine import (
 from subquad.engine.fused.rounding import fused_errors
 from subquad.engine.fused.sizes import PARTIAL_BYTES
 from subquad.engine.threads import thread_count
-from subquad.exp_poly import ExpPolynomial, estimate_error, minimax
-from subquad.exp_poly.arguments import MAX_DEGREE, MAX_LOGIT_BOUND
+from subquad.exp_poly import ExpPolynomial
+from subquad.exp_poly.arguments import MAX_LOGIT_BOUND
+from subquad.exp_poly.minimax import solved
 from subquad.features import block_sizes, feature_dimension
 from subquad.head.frame import balancing_exponent
 from subquad.head.problem import Head
@@ -63,7 +64,7 @@ class PolynomialParameters:
     @property
     def polynomial(self) -> ExpPolynomial:
         """The minimax polynomial; computed once per degree and bound."""
-        return minimax(self.degree, self.logit_bound)
+        return solved(self.degree, self.logit_bound)[0]
 
 
 def passes_bytes(d: int, d_v: int, parameters: PolynomialParameters) -> float:
@@ -89,23 +90,6 @@ def least_rounding(logit_bound: float, dtype: str) -> float:
     if dtype in OPERANDS:  # two roundings a degree, none of the constant
         return 4.0 * FORMATS[dtype].u * math.expm1(logit_bound)
     return 2.0 * KEY_TILE * FORMATS[dtype].u * math.exp(logit_bound)
-
-
-def smallest_degree(logit_bound: float, eps: float) -> int:
-    """Return the smallest degree whose estimated minimax error is at most eps (not proved).
-
-    MAX_DEGREE, which may not do, where no lower one does.
-    """
-    low, high = 0, 1
-    while high < MAX_DEGREE and not estimate_error(high, logit_bound) <= eps:
-        low, high = high, 2 * high
-    while low < high:
-        middle = (low + high) // 2
-        if estimate_error(middle, logit_bound) <= eps:
-            high = middle
-        else:
-            low = middle + 1
-    return high
 
 
 @lru_cache(maxsize=1024)

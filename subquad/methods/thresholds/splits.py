@@ -15,16 +15,16 @@ from subquad.arrays.arithmetic import product_up
 from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
 from subquad.cost.rates import Rates, Work
 from subquad.exp_poly import estimate_error
+from subquad.exp_poly.degree import estimated_degree
 from subquad.features import feature_dimension
 from subquad.head.stats import Stats
-from subquad.methods.method import COMPUTE_DTYPES, degrees_of, stored_norm_bound
+from subquad.methods.method import COMPUTE_DTYPES, DEGREES_OF, stored_norm_bound
 from subquad.methods.polynomial.sums import (
     LOGIT_BOUND_MAX,
     LOGIT_BOUND_MIN,
     PolynomialParameters,
     least_rounding,
     parameters_for,
-    smallest_degree,
 )
 from subquad.methods.thresholds.division import magnitudes
 
@@ -80,7 +80,7 @@ def cheapest_splits(
 ) -> Iterator[SplitParameters]:
     """Yield, degree by degree, the pair of thresholds of least predicted cost."""
     queries, keys, factor = magnitudes(stats, criterion)
-    for degree in (k for k in range(1, 40) if k in degrees_of(dtype)):
+    for degree in (k for k in range(1, 40) if k in DEGREES_OF[dtype]):
         r = feature_dimension(stats.d, degree)
         if r > stats.n + stats.m:  # dearer than exact whatever the thresholds
             return
@@ -152,8 +152,8 @@ def fixed_splits(
         if dtype in COMPUTE_DTYPES:  # no operand is made where every pair is exact
             yield split
     elif split.small.logit_bound <= LOGIT_BOUND_MAX:
-        start = smallest_degree(split.small.logit_bound, ratio_bound_inverse(tol))
-        for degree in (k for k in range(start, start + 4) if k in degrees_of(dtype)):
+        start = estimated_degree(split.small.logit_bound, ratio_bound_inverse(tol))
+        for degree in (k for k in range(start, start + 4) if k in DEGREES_OF[dtype]):
             yield fixed_split(stats, criterion, threshold, dtype, degree)
 
 

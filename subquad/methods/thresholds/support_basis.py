@@ -35,7 +35,6 @@ from subquad.methods.method import (
     a_priori_terms,
     cheapest_dtypes,
     compute_dtypes,
-    fused_dtypes,
     input_error,
     over_budget,
 )
@@ -126,7 +125,7 @@ class SupportBasis(Method):
         Infinity where no polynomial with at most n + m features reaches the logits of any split.
         """
         eps = ratio_bound_inverse(tol)
-        dtypes = (*fused_dtypes(stats, rates), *cheapest_dtypes(rates))
+        dtypes = compute_dtypes(stats, rates, cheapest_dtypes(rates))
         return min(
             (
                 rates.seconds(self.work(stats, p))

@@ -34,7 +34,7 @@ from tests.strategies import recipes
 
 
 def single_head(Q, K, V, scale=None):
-    return next(Problem(Q, K, V, scale=scale).heads())
+    return Problem(Q, K, V, scale=scale).heads[0]
 
 
 def parameters(head, degree, dtype="float64", level=2.0, share=1.0):
@@ -83,7 +83,7 @@ def test_drawn_problems_have_true_row_bounds(recipe, degree, shares, small):
     """Any groups, any data, any keys exact: a bound may be infinite, never too small."""
     data = recipe.build()
     problem = Problem(data.Q, data.K, data.V, scale=data.scale, key_mask=data.key_mask)
-    head = next(problem.heads())
+    head = problem.heads[0]
     if head.stats.d ** min(degree, 4) > 5000:
         return
     p = dataclasses.replace(

@@ -129,7 +129,7 @@ def test_every_division_has_its_own_true_certificate(recipe, dtype, criterion, d
 
 def test_a_wrong_logit_bound_is_never_certified():
     Q, K, V, scale = heavy_tail()
-    stats = next(Problem(Q, K, V, scale=scale).heads()).stats
+    stats = Problem(Q, K, V, scale=scale).heads[0].stats
     method = MultiThreshold()
     p = next(iter(method.fit(stats, 1e-2, BY_COUNT))).parameters
     place = max(i for i, bucket in enumerate(p.buckets) if bucket.cells)
@@ -168,7 +168,7 @@ def offer_of(method, stats, tol, rates):
 )
 def test_never_predicted_dearer_than_one_threshold_on_sorted_rows(data, tol, rates):
     Q, K, V, scale = data
-    for head in next(Problem(Q, K, V, scale=scale).heads()).views:
+    for head in Problem(Q, K, V, scale=scale).heads[0].views:
         ours = offer_of(MultiThreshold(), head.stats, tol, rates)
         others = (SupportBasis(criterion="norm"), *map(subquad.METHODS.get, ("polynomial",)))
         for other in (offer_of(method, head.stats, tol, rates) for method in others):
@@ -186,7 +186,7 @@ def test_never_predicted_dearer_than_one_threshold_on_sorted_rows(data, tol, rat
 )
 def test_operation_counts_on_heavy_tails(dof, factor, wanted):
     Q, K, V, scale = heavy_tail(32_768, dof=dof, factor=factor)
-    stats = next(Problem(Q, K, V, scale=scale).heads()).stats
+    stats = Problem(Q, K, V, scale=scale).heads[0].stats
     ours, one, exact = (
         offer_of(method, stats, 1e-2, BY_COUNT)
         for method in (MultiThreshold(), SupportBasis(criterion="norm"), subquad.METHODS["exact"])
@@ -204,7 +204,7 @@ def test_rows_exact_throughout_have_the_tolerance_to_themselves(tol, outer):
     The terms of `certify` are those of the worst rows, with float32 forced those of the largest.
     """
     Q, K, V, scale = heavy_tail(4096)
-    head = next(Problem(Q, K, V, scale=scale).heads())
+    head = Problem(Q, K, V, scale=scale).heads[0]
     offer = offer_of(MultiThreshold(), head.stats, tol, TWICE)
     p = offer.parameters
     assert (p.dtype, p.outer) == ("float32", outer)
@@ -260,7 +260,7 @@ def test_a_bucket_far_out_gets_its_own_centre(tol, dtype, patient):
 
 def test_own_centres_cost_less_there(patient, monkeypatch):
     Q, K, V, scale = clusters(8192)
-    stats = next(Problem(Q, K, V, scale=scale).heads()).stats
+    stats = Problem(Q, K, V, scale=scale).heads[0].stats
     ours = offer_of(MultiThreshold(), stats, 1e-2, BY_COUNT)
     monkeypatch.setattr(multi_threshold, "PATIENCE", math.inf)
     common = offer_of(MultiThreshold(), stats, 1e-2, BY_COUNT)
@@ -275,7 +275,7 @@ def test_own_centres_cost_less_there(patient, monkeypatch):
 def test_own_centres_on_real_heads(name, least, monkeypatch):
     """At 1M rows and keys of the same distribution, tol 0.1: how much less than a common centre."""
     Q, K, V, scale = instances.real(name)
-    stats = next(Problem(Q, K, V, scale=scale).heads()).stats.with_length(2**20)
+    stats = Problem(Q, K, V, scale=scale).heads[0].stats.with_length(2**20)
     offers = []
     for patience in (math.inf, 10.0):
         monkeypatch.setattr(multi_threshold, "PATIENCE", patience)
@@ -285,7 +285,7 @@ def test_own_centres_on_real_heads(name, least, monkeypatch):
 
 def test_a_shell_that_is_not_known_is_never_certified():
     Q, K, V, scale = clusters(300)
-    head = next(Problem(Q, K, V, scale=scale).heads())
+    head = Problem(Q, K, V, scale=scale).heads[0]
     p = division(head, "norm", "float64", [0.9], [[(1.0, 4)], [(1.0, 3)]], (True, False))
     assert p.buckets[0].cells
     method = MultiThreshold()
@@ -297,7 +297,7 @@ def test_a_shell_that_is_not_known_is_never_certified():
 def test_predicted_counts_are_those_of_the_run():
     """Every rank is known of 64 rows or fewer: buckets, cells and exact rows as counted."""
     Q, K, V, scale = heavy_tail(60, 2)
-    head = next(Problem(Q, K, V, scale=scale).heads())
+    head = Problem(Q, K, V, scale=scale).heads[0]
     p = offer_of(MultiThreshold(), head.stats, 0.3, BY_COUNT).parameters
     keys, queries = head.rows.key_norms, head.rows.query_norms
     assert any(bucket.cells for bucket in p.buckets)
@@ -339,7 +339,7 @@ def test_all_rows_large_on_one_side(which):
 def test_one_threshold_and_one_polynomial_are_divisions():
     """The same sums as `polynomial`, when one cell holds all; the rows put in order besides."""
     Q, K, V, scale = instances.bounded(300, 4)
-    head = next(Problem(Q, K, V, scale=scale).heads())
+    head = Problem(Q, K, V, scale=scale).heads[0]
     offer = offer_of(subquad.METHODS["polynomial"], head.stats, 1e-2, subquad.TYPICAL)
     p = single(head.stats, "norm", math.inf, math.inf, (0, 0), offer.parameters)
     work = MultiThreshold().work(head.stats, p)
@@ -372,7 +372,7 @@ def test_refuses_where_magnitudes_are_unknown():
 
 def test_printed_on_one_line():
     Q, K, V, scale = heavy_tail()
-    stats = next(Problem(Q, K, V, scale=scale).heads()).stats
+    stats = Problem(Q, K, V, scale=scale).heads[0].stats
     text = str(offer_of(MultiThreshold(), stats, 1e-2, BY_COUNT).parameters)
     pattern = (
         r"\d buckets by norm: degrees( \d+)+, exact [\d,]+ keys; "
@@ -384,7 +384,7 @@ def test_printed_on_one_line():
 @pytest.mark.parametrize("data", [heavy_tail, outliers])
 def test_more_thresholds_never_cost_more(data):
     Q, K, V, scale = data()
-    stats = next(Problem(Q, K, V, scale=scale).heads()).stats
+    stats = Problem(Q, K, V, scale=scale).heads[0].stats
     offers = [
         offer_of(MultiThreshold(buckets=most), stats, 1e-2, BY_COUNT)
         for most in (0, 1, 2, 4, 8, None)
@@ -422,7 +422,7 @@ def test_bad_parameters(options, text):
 def test_reach_bounds_exact_logits_unless_queries_are_centred():
     """Magnitudes are about the centre, exact logits about zero."""
     Q, K, V, scale = heavy_tail(512)
-    stats = next(Problem(Q, K, V, scale=scale).heads()).stats
+    stats = Problem(Q, K, V, scale=scale).heads[0].stats
     assert not stats.keys_weighted
     reach = stats.full_query_norm / 50.0
     near, all_of_them = (exact_error(stats, "norm", np.inf, "float32", r) for r in (reach, np.inf))

@@ -69,7 +69,7 @@ def test_a_given_threshold(criterion, threshold):
     Q, K, V = head(outliers=0 if threshold == 1e9 else 20)
     result = run(Q, K, V, 1e-2, SupportBasis(criterion=criterion, threshold=threshold))
     p = result.plan.heads[0].chosen.parameters
-    problem = next(Problem(Q, K, V).heads()).views[result.plan.heads[0].chosen.view]
+    problem = Problem(Q, K, V).heads[0].views[result.plan.heads[0].chosen.view]
     rows, unit = problem.rows, (problem.stats.query_unit, problem.stats.key_unit)
     sides = {
         "norm": (rows.query_norms, rows.key_norms),
@@ -169,7 +169,7 @@ def test_large_rows_are_exact():
 def test_a_wrong_logit_bound_is_never_certified():
     """Parameters whose polynomial is for fewer logits than the split leaves: infinite terms."""
     Q, K, V = head()
-    problem = next(Problem(Q, K, V).heads())
+    problem = Problem(Q, K, V).heads[0]
     method = SupportBasis(criterion="norm")
     offer = next(iter(method.fit(problem.stats, 1e-2, subquad.TYPICAL)))
     p = offer.parameters

@@ -139,7 +139,7 @@ def test_storage_error_is_sound(seed, output, compute, offset, power):
     limit = float(np.finfo(output).max) / 4
     raw = (rng.standard_normal((40, 3)) + offset * rng.choice([-1.0, 1.0], 3)) * 10.0**power
     V = np.clip(raw, -limit, limit).astype(output)
-    head = next(Problem(np.zeros((1, 1), output), np.zeros((40, 1), output), V).heads)
+    head = Problem(np.zeros((1, 1), output), np.zeros((40, 1), output), V).heads[0]
     entered = head.frame.values(V, None, compute)[:, :-1]
     weights = rng.dirichlet(np.full(40, 0.3), size=5)
     left = head.frame.restore(weights @ entered.astype(float), output)

@@ -31,7 +31,7 @@ def counted(monkeypatch, module, name):
 )
 def test_one_exchange_is_enough_where_the_error_is_small(monkeypatch, degree, B):
     rounds = counted(monkeypatch, solver, "levelled_error")
-    solver._solve.__wrapped__(degree, B)
+    solver.solved.__wrapped__(degree, B)
     assert len(rounds) == 1
 
 
@@ -41,7 +41,7 @@ def test_one_exchange_is_enough_where_the_error_is_small(monkeypatch, degree, B)
 def test_the_first_precision_is_enough_to_prove_the_error(monkeypatch, degree, B):
     proofs = counted(monkeypatch, enclosure, "_largest_error")
     isolations = counted(monkeypatch, enclosure, "real_roots")
-    solver._solve.__wrapped__(degree, B)
+    solver.solved.__wrapped__(degree, B)
     assert (len(proofs), len(isolations)) == (1, 0)
 
 
@@ -70,10 +70,10 @@ def test_where_the_error_is_near_one_the_points_are_keplers():
 
 
 def test_a_poor_start_costs_exchanges_and_no_proof(monkeypatch):
-    good = solver._solve.__wrapped__(30, 8.0)
+    good = solver.solved.__wrapped__(30, 8.0)
     monkeypatch.setattr(solver, "alternation_points", lambda g, B: kepler_points(g, 0.0))
     rounds = counted(monkeypatch, solver, "levelled_error")
-    polynomial, lower = solver._solve.__wrapped__(30, 8.0)
+    polynomial, lower = solver.solved.__wrapped__(30, 8.0)
     assert len(rounds) > 3
     assert lower == pytest.approx(good[1], rel=1e-12)
     assert lower <= polynomial.upper <= lower * (1 + 1e-12)

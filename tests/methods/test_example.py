@@ -39,7 +39,7 @@ def account():
     """
     rng = np.random.default_rng(5)
     Q, K = (rng.standard_normal((rows, 4)) / 7.0 + 0.1 for rows in (40, 50))
-    head = next(Problem(Q, K, rng.standard_normal((50, 2)), scale=1.0).heads)
+    head = Problem(Q, K, rng.standard_normal((50, 2)), scale=1.0).heads[0]
     (offer,) = LINE.fit(head.stats, 2.0, subquad.TYPICAL)
     frame, (a, b) = head.frame, offer.parameters.line.scaled().astype(WIDE)
     weights, shift = frame.key_weights(K)

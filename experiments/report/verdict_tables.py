@@ -9,8 +9,9 @@ import numpy as np
 
 from subquad.bounds.softmax import ratio_bound_inverse
 from subquad.cost.rates import Work
+from subquad.exp_poly.degree import reachable_logit_bound
 from subquad.features import feature_dimension
-from subquad.methods.thresholds.tables import reachable_logit_bound
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MIN
 
 WIN = 1.05
 """How many times cheaper than exact counts as a win."""
@@ -76,7 +77,7 @@ def _limits_of(rows: list[dict]) -> dict:
         "largest_logit": median(r["largest_logit"] for r in rows),
         "degree": median(r["limits"]["degree"] or np.inf for r in rows),
         "reach": {
-            d: reachable_logit_bound(int(d), ratio_bound_inverse(rows[0]["tol"]))
+            d: reachable_logit_bound(int(d), ratio_bound_inverse(rows[0]["tol"]), LOGIT_BOUND_MIN)
             for d in rows[0]["limits"]["exact_share"]
         },
         "exact_share": {

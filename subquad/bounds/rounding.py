@@ -62,7 +62,8 @@ def exact_logit_error(logit_bound: Array, d: int, dtype: str) -> Array:
     b = xp.asarray(logit_bound, dtype=xp.float64)
     products = gamma(d, form.u) * b
     # Times u first, a power of two: 4 b may be past the range of floats.
-    shift_and_exp = (4.0 * form.u * b + (4.0 + 2.0 * EXP_ULPS) * form.u) * (1.0 + 64.0 * form.u)
+    u = form.u
+    shift_and_exp = (4.0 * u * b + 4.0 * u + 2.0 * EXP_ULPS * u) * (1.0 + 64.0 * u)
     return preparation_error(b, dtype) + products + shift_and_exp
 
 

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from subquad.exp_poly.arguments import MAX_DEGREE, checked_eps, checked_logit_bound
+from subquad.exp_poly.arguments import MAX_DEGREE, MAX_LOGIT_BOUND, checked_eps, checked_logit_bound
 from subquad.exp_poly.minimax import minimax_error
 from subquad.exp_poly.reference import estimate_error
+
+MARGIN = 1.0 + 2.0**-8
+"""What the estimate of a minimax error may be short of by; a proof follows in any case."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +131,21 @@ def estimated_degree(logit_bound: float, eps: float) -> int:
         else:
             low = middle + 1
     return high
+
+
+@lru_cache(maxsize=4096)
+def reachable_logit_bound(degree: int, eps: float, least: float) -> float:
+    """Return about the largest B whose minimax error, estimated with a margin, is at most eps.
+
+    At least `least`, which may not do. The error grows like B**(degree + 1), nearly: each step corrects log B by that slope.
+    """
+    eps /= MARGIN
+    b = min(1.0, eps) if degree == 0 else 0.5 * (degree + 1) * eps ** (1.0 / (degree + 1))
+    for _ in range(6):
+        b = min(max(b, least), MAX_LOGIT_BOUND)
+        error = estimate_error(degree, b)
+        b *= (eps / error) ** (1.0 / (degree + 1)) if error > 0.0 else 2.0
+    b = min(max(b, least), MAX_LOGIT_BOUND) * (1.0 - 2.0**-20)
+    while b > least and not estimate_error(degree, b) <= eps:
+        b *= 0.99
+    return b

@@ -8,15 +8,14 @@ import numpy as np
 from subquad.arrays.arithmetic import OUTWARD, Array
 from subquad.bounds.partial import Partial, stack_rows
 from subquad.bounds.rounding import polynomial_sum_error, polynomial_underflow
-from subquad.engine import State, accumulate, contract
+from subquad.engine import State, contract
 from subquad.exp_poly.majorant import FittedPair, fit_pair
 from subquad.features import block_sizes
-from subquad.head.frame import balancing_exponent
 from subquad.head.problem import Head
 from subquad.methods.exact import exact_sums
 from subquad.methods.fitted.choice import FITTED_LOGIT_BOUND_MAX, FittedParameters, reach
 from subquad.methods.method import input_error, stored_norm_bound
-from subquad.methods.polynomial.sums import gammas_for
+from subquad.methods.polynomial.sums import gammas_for, key_state
 
 ROWS_FITTED = 48
 
@@ -35,7 +34,7 @@ def small_keys(
     """Return the sums of the queries of all groups, in their order, over `keys` by polynomial."""
     key_norm = float(head.rows.key_norms[keys].max())
     query_norm = max(float(head.rows.query_norms[rows].max()) for rows in groups)
-    state, logit_bound = key_state(head, parameters, query_norm, keys, key_norm)
+    state, logit_bound = small_key_state(head, parameters, query_norm, keys, key_norm)
     pairs = _pairs(head, parameters, state, groups, key_norm)
     return stack_rows(
         [
@@ -80,25 +79,16 @@ def rows_partial(
     )
 
 
-def key_state(
+def small_key_state(
     head: Head, parameters: FittedParameters, query_norm: float, keys: np.ndarray, key_norm: float
 ) -> tuple[State, float]:
     """Return the State of `keys`, of norm up to `key_norm`, and their largest logit."""
     xp = array_api_compat.array_namespace(head.K)
-    frame, dtype, K, V = head.frame, parameters.dtype, head.K, head.V
+    K, V, p = head.K, head.V, parameters
     if keys.size < K.shape[0]:
         K, V = (xp.take(x, xp.asarray(keys), axis=0) for x in (K, V))
-    weights, shift = frame.key_weights(K)
-    balance = balancing_exponent(float(query_norm), key_norm)
-    state = accumulate(
-        frame.keys(K, dtype, -balance),
-        frame.values(V, weights, dtype),
-        parameters.degree,
-        key_centre=frame.key.centre,
-        weight_shift=shift,
-        balance=balance,
-    )
-    return state, reach(query_norm, key_norm, dtype)
+    state = key_state(head, query_norm, (K, key_norm), V, p.degree, p.dtype)
+    return state, reach(query_norm, key_norm, p.dtype)
 
 
 def large_keys(head: Head, rows: np.ndarray, keys: np.ndarray, dtype: str) -> Partial:

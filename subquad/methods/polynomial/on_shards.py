@@ -43,7 +43,7 @@ def _key_sums(
     V: Sharded,
     parameters: PolynomialParameters,
 ) -> list[KeySums]:
-    """Return what `accumulate_keys` does, of the keys of all ranks, on each device."""
+    """Return the KeySums of the keys of all ranks, on each device."""
     (K, key_norm), frame, dtype = keys, head.frame, stored_dtype(parameters.dtype)
     weights, shift = frame.key_weights(K)
     used = [None] * len(K.parts) if weights is None else weights.parts
@@ -58,4 +58,4 @@ def _key_sums(
         balance=balance,
         operands=parameters.dtype if parameters.dtype in OPERANDS else None,
     )
-    return [KeySums(state, key_norm, weights is not None, parameters) for state in states]
+    return [KeySums(state, key_norm, parameters) for state in states]

@@ -168,44 +168,44 @@ def certify_part(
 class KeySums:
     """The State of some keys, for every polynomial of its degree or less, and what goes with it.
 
-    `shared` is the polynomial of highest degree and largest bound that will use it.
+    `key_norm` is the largest norm of the keys; `shared` the polynomial of highest degree and
+    largest bound that will use it.
     """
 
     state: State
     key_norm: float
-    weighted: bool
     shared: PolynomialParameters
 
 
-def accumulate_keys(
+def key_state(
     head: Head,
     query_norm: float,
-    keys: tuple[Array, np.ndarray],
+    keys: tuple[Array, float],
     V: Array,
-    shared: PolynomialParameters,
+    degree: int,
+    dtype: str,
     side: Affine | None = None,
-) -> KeySums:
-    """Return the KeySums of some keys (rows of the input, and their norms), at least one.
+) -> State:
+    """Return the State of some keys (rows of the input, and their largest norm), at least one.
 
-    No query that is contracted with it may be larger than `query_norm`. The norms are about the
-    centre of `side`, by default that of the Frame; the sums are in units of that centre.
+    No query that is contracted with it may be larger than `query_norm`. Norms of keys are about
+    the centre of `side`, by default that of the Frame; the sums are in units of that centre.
     """
-    K, key_norms = keys
+    K, key_norm = keys
     weights, shift = head.frame.key_weights(K)  # those of the Frame, whatever the centre
     frame = head.frame if side is None else replace(head.frame, key=side)
-    dtype = stored_dtype(shared.dtype)
+    stored = stored_dtype(dtype)
     # Large rows elsewhere may have left these unbalanced, and powers overflow early.
-    balance = balancing_exponent(query_norm, float(key_norms.max()))
-    state = accumulate(
-        frame.keys(K, dtype, -balance),
-        frame.values(V, weights, dtype),
-        shared.degree,
+    balance = balancing_exponent(query_norm, key_norm)
+    return accumulate(
+        frame.keys(K, stored, -balance),
+        frame.values(V, weights, stored),
+        degree,
         key_centre=frame.key.centre,
         weight_shift=shift,
         balance=balance,
-        operands=shared.dtype if shared.dtype in OPERANDS else None,
+        operands=dtype if dtype in OPERANDS else None,
     )
-    return KeySums(state, float(key_norms.max()), weights is not None, shared)
 
 
 def contract_queries(
@@ -231,7 +231,8 @@ def contract_queries(
         stored_norm_bound(query_norms * sums.key_norm, dtype) <= parameters.logit_bound
     )
     one = xp.ones_like(normaliser)
-    perturbation = input_error(rows_bound, state.d, dtype, sums.weighted)
+    weighted = head.frame.query_tilt is not None
+    perturbation = input_error(rows_bound, state.d, dtype, weighted)
     return Partial(
         numerator,
         normaliser,
@@ -257,5 +258,6 @@ def polynomial_partial(
     Q, query_norms = queries
     if keys[0].shape[0] == 0 or Q.shape[0] == 0:
         return Partial.empty(Q.shape[0], V.shape[1], array_api_compat.array_namespace(Q))
-    sums = accumulate_keys(head, float(query_norms.max()), keys, V, parameters)
-    return contract_queries(head, queries, sums, parameters)
+    p, largest = parameters, (keys[0], float(keys[1].max()))
+    state = key_state(head, float(query_norms.max()), largest, V, p.degree, p.dtype)
+    return contract_queries(head, queries, KeySums(state, largest[1], p), p)

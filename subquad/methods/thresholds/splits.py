@@ -15,7 +15,7 @@ from subquad.arrays.arithmetic import product_up
 from subquad.bounds.softmax import ratio_bound, ratio_bound_inverse
 from subquad.cost.rates import Rates, Work
 from subquad.exp_poly import estimate_error
-from subquad.exp_poly.degree import estimated_degree
+from subquad.exp_poly.degree import estimated_degree, reachable_logit_bound
 from subquad.features import feature_dimension
 from subquad.head.stats import Stats
 from subquad.methods.method import COMPUTE_DTYPES, DEGREES_OF, stored_norm_bound
@@ -84,7 +84,7 @@ def cheapest_splits(
         r = feature_dimension(stats.d, degree)
         if r > stats.n + stats.m:  # dearer than exact whatever the thresholds
             return
-        reach = _reachable_logit_bound(degree, eps) / (factor * (1.0 + 2.0**-18))
+        reach = reachable_logit_bound(degree, eps, LOGIT_BOUND_MIN) / (factor * (1.0 + 2.0**-18))
         wanted = reach / np.maximum(queries.values, 1e-300)
         place = np.searchsorted(-keys.values, -wanted)  # first key magnitude <= wanted
         possible = place < keys.values.size
@@ -155,18 +155,3 @@ def fixed_splits(
         start = estimated_degree(split.small.logit_bound, ratio_bound_inverse(tol))
         for degree in (k for k in range(start, start + 4) if k in DEGREES_OF[dtype]):
             yield fixed_split(stats, criterion, threshold, dtype, degree)
-
-
-def _reachable_logit_bound(degree: int, eps: float) -> float:
-    """Return the largest B whose estimated minimax error is at most eps, to 1 % below.
-
-    By bisection on log B, without the margin of `cut_tables.reachable_logit_bound`.
-    """
-    low, high = math.log(LOGIT_BOUND_MIN), math.log(LOGIT_BOUND_MAX)
-    for _ in range(12):
-        middle = (low + high) / 2.0
-        if estimate_error(degree, math.exp(middle)) <= eps:
-            low = middle
-        else:
-            high = middle
-    return math.exp(low)

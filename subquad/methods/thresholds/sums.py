@@ -17,7 +17,7 @@ from subquad.head.problem import Head
 from subquad.head.shells import Shell
 from subquad.methods.exact import exact_sums
 from subquad.methods.method import stored_norm_bound
-from subquad.methods.polynomial.sums import KeySums, accumulate_keys, contract_queries
+from subquad.methods.polynomial.sums import KeySums, contract_queries, key_state
 from subquad.methods.thresholds.division import Bucket, shell_of
 
 
@@ -97,13 +97,14 @@ def _key_sums(
     shell: Shell | None,
 ) -> KeySums:
     """Return the sums of a bucket's keys, about the centre of its shell where it has one."""
-    if shell is None:
-        return accumulate_keys(head, query_norm, keys, V, bucket.shared)
-    side = shell.side
-    norms, _ = rows_of(keys[0]).row_measures(keys[0], side.in_scale, side.centre)
-    return accumulate_keys(
-        head, query_norm, (keys[0], norms * side.out_scale), V, bucket.shared, side
-    )
+    (K, norms), side, shared = keys, None, bucket.shared
+    if shell is not None:
+        side = shell.side
+        about, _ = rows_of(K).row_measures(K, side.in_scale, side.centre)
+        norms = about * side.out_scale
+    key_norm = float(norms.max())
+    state = key_state(head, query_norm, (K, key_norm), V, shared.degree, shared.dtype, side)
+    return KeySums(state, key_norm, shared)
 
 
 def moved_back(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -18,38 +17,18 @@ from subquad.arrays.formats import FORMATS
 from subquad.cost.rates import Rates, Work
 from subquad.cost.steps import NONE, Overhead, more_passes
 from subquad.engine import KEY_TILE
-from subquad.exp_poly import estimate_error
+from subquad.exp_poly.degree import reachable_logit_bound
 from subquad.features import feature_dimension
 from subquad.head.sides import OrderStatistics
 from subquad.head.stats import Stats
-from subquad.methods.polynomial.sums import LOGIT_BOUND_MAX, LOGIT_BOUND_MIN
+from subquad.methods.polynomial.sums import LOGIT_BOUND_MIN
 from subquad.methods.thresholds.accounts import merge_elements
 from subquad.methods.thresholds.division import magnitudes
 
 CUTS = 64
 """Most places at which the search may cut the keys."""
-MARGIN = 1.0 + 2.0**-8
-"""What the estimate of a minimax error may be short of by; a proof follows in any case."""
 OWN_CENTRE = 0.97
 """Share of the common radius that a bucket's own must be below to be worth a centre of its own."""
-
-
-@lru_cache(maxsize=4096)
-def reachable_logit_bound(degree: int, eps: float) -> float:
-    """Return about the largest B whose minimax error, estimated with a margin, is at most eps.
-
-    The error grows like B**(degree + 1), nearly: each step corrects log B by that slope.
-    """
-    eps /= MARGIN
-    b = min(1.0, eps) if degree == 0 else 0.5 * (degree + 1) * eps ** (1.0 / (degree + 1))
-    for _ in range(6):
-        b = min(max(b, LOGIT_BOUND_MIN), LOGIT_BOUND_MAX)
-        error = estimate_error(degree, b)
-        b *= (eps / error) ** (1.0 / (degree + 1)) if error > 0.0 else 2.0
-    b = min(max(b, LOGIT_BOUND_MIN), LOGIT_BOUND_MAX) * (1.0 - 2.0**-20)
-    while b > LOGIT_BOUND_MIN and not estimate_error(degree, b) <= eps:
-        b *= 0.99
-    return b
 
 
 def sum_limit(share: float, dtype: str) -> float:
@@ -79,7 +58,7 @@ def _steps(stats: Stats, eps: float, limit: float) -> Iterator[tuple[int, int, f
         r = feature_dimension(stats.d, degree)
         if r > stats.n + stats.m:  # dearer than exact whatever the cuts
             return
-        b = reachable_logit_bound(degree, eps)
+        b = reachable_logit_bound(degree, eps, LOGIT_BOUND_MIN)
         if b > LOGIT_BOUND_MIN:
             yield degree, r, min(b, limit)
         if b >= limit:

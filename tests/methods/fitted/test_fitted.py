@@ -27,7 +27,7 @@ from subquad.methods.fitted.choice import (
     predicted,
 )
 from subquad.methods.fitted.method import Fitted
-from subquad.methods.fitted.sums import grouped, key_state, rows_partial
+from subquad.methods.fitted.sums import grouped, rows_partial, small_key_state
 from subquad.methods.method import Proposal, Refusal, storage_term
 from tests import oracle
 from tests.strategies import recipes
@@ -122,7 +122,7 @@ def test_the_error_of_a_row_is_the_sum_of_the_majorant():
     head = single_head(Q, K, V, scale)
     rows, p = np.arange(200), parameters(head, 4)
     largest = float(head.rows.query_norms.max()), float(head.rows.key_norms.max())
-    state, logit_bound = key_state(head, p, largest[0], rows, largest[1])
+    state, logit_bound = small_key_state(head, p, largest[0], rows, largest[1])
     logits = head.frame.queries(Q, "float64") @ head.frame.keys(K, "float64").T
     weights = head.frame.key_weights(K)[0]
     weights = np.ones(200) if weights is None else weights

@@ -14,6 +14,7 @@ from experiments.harness import instances
 from subquad.arrays.arithmetic import product_up
 from subquad.cost.rates import Rates, Speed
 from subquad.cost.steps import GATHERED, ORDERED
+from subquad.exp_poly.degree import reachable_logit_bound
 from subquad.head.problem import Problem
 from subquad.methods.method import Proposal, Refusal, stored_norm_bound
 from subquad.methods.polynomial.sums import LOGIT_BOUND_MIN, parameters_for
@@ -28,7 +29,6 @@ from subquad.methods.thresholds.division import (
 )
 from subquad.methods.thresholds.multi_threshold import MultiThreshold
 from subquad.methods.thresholds.support_basis import CRITERIA, SupportBasis
-from subquad.methods.thresholds.tables import reachable_logit_bound
 from tests import oracle
 from tests.methods.refusals import COMPUTE
 from tests.methods.table import ROWS
@@ -355,7 +355,7 @@ def test_one_threshold_and_one_polynomial_are_divisions():
 @pytest.mark.parametrize("degree", range(12))
 @pytest.mark.parametrize("eps", [1e-9, 1e-2, 0.3])
 def test_the_reachable_logit_bound_is_within_eps_and_nearly_the_largest(degree, eps):
-    b = reachable_logit_bound(degree, eps)
+    b = reachable_logit_bound(degree, eps, LOGIT_BOUND_MIN)
     assert subquad.minimal_degree(b * (1.0 - 1e-4), eps).degree <= degree
     if b < 60.0:
         assert subquad.minimal_degree(b * 1.02, eps).degree > degree

@@ -137,7 +137,8 @@ def estimated_degree(logit_bound: float, eps: float) -> int:
 def reachable_logit_bound(degree: int, eps: float, least: float) -> float:
     """Return about the largest B whose minimax error, estimated with a margin, is at most eps.
 
-    At least `least`, which may not do. The error grows like B**(degree + 1), nearly: each step corrects log B by that slope.
+    At least `least`, which may not do. The error grows like B**(degree + 1), nearly: each step
+    corrects log B by that slope.
     """
     eps /= MARGIN
     b = min(1.0, eps) if degree == 0 else 0.5 * (degree + 1) * eps ** (1.0 / (degree + 1))

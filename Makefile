@@ -18,6 +18,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.docstrings
 
 format: .venv/installed
 	$(BIN)/ruff check --fix --select I .

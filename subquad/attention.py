@@ -79,6 +79,8 @@ def attention(
     rates : Rates, optional
         The cost model of one device; by default measured once on what holds the arrays (about
         0.2 s on a CPU, a second on a GPU).
+    **options
+        Refused by name, with the nearest name that exists.
 
     Returns
     -------
@@ -145,12 +147,23 @@ def plan(
     ----------
     Q, K, V : array, optional
         As for `attention`; give all three, or none of them and the sizes.
+    tol : float
+        In (0, 2], in units of value_radius.
     n, m, d, d_v : int, optional
         Sizes: m defaults to n, d_v to d.
     logit_bound : float, optional
         An upper bound of |logit|; values are taken as centred.
     dtype : str, optional
-        Of the input, where there are no data.
+        Of the input, where there are no data: "float16", "float32" or "float64".
+    scale, key_mask, method, delta, allow_exact, seed, devices, rates : optional
+        As for `attention`. Without data there is no `scale` and no `key_mask`.
+    **options
+        Refused by name, with the nearest name that exists.
+
+    Returns
+    -------
+    Plan
+        Prints as a table; `.run(Q, K, V)` follows it. Of data every row is read, no pair of rows.
 
     Raises
     ------
@@ -210,8 +223,30 @@ def exact_attention(
 ) -> Array:
     """Return softmax(scale Q K^T) V, (..., n, d_v), computed in float64 and stored like Q.
 
-    Blocked online softmax: O(n m d) time, O(n) memory. Errors as for `attention`; ValueError too
-    where logits are so large, past 1e15, that a row has no weights in float64.
+    Parameters
+    ----------
+    Q, K, V : array (..., n, d), (..., m, d), (..., m, d_v)
+        As for `attention`.
+    scale : float, optional
+        Positive; 1/sqrt(d) by default.
+    key_mask : bool array (..., m), optional
+        As for `attention`.
+
+    Returns
+    -------
+    array (..., n, d_v)
+        Of the library, device and dtype of Q.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, as `attention` does; ValueError too where logits are so large, past 1e15,
+        that a row has no weights in float64.
+
+    Notes
+    -----
+    Blocked online softmax (Milakov and Gimelshein 2018): O(n m (d + d_v)) time, memory O(n + m)
+    rows.
     """
     problem = Problem(Q, K, V, scale=scale, key_mask=key_mask)
     exact = METHODS["exact"]

@@ -16,8 +16,15 @@ from subquad.arrays.arithmetic import Array, namespace
 class Term:
     """One proved part of a bound.
 
-    `value` is a float or has a shape that broadcasts to (..., n), in units of value_radius;
-    `claim` is the id of the statement that proves it.
+    Parameters
+    ----------
+    name : str
+        What plans and certificates print: "truncation", "logits", "sums" or "storage".
+    claim : str
+        The id of the registered statement that proves it: ``subquad claims show ID``.
+    value : float or array
+        Bounds its part of |output - exact|, in units of value_radius; an array broadcasts to
+        (..., n), one number for each row.
     """
 
     name: str
@@ -25,7 +32,13 @@ class Term:
     value: Any
 
     def worst(self) -> float:
-        """Return the largest value over heads and rows."""
+        """Return the largest value over heads and rows.
+
+        Returns
+        -------
+        float
+            In units of value_radius; NaN if any is.
+        """
         value = self.value
         return float(namespace(value).max(value)) if hasattr(value, "shape") else float(value)
 
@@ -34,10 +47,13 @@ class Term:
 class Certificate:
     """The proved error of an output: |output - exact| <= row_bounds * value_radius.
 
-    Attributes
+    Parameters
     ----------
     terms : tuple of Term
         Their sum, row by row, is `row_bounds`.
+    row_bounds : array (..., n)
+        One bound for each row of the output, in units of value_radius, half the range of a column
+        of V.
     holds : str
         "always", or the probability with which the bound holds.
     assumptions : tuple of str
@@ -55,7 +71,14 @@ class Certificate:
         return float(namespace(self.row_bounds).max(self.row_bounds))
 
     def to_json(self) -> str:
-        """Return the certificate as JSON: bound, holds, assumptions, and the worst of each term."""
+        """Return the certificate as JSON.
+
+        Returns
+        -------
+        str
+            An object with "bound", "unit", "holds", "terms" (name, claim, worst over rows) and
+            "assumptions".
+        """
         record = {
             "bound": self.bound,
             "unit": "value_radius",

@@ -34,7 +34,10 @@ _POWERS = np.ldexp(1.0, -np.arange(_LOWEST + 1))  # looked up: exp2 need not be 
 class Partial:
     """Sums over a set of keys, in units of 2**log_shift, with what is known of their errors.
 
-    Attributes
+    A method's `run` returns one. Queries are rows i, keys j, w_ij is the true weight of a key,
+    exp(logit) times the weight that the Frame gives it.
+
+    Parameters
     ----------
     numerator : array (..., n, d_v), float64
         Computed sums of w_ij v_j, the values centred and scaled to [-1, 1].
@@ -64,20 +67,53 @@ class Partial:
 
     @classmethod
     def empty(cls, n: int, d_v: int, xp) -> Partial:
-        """Return the identity of merge: n rows that have seen no key."""
+        """Return the identity of merge: n rows that have seen no key.
+
+        Parameters
+        ----------
+        n, d_v : int
+            Rows, and columns of V.
+        xp : module
+            The array namespace of the head's arrays.
+
+        Returns
+        -------
+        Partial
+            Sums of 0 at `log_shift` EMPTY_SHIFT; `finish` gives its rows infinite Terms.
+        """
         zero = xp.zeros(n, dtype=xp.float64)
         shift = xp.full(n, EMPTY_SHIFT, dtype=xp.int64)
         return cls(xp.zeros((n, d_v), dtype=xp.float64), zero, shift, zero, zero, zero, zero)
 
     def rows(self, index: Array) -> Partial:
-        """Return the Partial of the rows `index`."""
+        """Return the Partial of some rows.
+
+        Parameters
+        ----------
+        index : int array (k,)
+            Which rows.
+
+        Returns
+        -------
+        Partial
+            Of k rows, in the order of `index`.
+        """
         xp = namespace(self.normaliser)
         return Partial(*(xp.take(getattr(self, f.name), index, axis=0) for f in fields(self)))
 
     def merge(self, other: Partial) -> Partial:
         """Return the Partial over the keys of both; commutative, with `empty` as identity.
 
-        Re-shifting is exact; each addition rounds once, which is booked in `rounding`.
+        Parameters
+        ----------
+        other : Partial
+            The same rows over other keys, about the same centre.
+
+        Returns
+        -------
+        Partial
+            In the larger of the two units, row by row. Re-shifting is exact; each addition rounds
+            once, which is booked in `rounding`. O(n d_v).
         """
         blocks = self._blocks()
         if not blocks:
@@ -114,12 +150,23 @@ class Partial:
         )
 
     def times_exp(self, logits: Array, slack: Array) -> Partial:
-        """Return the Partial with the weights of each row times exp(logits), known within `slack`.
+        """Return the Partial with the weights of each row times exp(logits).
 
-        For keys computed about another centre. The integer power of two goes into log_shift, the
-        rest into the sums, its roundings into `rounding`; `slack` bounds the error of each of
-        `logits` (n,) together with that of exp, in `perturbation`. A logit past 2**30 in size
-        leaves no finite sum.
+        For keys computed about another centre.
+
+        Parameters
+        ----------
+        logits : array (n,)
+            One for each row; past 2**30 in size it leaves no finite sum.
+        slack : array (n,)
+            Bounds the error of each of `logits` together with that of exp; added to
+            `perturbation`.
+
+        Returns
+        -------
+        Partial
+            The integer power of two goes into `log_shift`, the rest into the sums, its roundings
+            into `rounding`.
         """
         xp = namespace(self.normaliser)
         known = xp.abs(logits) < 2.0**30
@@ -141,7 +188,18 @@ class Partial:
         )
 
     def in_units(self, shift: Array) -> Partial:
-        """Return the same sums in larger units, 2**shift; underflow is booked in `rounding`."""
+        """Return the same sums in larger units.
+
+        Parameters
+        ----------
+        shift : int array (n,)
+            The units are to be 2**shift, at least those of now.
+
+        Returns
+        -------
+        Partial
+            Exact but for underflow, which is booked in `error` and `rounding`.
+        """
         xp = namespace(self.normaliser)
         down = xp.clip(self.log_shift - shift, -2 * _LOWEST, 0)
         lowest = int(xp.min(down)) if down.size else 0
@@ -171,15 +229,29 @@ class Partial:
         )
 
     def finish(self) -> tuple[Array, tuple[Term, ...]]:
-        """Return the output (..., n, d_v) in units of value_radius, and the Terms of its error.
+        """Return the output and the Terms of its error: the only division of sums.
 
-        Refuses nothing: a row whose normaliser is not safely positive gets an infinite Term.
+        Returns
+        -------
+        output : array (..., n, d_v), float64
+            (softmax V - mid-range) / value_radius; `Frame.restore` gives the units of V.
+        terms : tuple of Term
+            "truncation", "logits" and "sums", arrays (..., n) in units of value_radius. A row whose
+            normaliser is not safely positive gets an infinite Term; none is refused here.
         """
         divisor, terms = self.certified()
         return self.numerator / divisor[..., None], terms
 
     def certified(self) -> tuple[Array, tuple[Term, ...]]:
-        """Return what `finish` divides by, (..., n), NaN where it is not safe, and the Terms."""
+        """Return what `finish` divides by, and the Terms.
+
+        Returns
+        -------
+        divisor : array (..., n)
+            The normaliser; NaN where it is not safely positive.
+        terms : tuple of Term
+            As `finish` returns them.
+        """
         blocks = self._blocks()
         if not blocks:
             return self._certified()

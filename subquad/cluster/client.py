@@ -52,11 +52,13 @@ def attention(
     Q, K, V : dask or NumPy array (..., n, d), (..., m, d), (..., m, d_v)
         All of one kind. A worker holds its own rows, and what is exchanged: States, large rows,
         norms of all rows, and for `exact` all keys and values.
-    tol, **options
-        As for `subquad.attention`, without `devices` and `key_mask`.
+    tol : float
+        In (0, 2], in units of value_radius.
     patience : float, optional
         Seconds for which a worker that has begun waits for the others before all give up; after an
         interrupt, or where the first worker is lost, some may keep their thread for so long.
+    **options
+        As for `subquad.attention`, without `devices` and `key_mask`.
 
     Returns
     -------

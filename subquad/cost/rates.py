@@ -24,9 +24,9 @@ OVERHEAD_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Work:
-    """What a method will do to one head.
+    """What a method will do to one head, in counts; `Rates.seconds` makes them a time.
 
-    Attributes
+    Parameters
     ----------
     pairs : float
         Exact query-key pairs.
@@ -34,14 +34,18 @@ class Work:
         Features times tokens, summed over the two passes.
     elements : float
         Entries of Q, K, V centred and scaled, and of the output.
+    d, d_v : int
+        Head dimension, and columns of V.
+    dtype : str
+        The compute dtype of the passes: "float32", "float64", "bfloat16" or "bfloat16x3".
     state_bytes : float
         Memory of the passes, 0 where there is no State; costs no time.
     wide_pairs : float
         Exact pairs in float64 whatever `dtype`: rows that go exact after the run.
-    calls : Calls
-        What the passes on the CPU cost beside their arithmetic: steps, each of which costs what it
-        costs whatever it holds, operations that one thread does alone, and accumulators filled.
-        What else does not grow with the sizes is counted in steps as well.
+    calls : Overhead
+        What the passes on the CPU cost besides arithmetic: steps of constant cost, operations that
+        one thread does alone, and accumulators filled. Whatever else does not grow with the sizes
+        is counted in steps as well.
     """
 
     pairs: float
@@ -64,12 +68,23 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
-    """Rates of one dtype, per second.
+    """Rates of one compute dtype, each per second; the last three are free unless given.
 
-    Flops in the products of the exact and of the polynomial path, pairs (exp and what goes with
-    it), features built, entries of the input prepared; bytes of accumulators and tables filled,
-    rows: norms, sums by degree, bounds; and steps. The last three are free where nobody gives
-    them.
+    Parameters
+    ----------
+    exact_flops, pairs : float
+        Operations in the products of the exact path, and its query-key pairs (exp and what each
+        pair needs besides).
+    polynomial_flops, features : float
+        Operations in the products of the polynomial path, and features built for one row.
+    elements : float
+        Entries of Q, K and V centred and scaled.
+    state_bytes : float, optional
+        Bytes of accumulators and tables filled.
+    rows : float, optional
+        Rows of which norms, sums by degree and bounds are computed.
+    steps : float, optional
+        Calls of constant cost, see `Overhead`.
 
     Raises
     ------
@@ -96,10 +111,20 @@ class Speed:
 
 @dataclass(frozen=True)
 class Rates:
-    """The machine: a Speed for each compute dtype, seconds per call, memory of the passes in bytes.
+    """The machine: what `attention` and `plan` take for `rates`.
 
-    The Speeds are those of all `threads` together, where there is enough to do for them.
-    Those of the fused passes (`engine.OPERANDS`) are None where there are none.
+    Parameters
+    ----------
+    float32, float64 : Speed
+        Of all `threads` together, where there is enough to do for them.
+    overhead : float, optional
+        Seconds per call.
+    bfloat16, bfloat16x3 : Speed, optional
+        Of the fused passes of a GPU; None where there are none.
+    memory : float, optional
+        Bytes that the passes may take; None for that of the machine.
+    threads : int, optional
+        How many share the work.
 
     Raises
     ------
@@ -130,11 +155,33 @@ class Rates:
         check_size("threads", self.threads)
 
     def knows(self, dtype: str) -> bool:
-        """Return whether there is a Speed for a compute dtype."""
+        """Return whether there is a Speed for a compute dtype.
+
+        Parameters
+        ----------
+        dtype : str
+            "float32", "float64", "bfloat16" or "bfloat16x3".
+
+        Returns
+        -------
+        bool
+            True where `seconds` can count work of that dtype.
+        """
         return getattr(self, dtype) is not None
 
     def seconds(self, work: Work) -> float:
-        """Return the predicted seconds of `work`."""
+        """Return the predicted time of some work.
+
+        Parameters
+        ----------
+        work : Work
+            Of one head.
+
+        Returns
+        -------
+        float
+            Seconds, `overhead` included.
+        """
         speed: Speed = getattr(self, work.dtype)
         columns = -(-(work.d_v + 1) // 8) * 8  # the engine pads [V, 1]
         pair, wide_pair = (
@@ -156,14 +203,30 @@ class Rates:
         )
 
     def beside(self, steps: float, heads: int = 1) -> Rates:
-        """Return the same with so many steps more for a head, one of `heads` of a call.
+        """Return the rates with the cost of some steps added to `overhead`.
 
-        As it is where steps are free: of what a call costs nothing is known then.
+        Parameters
+        ----------
+        steps : float
+            Calls of constant cost that each head needs before its passes.
+        heads : int, optional
+            How many heads share the overhead of the call.
+
+        Returns
+        -------
+        Rates
+            These rates where steps are free: then nothing is known of what a call costs.
         """
         return _beside(self, steps, heads) if self.float32.steps < math.inf else self
 
     def as_dict(self) -> dict:
-        """Return the rates as plain numbers."""
+        """Return the rates as plain numbers.
+
+        Returns
+        -------
+        dict
+            By the names of the parameters; a Speed is a dict in turn, None is left out.
+        """
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -182,7 +245,13 @@ TYPICAL = Rates(
 
 
 def measured_rates() -> Rates:
-    """Return the rates of this machine, measured on the engine itself; under 0.3 s, once."""
+    """Return the rates of this machine, measured on the engine itself.
+
+    Returns
+    -------
+    Rates
+        Of all threads together. Measured once in a process, in under 0.3 s.
+    """
     return _measured(cpu_fast.in_use(), thread_count())
 
 

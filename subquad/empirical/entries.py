@@ -142,12 +142,20 @@ def entry_statistics(
         as float64. Leading dimensions broadcast.
     scale : float, default 1/sqrt(d)
         Of the logits, for the two logit bounds; positive.
-    level, resamples : float, int
-        Of the intervals: percentiles over resampled rows, at least 2 resamples.
+    level : float
+        Of the intervals, which are percentiles over resampled rows.
     alpha : float
         Level of the three verdicts, over all heads together.
+    resamples : int
+        For the intervals, at least 2.
     seed : int
         Not negative; of the resampling, and of the 20,000 rows looked at where there are more.
+
+    Returns
+    -------
+    EntryStatistics
+        `.of("K", head)` has the figures of one matrix, `.verdict(name)` whether a hypothesis is
+        rejected; prints as a table.
 
     Raises
     ------

@@ -12,7 +12,10 @@ import numpy as np
 class State:
     """Sums over keys of monomials times weights, for every polynomial up to a degree.
 
-    Attributes
+    `engine.accumulate` makes it in O(m r d_v), `engine.contract` takes the sums of queries from it
+    in O(n r d_v), r = C(d + degree, degree). The State of two sets of keys is the sum of theirs.
+
+    Parameters
     ----------
     moments : tuple of array, shapes (r_k, d_v + 1), float64
         For k = 0..degree, sum_j mono_k(k_j) w_j^T: no multinomials, no coefficients.

@@ -30,7 +30,30 @@ WEIGHT_RANGE = 16.0
 
 @dataclass(frozen=True)
 class Frame:
-    """Centres, scales and value units of one head."""
+    """Centres, scales and value units of one head; its methods prepare rows for the passes.
+
+    Prepared logits are scale * (q - query centre) . (k - key centre), which differ from the true
+    ones by a number of the row and, where queries are centred, by the logarithm of a weight of the
+    key, `key_weights`. Rows stay where the input is; preparing them costs O(rows * columns).
+
+    Parameters
+    ----------
+    query : Affine
+        How queries enter: (q * in_scale - centre) * out_scale, their largest norm that of the keys.
+    full_query : Affine
+        How queries enter the exact path, about zero.
+    full_balance : int
+        Power of two by which `full_queries` are longer and `full_keys` shorter.
+    key : Affine
+        How keys enter.
+    query_tilt : array (d,) or None
+        The query centre times both out_scales, its dot product with k * in_scale - key centre a
+        logit; None where queries are not centred, and then no key has a weight.
+    value_pre, value_mid, value_radius : array (d_v,)
+        A value enters as (v * value_pre - value_mid) / value_radius, in [-1, 1].
+    value_low, value_high : array (d_v,)
+        The smallest and the largest value of each column, in units of V.
+    """
 
     query: Affine
     full_query: Affine
@@ -44,26 +67,92 @@ class Frame:
     value_high: Array
 
     def queries(self, Q: Array, dtype: str, balance: int = 0) -> Array:
-        """Return scale * (q - query centre) * 2**balance, balanced, (n, d)."""
+        """Return the prepared queries.
+
+        Parameters
+        ----------
+        Q : array (n, d)
+            Queries as the caller passed them, all or some rows.
+        dtype : {"float32", "float64"}
+            The stored dtype of the compute dtype.
+        balance : int, optional
+            Power of two by which these are longer than the Frame says; `keys` take its negative.
+
+        Returns
+        -------
+        array (n, d)
+            scale * (q - query centre) * 2**balance, balanced against the keys.
+        """
         return rows_of(Q).affine(Q, *self.query.balanced(balance), dtype)
 
     def full_queries(self, Q: Array, dtype: str) -> Array:
-        """Return scale * q, (n, d), for exact weights, which need no tilt; go with `full_keys`."""
+        """Return the queries for exact weights, about zero, where no key has a weight.
+
+        Parameters
+        ----------
+        Q : array (n, d)
+            Queries as the caller passed them.
+        dtype : {"float32", "float64"}
+            The compute dtype.
+
+        Returns
+        -------
+        array (n, d)
+            scale * q, balanced against `full_keys`.
+        """
         side = self.full_query
         return rows_of(Q).affine(Q, side.in_scale, side.centre, side.out_scale, dtype)
 
     def full_keys(self, K: Array, dtype: str) -> Array:
-        """Return k - key centre, (m, d), balanced against `full_queries`."""
+        """Return the keys for exact weights.
+
+        Parameters
+        ----------
+        K : array (m, d)
+            Keys as the caller passed them.
+        dtype : {"float32", "float64"}
+            The compute dtype.
+
+        Returns
+        -------
+        array (m, d)
+            k - key centre, balanced against `full_queries`.
+        """
         return self.keys(K, dtype, -self.full_balance)
 
     def keys(self, K: Array, dtype: str, balance: int = 0) -> Array:
-        """Return (k - key centre) * 2**balance, balanced, (m, d)."""
+        """Return the prepared keys.
+
+        Parameters
+        ----------
+        K : array (m, d)
+            Keys as the caller passed them, all or some rows.
+        dtype : {"float32", "float64"}
+            The stored dtype of the compute dtype.
+        balance : int, optional
+            Power of two by which these are longer than the Frame says.
+
+        Returns
+        -------
+        array (m, d)
+            (k - key centre) * 2**balance, balanced against the queries.
+        """
         return rows_of(K).affine(K, *self.key.balanced(balance), dtype)
 
     def key_weights(self, K: Array) -> tuple[Array | None, int]:
-        """Return (weights (m,), shift): exp(scale * query centre . k) = weights * 2**shift.
+        """Return what undoes the centring of the queries, a weight for each key.
 
-        None, 0 where the queries are not centred.
+        Parameters
+        ----------
+        K : array (m, d)
+            Keys as the caller passed them, all or some rows.
+
+        Returns
+        -------
+        weights : array (m,), float64, or None
+            At most 1; None where the queries are not centred.
+        shift : int
+            exp(scale * query centre . (k - key centre)) is weights * 2**shift.
         """
         if self.query_tilt is None:
             return None, 0
@@ -75,7 +164,22 @@ class Frame:
         return xp.exp(logits - shift * math.log(2.0)), shift
 
     def values(self, V: Array, weights: Array | None, dtype: str) -> Array:
-        """Return [V, 1] * weights, V centred and scaled to [-1, 1], (m, d_v + 1)."""
+        """Return the prepared values, and ones in a last column for the normaliser.
+
+        Parameters
+        ----------
+        V : array (m, d_v)
+            Values as the caller passed them, of the same keys as `weights`.
+        weights : array (m,) or None
+            From `key_weights`.
+        dtype : {"float32", "float64"}
+            The stored dtype of the compute dtype.
+
+        Returns
+        -------
+        array (m, d_v + 1)
+            [V, 1] * weights, V centred and scaled to [-1, 1]; a constant column is 0.
+        """
         # A constant column has radius 0: it enters as 0 and leaves as its mid-range.
         moving = self.value_radius > 0.0
         inverse = np.where(moving, 1.0, 0.0) / np.where(moving, self.value_radius, 1.0)
@@ -84,7 +188,22 @@ class Frame:
         )
 
     def restore(self, x: Array, dtype: str, divisor: Array | None = None) -> Array:
-        """Return mid-range + radius * x (over `divisor`, row by row) in `dtype`, (n, d_v)."""
+        """Return an output in the units of V.
+
+        Parameters
+        ----------
+        x : array (n, d_v), float64
+            In units of value_radius, from `Partial.finish`; a numerator where `divisor` is given.
+        dtype : {"float16", "float32", "float64"}
+            Of the input.
+        divisor : array (n,), optional
+            Divides the rows of x.
+
+        Returns
+        -------
+        array (n, d_v)
+            mid-range + radius * x, within the range of each column, rounded once to `dtype`.
+        """
         return rows_of(x).restored_values(
             x,
             self.value_pre,

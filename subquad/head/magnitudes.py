@@ -25,15 +25,26 @@ class RowMagnitudes:
 
     |logit_ij| <= query_norms[i] * key_norms[j] about the centres; the largest full query (about
     zero) times the largest key bounds the logits of the exact path.
+
+    Parameters
+    ----------
+    query, full, key : CentredRows
+        The queries about their centre and about zero, and the keys about theirs.
+    units : tuple of float
+        Of the queries and of the keys: what a norm of 1 of CentredRows is in units of the Frame.
+    find_offset : Lazy of float
+        |weighted mean of the keys| / largest key norm, rounded up, at most 1.
+    find_entries : tuple of Lazy
+        The largest entries of each query (n,) and of each key (m,).
+    find_rotation : Lazy
+        See `rotation`.
     """
 
     query: CentredRows
     full: CentredRows
     key: CentredRows
     units: tuple[float, float]
-    """Of the queries and the keys: their norms in units of the Frame, those of Rows being 1."""
     find_offset: Lazy[float]
-    """|weighted mean of the keys| / max key norm, rounded up, at most 1."""
     find_entries: tuple[Lazy[np.ndarray], Lazy[np.ndarray]]
     find_rotation: Lazy[Rotation | None]
 
@@ -75,7 +86,18 @@ class RowMagnitudes:
         return self.find_entries[1]()
 
     def by(self, criterion: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the magnitudes of queries (n,) and keys (m,): "norm", or else largest entries."""
+        """Return the magnitudes of the rows by one criterion.
+
+        Parameters
+        ----------
+        criterion : {"norm", "entry"}
+            The norm of a row, or its largest entry.
+
+        Returns
+        -------
+        tuple of array (n,), (m,)
+            Of the queries and of the keys, about their centres, in units of the Frame.
+        """
         if criterion == "norm":
             return self.query_norms, self.key_norms
         return self.query_entries, self.key_entries

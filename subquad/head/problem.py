@@ -46,7 +46,25 @@ MEASURED_WORK = 4 * ENTRY_WORK
 
 @dataclass(frozen=True)
 class Head:
-    """One head, Q (n, d), K (m, d), V (m, d_v), seen in one of its Frames; see `measure_head`."""
+    """One head seen in one of its Frames: what a method's `run` is given. See `measure_head`.
+
+    Parameters
+    ----------
+    Q, K, V : array (n, d), (m, d), (m, d_v)
+        As the caller passed them, masked keys dropped; not prepared, see `Frame`.
+    dtype : str
+        Theirs: "float16", "float32" or "float64".
+    scale : float
+        Factor on Q K^T.
+    sides : tuple
+        What is measured of queries, of keys and of values.
+    frames : tuple of (Frame, RowMagnitudes)
+        All Frames of the head, one or two.
+    frame : Frame
+        The units of this view.
+    rows : RowMagnitudes
+        The magnitudes of the rows, in the units of `frame`.
+    """
 
     Q: Array
     K: Array
@@ -56,9 +74,7 @@ class Head:
     sides: Sides
     frames: tuple[tuple[Frame, RowMagnitudes], ...]
     frame: Frame
-    """The units of this view."""
     rows: RowMagnitudes
-    """The magnitudes of the rows, in the units of the frame."""
 
     @cached_property
     def views(self) -> tuple[Head, ...]:

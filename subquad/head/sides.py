@@ -65,14 +65,15 @@ class OrderStatistics:
 
     `values[i]` bounds the magnitude of every row but the `ranks[i]` largest.
 
-    Attributes
+    Parameters
     ----------
     count : int
         Number of rows.
     table : Lazy
-        Returns `ranks` and `values`.
-    ranks, values : array
-        Ascending and descending; found when first asked for.
+        Returns `ranks`, ascending, and `values`, descending, when they are first asked for:
+        O(count log count).
+    known_largest : float, optional
+        The largest magnitude where it is known already, so that no table is needed for it.
     """
 
     count: int
@@ -81,20 +82,56 @@ class OrderStatistics:
 
     @classmethod
     def of(cls, magnitudes: np.ndarray, unit: float = 1.0) -> OrderStatistics:
-        """Return the order statistics of unit * magnitudes (n,), all of them kept if n <= 64."""
+        """Return the order statistics of magnitudes that are at hand.
+
+        Parameters
+        ----------
+        magnitudes : array (count,)
+            All of them are kept where there are at most 64.
+        unit : float, optional
+            What each is multiplied by.
+
+        Returns
+        -------
+        OrderStatistics
+            In the unit of magnitudes times `unit`.
+        """
         largest = float(magnitudes.max()) * unit
         return cls(magnitudes.size, Lazy(lambda: _sorted(magnitudes, unit)), largest)
 
     @classmethod
     def constant(cls, count: int, value: float) -> OrderStatistics:
-        """Return the statistics of `count` rows of which only the largest magnitude is known."""
+        """Return the statistics of rows of which only the largest magnitude is known.
+
+        Parameters
+        ----------
+        count : int
+            Number of rows.
+        value : float
+            Bounds the magnitude of each.
+
+        Returns
+        -------
+        OrderStatistics
+            With one rank, 0.
+        """
         return cls(count, Lazy(lambda: (np.array([0]), np.array([value]))))
 
     @classmethod
     def later(cls, count: int, find: Lazy[np.ndarray]) -> OrderStatistics:
-        """Return the statistics of `count` magnitudes that are found when first asked for.
+        """Return the statistics of magnitudes that are computed when first asked for.
 
-        Once `table` is released unasked, no magnitude is known: all are infinity.
+        Parameters
+        ----------
+        count : int
+            Number of rows.
+        find : Lazy of array (count,)
+            Computes the magnitudes.
+
+        Returns
+        -------
+        OrderStatistics
+            Once `table` is released unasked, no magnitude is known: all are infinity.
         """
         unknown = np.array([0]), np.array([math.inf])
         return cls(count, Lazy(lambda: _sorted(find(), 1.0), unknown))
@@ -115,12 +152,34 @@ class OrderStatistics:
         return float(self.values[0]) if self.known_largest is None else self.known_largest
 
     def count_above(self, threshold: float) -> int:
-        """Return an upper bound of the number of rows of magnitude above `threshold`."""
+        """Return an upper bound of the number of rows above a threshold.
+
+        Parameters
+        ----------
+        threshold : float
+            In the unit of `values`.
+
+        Returns
+        -------
+        int
+            Exact where it is below 64.
+        """
         place = int(np.searchsorted(-self.values, -threshold))  # first value <= threshold
         return int(self.ranks[place]) if place < self.ranks.size else self.count
 
     def lowered(self, threshold: float) -> float:
-        """Return the least known threshold that leaves the same rows above it."""
+        """Return the least known threshold that leaves the same rows above it.
+
+        Parameters
+        ----------
+        threshold : float
+            In the unit of `values`.
+
+        Returns
+        -------
+        float
+            At most `threshold`.
+        """
         place = int(np.searchsorted(-self.values, -threshold))
         if place == self.ranks.size:
             return threshold
@@ -128,12 +187,34 @@ class OrderStatistics:
         return float(self.values[place]) if known else threshold
 
     def sum_of_largest(self, count: int) -> float:
-        """Return an upper bound of the sum of the `count` largest magnitudes."""
+        """Return an upper bound of the sum of the largest magnitudes.
+
+        Parameters
+        ----------
+        count : int
+            How many of them.
+
+        Returns
+        -------
+        float
+            In the unit of `values`.
+        """
         ends = np.minimum(np.append(self.ranks[1:], self.count), count)
         return float(np.sum(self.values * np.maximum(ends - self.ranks, 0)))
 
     def scaled_to(self, count: int) -> OrderStatistics:
-        """Return the statistics of `count` rows of the same distribution and the same largest."""
+        """Return the statistics of another number of rows of the same distribution.
+
+        Parameters
+        ----------
+        count : int
+            Number of rows.
+
+        Returns
+        -------
+        OrderStatistics
+            With the same largest magnitude, ranks in proportion.
+        """
         share = count / self.count
         table = Lazy(lambda: (np.round(self.ranks * share).astype(np.int64), self.values))
         return OrderStatistics(count, table, self.known_largest)

@@ -23,7 +23,9 @@ NO_OFFSET = Lazy.known_to_be(1.0)
 class Stats:
     """Sizes and proved magnitudes of one head, in the prepared units of its Frame.
 
-    Attributes
+    A method's `fit`, `certify` and `work` are given this and no array.
+
+    Parameters
     ----------
     n, m, d, d_v : int
         Queries, keys, head dimension, columns of V.
@@ -97,7 +99,18 @@ class Stats:
         return product_up(self.full_query_norm, self.key_norms.largest)
 
     def with_length(self, n: int) -> Stats:
-        """Return the Stats of n queries and n * m / n keys of the same distribution and bounds."""
+        """Return the Stats of a longer or shorter head of the same distribution and bounds.
+
+        Parameters
+        ----------
+        n : int
+            Number of queries; the keys are as many times more or fewer.
+
+        Returns
+        -------
+        Stats
+            With the same largest magnitudes.
+        """
         m = max(1, round(self.m * (n / self.n)))
         return replace(
             self,
@@ -110,7 +123,13 @@ class Stats:
         )
 
     def known_only(self) -> Stats:
-        """Return the Stats without what nobody has asked for yet: nothing more is measured."""
+        """Return the Stats without what no method has asked for yet.
+
+        Returns
+        -------
+        Stats
+            Reading it measures nothing more and keeps no array.
+        """
         turned = self.find_rotation is not None and self.find_rotation.known
         cut = self.shells is not None and self.shells.known
         return replace(
@@ -121,7 +140,7 @@ class Stats:
         )
 
     def release(self) -> None:
-        """Let go of the arrays: what nobody asked for is not known any more."""
+        """Let go of the arrays: what no method has asked for is not known any more."""
         entries = self.query_entries.table, self.key_entries.table
         for later in (*entries, self.find_offset, self.find_rotation, self.shells):
             if later is not None:

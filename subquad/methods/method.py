@@ -27,17 +27,31 @@ from subquad.head.stats import Stats
 
 @dataclass(frozen=True)
 class Proposal:
-    """A way to reach the tolerance: parameters, the a priori bound by terms, and the work."""
+    """A way to reach the tolerance: parameters, the a priori bound by terms, and the work.
+
+    Parameters
+    ----------
+    method : Method
+        Whose offer it is.
+    parameters : object
+        What `run` needs to know; hashable, pickled with the plan, printed by ``str``.
+    terms : tuple of Term
+        What `certify` returns of the parameters; their sum is `bound`.
+    work : Work
+        What `work` returns of them.
+    view : int, optional
+        Which of the head's Frames; the planner fills it in.
+    fallback : float, optional
+        Share of the rows that may go exact after the run, because `terms` are predicted and not
+        proved; 0 where the terms are proved before the run. `work` counts the predicted share.
+    """
 
     method: Method
     parameters: Any
     terms: tuple[Term, ...]
     work: Work
     view: int = 0
-    """Which of the head's Frames; the planner fills it in."""
     fallback: float = 0.0
-    """Share of the rows that may go exact after the run, because `terms` are predicted and not
-    proved; 0 where the terms are proved before the run. `work` counts the predicted share."""
 
     @property
     def bound(self) -> float:
@@ -47,7 +61,19 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a method cannot reach the tolerance, and the best bound it can prove (None: none)."""
+    """Why a method cannot reach the tolerance, and how near it comes.
+
+    Parameters
+    ----------
+    method : Method
+        Which one.
+    parameters : str
+        Those that come nearest, as the plan prints them; empty where none were tried.
+    reason : str
+        With the number that is too large, for the plan and for ToleranceError.
+    best_bound : float, optional
+        The smallest bound it can prove, in units of value_radius; None where it can prove none.
+    """
 
     method: Method
     parameters: str
@@ -95,37 +121,115 @@ class Method(ABC):
             In units of value_radius: `Proposal.bound` has to be at most that.
         rates : Rates
             Of the device; ``rates.seconds(work)`` is what to keep small.
+
+        Yields
+        ------
+        Proposal or Refusal
+            One for each variant, at least one in all. Costs at most about `search` seconds.
         """
 
     @abstractmethod
     def certify(self, stats: Stats, parameters: Any) -> tuple[Term, ...]:
         """Return the a priori Terms, never smaller than what `run` will certify.
 
-        Each names a claim of the registry; their sum bounds |output - exact| in units of
-        value_radius. See `a_priori_terms`.
+        Parameters
+        ----------
+        stats : Stats
+            Of any head: a plan that is run on new data asks again with theirs.
+        parameters : object
+            From a Proposal.
+
+        Returns
+        -------
+        tuple of Term
+            Floats in units of value_radius whose sum bounds |output - exact|, each with its claim
+            of the registry; infinite where the theorem does not hold of these `stats`. See
+            `a_priori_terms`.
         """
 
     @abstractmethod
     def work(self, stats: Stats, parameters: Any) -> Work:
-        """Return the counted work of `run`: pairs, flops, elements, bytes."""
+        """Return the work of `run`, counted and not measured.
+
+        Parameters
+        ----------
+        stats : Stats
+            Of the head.
+        parameters : object
+            From a Proposal.
+
+        Returns
+        -------
+        Work
+            Pairs, features, elements, bytes; the planner compares methods by its seconds.
+        """
 
     @abstractmethod
     def run(self, head: Head, parameters: Any) -> Partial:
-        """Return the Partial (n, d_v) over all keys, in units of the head's key centre.
+        """Return the sums over all keys; it is never told the tolerance.
 
-        It is never told the tolerance. Only `Partial.finish` divides.
+        Parameters
+        ----------
+        head : Head
+            Arrays and Frame; ``head.frame`` prepares rows, ``head.rows`` has their norms.
+        parameters : object
+            From a Proposal, perhaps of other data: what these do not allow gets an infinite
+            `error`.
+
+        Returns
+        -------
+        Partial
+            Of n rows, about the key centre of the Frame, on the device of the arrays. Only
+            `Partial.finish` divides.
         """
 
     def batch_key(self, head: Head, proposal: Proposal) -> Hashable:
-        """Return what heads share that `run_together` may take at once; None where none may."""
+        """Return what heads share that `run_together` may take at once.
+
+        Parameters
+        ----------
+        head : Head
+            One of a call.
+        proposal : Proposal
+            What is chosen for it.
+
+        Returns
+        -------
+        hashable
+            Equal for heads that go together; None for one that goes alone.
+        """
         return None
 
     def run_together(self, heads: Sequence[Head], parameters: Any) -> Partial:
-        """Return the Partial (heads, n, d_v) of heads of one `batch_key`, bit by bit `run`'s."""
+        """Return the sums of several heads, with the bits that `run` gives each of them.
+
+        Parameters
+        ----------
+        heads : sequence of Head
+            Of one `batch_key`.
+        parameters : object
+            Their common parameters.
+
+        Returns
+        -------
+        Partial
+            Of shape (heads, n, d_v).
+        """
         raise NotImplementedError
 
     def rerunnable(self, parameters: Any) -> bool:
-        """Return whether a plan may run again by the fused passes alone (`planning.rerun`)."""
+        """Return whether a plan may run again by the fused passes alone (`planning.rerun`).
+
+        Parameters
+        ----------
+        parameters : object
+            From a Proposal.
+
+        Returns
+        -------
+        bool
+            False unless a method says otherwise.
+        """
         return False
 
 

@@ -27,7 +27,17 @@ from subquad.planning.words import refusal_message, table
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The output (..., n, d_v), like Q; the Certificate of its error; the Plan that made it."""
+    """What `attention` returns.
+
+    Parameters
+    ----------
+    output : array (..., n, d_v)
+        Of the library, device and dtype of Q.
+    certificate : Certificate
+        The proved error of each row, at most `tol`.
+    plan : Plan
+        What made it; keeps no array of the input.
+    """
 
     output: Array
     certificate: Certificate
@@ -43,10 +53,24 @@ class Result:
 class Plan:
     """What will be done to each head and why; prints as a table.
 
-    Attributes
+    Parameters
     ----------
     heads : tuple of HeadPlan
         In C order of the leading dimensions `lead`.
+    lead : tuple of int
+        Leading dimensions of Q, K, V and the mask after broadcasting.
+    tol : float
+        In units of value_radius.
+    method : str
+        The name that was asked for, or "auto".
+    scale : float, optional
+        Factor on Q K^T; None for 1/sqrt(d).
+    rates : Rates
+        The cost model by which methods were compared.
+    frames : tuple of Frame, optional
+        Of the chosen method of each head; empty where the plan was made without data.
+    fleet : Fleet, optional
+        The devices that it is for; None where the arrays are.
     """
 
     heads: tuple[HeadPlan, ...]
@@ -56,15 +80,30 @@ class Plan:
     scale: float | None
     rates: Rates
     frames: tuple[Frame, ...] = ()
-    """Of the chosen method of each head; none where the plan was made without data."""
     fleet: Fleet | None = None
-    """The devices that it is for; None where the arrays are."""
 
     @at_home
     def run(self, Q: Array, K: Array, V: Array, /, *, key_mask: Array | None = None) -> Result:
         """Return the Result of this plan on new data of the same shape, bounds proved again.
 
-        Raises ValueError for another shape, ToleranceError where the new data break a bound.
+        Parameters
+        ----------
+        Q, K, V : array (..., n, d), (..., m, d), (..., m, d_v)
+            Of the sizes of the plan.
+        key_mask : bool array (..., m), optional
+            As for `attention`; it has to leave as many keys as the plan is for.
+
+        Returns
+        -------
+        Result
+            With the methods and parameters of the plan, without another search.
+
+        Raises
+        ------
+        ValueError
+            For another shape or number of keys.
+        ToleranceError
+            Where the new data break a bound, or no method was chosen.
         """
         if key_mask is None and (again := self._replay(Q, K, V)) is not None:
             return again

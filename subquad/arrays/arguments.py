@@ -139,7 +139,7 @@ def check_dtype(dtype) -> str:
 
 
 def refuse_options(options: dict, allowed: tuple[str, ...]) -> None:
-    """Raise TypeError for keyword arguments that nobody takes, saying which there are."""
+    """Raise TypeError for keyword arguments that do not exist, naming those that do."""
     for name in options:
         if name in NOT_BUILT:
             msg = (

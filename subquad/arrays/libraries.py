@@ -26,8 +26,8 @@ def at_home(function: Function) -> Function:
     """Return `function` taking torch tensors as well, its arrays returned as tensors then.
 
     It may return an array or what has an `output` and a `certificate`; anything else is returned
-    as it is. Raises TypeError for tensors beside other arrays, for those that require grad, and
-    for dtypes or devices that the engine has not; ValueError for arrays on several devices.
+    as it is. Raises TypeError for tensors mixed with other arrays, for those that require grad, and
+    for dtypes or devices that the engine lacks; ValueError for arrays on several devices.
     """
     names = list(inspect.signature(function).parameters)
 
@@ -77,7 +77,7 @@ def _at_home(args: tuple[Any, ...], options: dict[str, Any]) -> bool:
 
 
 def _check_alone(given: tuple[tuple[str, Any], ...]) -> None:
-    """Raise TypeError where an array of another library stands beside a tensor."""
+    """Raise TypeError where tensors and arrays of another library are passed together."""
     for name, x in given:
         if array_api_compat.is_array_api_obj(x) and not array_api_compat.is_torch_array(x):
             first = next(n for n, y in given if array_api_compat.is_torch_array(y))
@@ -112,7 +112,7 @@ def _entered(name: str, x: Any) -> Any:
         raise TypeError(msg)
     if x.dtype == torch.bfloat16:
         msg = (
-            f"`{name}` has dtype torch.bfloat16, which NumPy and CuPy have not: pass "
+            f"`{name}` has dtype torch.bfloat16, which NumPy and CuPy do not support: pass "
             f"{name}.float(), the same numbers in float32."
         )
         raise TypeError(msg)

@@ -243,7 +243,7 @@ class Partial:
         return self.numerator / divisor[..., None], terms
 
     def certified(self) -> tuple[Array, tuple[Term, ...]]:
-        """Return what `finish` divides by, and the Terms.
+        """Return the divisor that `finish` uses, and the Terms.
 
         Returns
         -------

@@ -116,7 +116,7 @@ def polynomial_underflow(
     logit_bound: float,
     dtype: str,
 ) -> float:
-    """Return what underflowing products may add to |numerator error| + |normaliser error|.
+    """Return a bound of |numerator error| + |normaliser error| from products that underflow.
 
     A product that underflows loses at most the smallest subnormal eta; carried through the rest
     of the two passes that is at most 4 eta |c_k| X^k (k m + r_k) in degree k, where X bounds
@@ -162,7 +162,9 @@ def storage_error(value_ratio: float, compute_dtype: str, output_dtype: str) -> 
 
 
 def conversion_error(value_ratio: float) -> float:
-    """Return what float32 costs beside `storage_error` where a plan runs in the units it has.
+    """Return a bound of the rounding to float32, in units of value_radius, where a plan runs again.
+
+    It keeps the units of the data it was made for; `storage_error` is not included.
 
     Values (v * in_scale - mid in two parts) / radius and their weights: 8 and 4 roundings; the
     output, divided, times the radius, plus mid: 4 of at most 2 and 3 of at most max|V|, per

@@ -202,7 +202,7 @@ def doctor() -> None:
 
 
 def experiments_module(name: str) -> Any:
-    """Import a module of the experiments: inside the package where installed, else beside it.
+    """Import a module of the experiments: inside the package where installed, else next to it.
 
     Never `import experiments`: a user's own folder of that name may come first on the path.
     """

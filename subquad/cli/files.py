@@ -1,4 +1,4 @@
-"""What the command line reads and writes: the arrays of a .npz, and places for what it makes."""
+"""Files of the command line: arrays read from a .npz, and paths that it may write to."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _scale(array: np.ndarray) -> float:
 def output(option: str, path: Path, file: Path) -> Path:
     """Return the path with the suffix .npz; ValueError unless it can be written, and is not `file`.
 
-    That of a folder is refused, not a file beside the folder made.
+    The path of a folder is refused; no file is made next to the folder.
     """
     if path.is_dir():
         msg = f"`{option}` is {path}, a folder; name a file."

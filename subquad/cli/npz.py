@@ -103,7 +103,7 @@ def _members(archive: zipfile.ZipFile, wanted: Collection[str]) -> dict[str, zip
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
-    """Return what a member declares; ValueError unless plain numbers, of the size that it has."""
+    """Return the header of a member; ValueError unless plain numbers of the declared size."""
     name = f"its member `{info.filename}`"
     start = _start(archive, info, name)
     if not start.startswith(np.lib.format.MAGIC_PREFIX):

@@ -30,7 +30,7 @@ from subquad.planning.plan import Plan, Result
 __all__ = ["AbandonedError", "ProcessFleet", "attention"]
 
 PATIENCE = 600.0
-"""Seconds for which a worker waits for the others, if nobody says otherwise."""
+"""Seconds for which a worker waits for the others, by default."""
 LOOK = 2.0
 """Seconds after which the client looks whether all workers are still there."""
 TAKEN = tuple(name for name in OPTIONS if name not in ("devices", "key_mask"))
@@ -41,7 +41,7 @@ CONSEQUENCES = (AbandonedError, NotFiniteError)
 def attention(
     client: Any, Q: Any, K: Any, V: Any, /, *, tol: float, patience: float = PATIENCE, **options
 ) -> Result:
-    """Return what `subquad.attention` does, computed by the workers of a dask cluster.
+    """Return the Result of `subquad.attention`, computed by the workers of a dask cluster.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def member(
     steps = iter(range(2**62))
 
     def gather(part: np.ndarray) -> Sequence[np.ndarray]:
-        # Longer than the actor waits; were it gone, nobody would answer.
+        # Longer than the actor waits; an actor that is gone never answers.
         return meeting.exchange(next(steps), rank, part).result(timeout=patience + MARGIN)
 
     try:

@@ -44,9 +44,9 @@ STEADY = 1.2
 """What a run takes in the median over the least of a few: probes are the least, since the first of
 a process are slow, and a run is predicted in the median."""
 OVERHEAD_STEPS = 1600.0
-"""What a run costs beside its passes, whatever the sizes, in steps."""
+"""Steps of a run without its passes, the same for all sizes."""
 ROW_ENTRIES = 30
-"""What a row is found to cost beside its own entries, in entries."""
+"""Preparing a row takes as long as preparing so many entries more than it has (measured)."""
 PREPARED, PASSED = 0.95, 1.15
 """What an entry costs in the probe of preparation, and in a pass that builds features of it, in
 entries of a run: there each is prepared, taken up, and written as part of the output."""
@@ -70,7 +70,7 @@ def _speeds(_compiled: bool) -> tuple[dict[str, dict[str, float]], float]:
 
 
 def measured() -> tuple[dict[str, dict[str, float]], float]:
-    """Return what `speeds` does, measured now."""
+    """Measure the rates and return them as `speeds` does."""
     # Of compiled passes half the lanes are known; to have them in float64 would take longer.
     both = tuple(name for name in WIDE if not (cpu_fast.in_use() and name.startswith("polynomial")))
     probes, wide = _probes("float32", PROBES), _probes("float64", both)
@@ -199,7 +199,7 @@ def _polynomial(d: int, degree: int, work: float, dtype: str) -> Probe:
 
 
 def _beside(calls: Overhead, columns: int) -> np.ndarray:
-    """Return the amounts of what passes cost beside their arithmetic, as `Rates.seconds` does."""
+    """Return the amounts of the Overhead of some passes, as `Rates.seconds` counts them."""
     alone = calls.alone * (thread_count() - 1)
     return np.array([0.0, 0.0, alone, alone / (2 * columns), 0.0, calls.filled, calls.steps])
 

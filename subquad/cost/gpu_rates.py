@@ -20,7 +20,7 @@ PAIRS, TOKENS, ROWS = 1 << 14, 1 << 19, 1 << 18
 that the launches do not count."""
 COLUMNS, PROBED_D = (8, 64), 32
 OVERHEAD = 2e-3
-"""Seconds of a call beside its passes, about: launches, and what the host waits for."""
+"""Seconds of a call without its passes, about: launches, and waits of the host."""
 
 Speeds = tuple[float, float, float, float, float]
 """Flops of the exact path, pairs, flops of the polynomial path, features, entries; per second."""
@@ -50,7 +50,8 @@ def _speeds_of(device: int) -> dict[str, Speeds]:
 def _fused(operands: str, stored: Speeds) -> Speeds:
     """Return the Speeds with the polynomial path by the fused passes, at one shape.
 
-    Their features cost nothing beside the products; another shape would be compiled for this alone.
+    Building their features takes no time that the products do not take; measuring another shape
+    would need a kernel compiled for it alone.
     """
     columns = COLUMNS[1]
     Q, K, W = _rows("float32", TOKENS, (columns, columns, columns + 1))

@@ -250,7 +250,7 @@ def measured_rates() -> Rates:
     Returns
     -------
     Rates
-        Of all threads together. Measured once in a process, in under 0.3 s.
+        Of all threads together. Measured once for a number of threads, in under 0.3 s.
     """
     return _measured(cpu_fast.in_use(), thread_count())
 

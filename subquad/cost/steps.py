@@ -1,4 +1,4 @@
-"""What the passes on the CPU cost beside their arithmetic: Python's own work, and waiting threads.
+"""Overhead of the passes on the CPU, all time but arithmetic: in Python, or waiting for a thread.
 
 A step is one NumPy call on a tile: a microsecond or more, whatever the tile holds, and several
 where it waits for the interpreter, which other threads want as well. Where features are few, steps
@@ -37,7 +37,7 @@ which misses the cache both times; and where rows are put in order before that."
 
 @dataclass(frozen=True)
 class Overhead:
-    """What some passes cost beside their arithmetic.
+    """The cost of some passes that is not arithmetic.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ def _sum_bytes(d: int, d_v: int, degree: int) -> float:
 
 
 def _load_steps(d: int, degree: int, chunk: float, compiled: bool) -> float:
-    """Return the steps of a load, `chunk` for a chunk of features beside its multiplications."""
+    """Return the steps of a load: `chunk` for each chunk of features, plus its multiplications."""
     if compiled:
         return COMPILED_STEPS
     steps = LOAD_STEPS

@@ -192,7 +192,7 @@ def offers(
 
 
 def gib(proposal: Proposal) -> str:
-    """Return what the passes hold, in words."""
+    """Return in words how much memory the passes need."""
     return f"{proposal.work.state_bytes / 2**30:,.0f} GiB"
 
 

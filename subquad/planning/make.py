@@ -43,7 +43,7 @@ def plan_of_stats(
 ) -> Plan:
     """Return the Plan of heads of which only Stats are known, one tuple of views for each."""
     tol = check_tol(tol)
-    check_delta(delta)  # nobody asks for it, nor for the seed: no method is randomised yet
+    check_delta(delta)  # no method reads it, nor the seed: none is randomised yet
     check_seed(seed)
     name, methods = _methods(method, allow_exact)
     methods = methods if fleet is None else _on_shards(methods, name)

@@ -42,7 +42,7 @@ class RerunPlan:
     tol: float
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy starts with: no launches, which hold memory of a device."""
+        """Return the fields alone: a copy has no launches, which hold memory of a device."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
@@ -161,7 +161,7 @@ def replay(
 
 
 def _joined(reports: list[Any]) -> Any:
-    """Return what heads were found to be as one report."""
+    """Return the reports of some heads as one report of all."""
     if len(reports) == 1:
         return reports[0]
     names = [field.name for field in fields(reports[0])]

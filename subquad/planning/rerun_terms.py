@@ -1,4 +1,4 @@
-"""What a plan proves of new data, from a few numbers that were found of them beside the work."""
+"""What a plan proves of new data, from a few numbers that the passes measure on the way."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class RerunBounds:
         return made
 
     def room(self, key_norms: np.ndarray) -> np.ndarray:
-        """Return the largest norms of queries beside those of keys, (heads,); none where < 0.
+        """Return the largest norms of queries allowed by those of keys, (heads,); none where < 0.
 
         With these no logit leaves the polynomial's interval, the rows balanced for it.
         """
@@ -98,7 +98,7 @@ class RerunBounds:
 
 
 def _slack(head: HeadPlan) -> float:
-    """Return what the mean of the keys may be off by, over the largest norm."""
+    """Return a bound of the error of the mean of the keys, over the largest norm."""
     p, stats = head.parameters, head.stats
     # Rounding keys to operands, and what the passes lose of a sum of degree 1.
     return fused_errors(stats.d, p.degree, p.dtype, stats.m)[1] + 2.0 * FORMATS[p.dtype].u

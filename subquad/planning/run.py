@@ -1,7 +1,6 @@
 """Running the heads of a plan: each by its method, certified, back in the units of its values.
 
-Small heads of one shape that go exact run together: what one costs beside its arithmetic is then
-shared by all.
+Small heads of one shape that go exact run together: they share the cost that is not arithmetic.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def _run_sharded(head: Head, chosen: Proposal) -> Ran:
 
 
 def _certified(partial: Partial, stored: Term) -> tuple[Array, tuple[Term, ...]]:
-    """Return what the numerator is to be divided by and every Term, storage included, (n,)."""
+    """Return the divisor of the numerator and every Term, storage included, arrays (n,)."""
     divisor, terms = partial.certified()
     like = namespace(divisor).zeros_like(divisor)
     return divisor, (*terms, replace(stored, value=like + stored.value))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.arrays.arguments import check_dtype, check_real, check_size, dtype_name, refuse_options
+from subquad.arrays.arguments import check_dtype, check_real, check_size, dtype_name
 from subquad.arrays.arithmetic import Array
 from subquad.arrays.libraries import at_home
 from subquad.cost.rates import Rates
@@ -20,8 +20,6 @@ from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Method
 from subquad.planning.make import plan_of_problem, plan_of_stats
 from subquad.planning.plan import Plan, Result, execute, place, require, stack
-
-OPTIONS = ("tol", "scale", "key_mask", "method", "delta", "allow_exact", "seed", "devices", "rates")
 
 
 @at_home
@@ -40,7 +38,6 @@ def attention(
     seed: int | None = None,
     devices: Sequence[int | str] | Any = None,
     rates: Rates | None = None,
-    **options,
 ) -> Result:
     """Return softmax(scale Q K^T) V within tol, a certificate of its error, and the plan.
 
@@ -58,7 +55,9 @@ def attention(
         Positive; 1/sqrt(d) by default.
     key_mask : bool array (..., m), optional
         True where a key takes part; the others are dropped exactly, and may hold anything. One
-        mask for all queries of a head; leading dimensions broadcast to those of Q, K and V.
+        mask for all queries of a head; leading dimensions broadcast to those of Q, K and V. Of a
+        mask (..., 1, m) of scores, as (B, 1, 1, m) of a padded batch, the axis of queries is
+        left out.
     method : str or Method, optional
         "auto" takes the cheapest certified; a name from METHODS, or a Method, that one alone.
     delta : float, optional
@@ -94,7 +93,6 @@ def attention(
     TypeError, ValueError
         For bad input, with the argument in backticks, the value met and the one needed.
     """
-    refuse_options(options, OPTIONS)
     fleet = fleet_of(devices)
     problem = problem_on(fleet, Q, K, V, scale=scale, key_mask=key_mask)
     heads, made = plan_of_problem(
@@ -139,7 +137,6 @@ def plan(
     seed: int | None = None,
     devices: Sequence[int | str] | Any = None,
     rates: Rates | None = None,
-    **options,
 ) -> Plan:
     """Return the Plan that `attention` would follow; from data, or from sizes and a logit bound.
 
@@ -171,7 +168,6 @@ def plan(
         For bad input. A tolerance that nothing reaches is no error here: `heads[i].chosen` is
         None and the table says why.
     """
-    refuse_options(options, (*OPTIONS, "n", "m", "d", "d_v", "logit_bound", "dtype"))
     fleet = fleet_of(devices)
     choice = {
         "delta": delta,

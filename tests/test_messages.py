@@ -3,6 +3,7 @@
 One row is one template; numbers in a row all differ, so that none can stand in for another.
 """
 
+import inspect
 import re
 
 import array_api_strict
@@ -227,6 +228,18 @@ CASES = {
         TypeError,
         "`key_maks` is not an option: did you mean `key_mask`?",
     ),
+    "dropout": (
+        lambda: attend(dropout_p=0.5),
+        TypeError,
+        "`dropout_p` is not supported: dropout is not built yet, and leaving it out silently would "
+        "make the certificate false.",
+    ),
+    "padding mask of too many axes": (
+        lambda: attend(Q=np.ones((6, 3, 5)), key_mask=np.ones((6, 1, 1, 4), bool)),
+        ValueError,
+        "`key_mask` has shape (6, 1, 1, 4), with axes for heads and queries that `Q`, `K`, `V` do "
+        "not have: pass key_mask[:, 0, 0], of shape (6, 4).",
+    ),
     "unknown option": (
         lambda: attend(temperature=2.0),
         TypeError,
@@ -354,6 +367,49 @@ def test_a_criterion_is_named():
             method(criterion=None)
     assert subquad.SupportBasis().criteria == subquad.SupportBasis(criterion="both").criteria
     assert subquad.SupportBasis(criterion="entry").criteria == ("entry",)
+
+
+@pytest.mark.parametrize(
+    "call, options",
+    [
+        (subquad.attention, "tol scale key_mask method delta allow_exact seed devices rates"),
+        (subquad.exact_attention, "scale key_mask"),
+        (
+            subquad.plan,
+            "tol n m d d_v logit_bound dtype scale key_mask method delta allow_exact seed devices "
+            "rates",
+        ),
+    ],
+)
+def test_signatures_name_every_option(call, options):
+    """So that a type checker sees a misspelt one; at the call, the nearest name is told."""
+    found = inspect.signature(call).parameters.values()
+    assert [x.name for x in found if x.kind is not x.POSITIONAL_ONLY] == options.split()
+    assert all(x.kind in (x.POSITIONAL_ONLY, x.KEYWORD_ONLY) for x in found)
+    with pytest.raises(TypeError, match="^`kmask` is not an option: did you mean `key_mask`[?]$"):
+        call(*arrays(), kmask=None)
+    with pytest.raises(TypeError, match="^`causal` is not supported: .* not built yet"):
+        call(*arrays(), causal=True)
+    with pytest.raises(TypeError, match=f"the options are {options.replace(' ', ', ')}.$"):
+        call(*arrays(), temperature=1.0)
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [
+        ("maks", "key_mask"),
+        ("kmask", "key_mask"),
+        ("padding_mask", "key_mask"),
+        ("scal", "scale"),
+        ("exact", "allow_exact"),
+        ("device", "devices"),
+        ("metod", "method"),
+    ],
+)
+def test_a_misspelt_option_is_guessed(given, meant):
+    with pytest.raises(TypeError, match=f"^`{given}` is not an option: did you mean `{meant}`[?]$"):
+        attend(**{given: None})
+    assert meant in inspect.signature(subquad.attention).parameters
 
 
 @pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), float("inf"), 2.0000001])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,15 +19,16 @@ LARGEST_SIZE = 2**53  # sizes enter the cost model and the bounds as float64
 LARGEST_SHOWN = 10**24
 DTYPES = ("float16", "float32", "float64")
 NOT_BUILT = {
-    "causal": "causal masks",
-    "is_causal": "causal masks",
-    "mask": "masks other than `key_mask`",
-    "attn_mask": "masks other than `key_mask`",
-    "bias": "additive biases",
-    "attn_bias": "additive biases",
-    "dropout_p": "dropout",
-    "enable_gqa": "grouped heads",
+    "causal": "causal masks are",
+    "is_causal": "causal masks are",
+    "mask": "masks other than `key_mask` are",
+    "attn_mask": "masks other than `key_mask` are",
+    "bias": "additive biases are",
+    "attn_bias": "additive biases are",
+    "dropout_p": "dropout is",
+    "enable_gqa": "grouped heads are",
 }
+"""What is planned, with its verb."""
 
 
 def dtype_name(x: Array) -> str:
@@ -138,16 +140,29 @@ def check_dtype(dtype) -> str:
     return name
 
 
-def refuse_options(options: dict, allowed: tuple[str, ...]) -> None:
-    """Raise TypeError for keyword arguments that do not exist, naming those that do."""
+def refuse_options(options: Iterable[str], allowed: Sequence[str]) -> None:
+    """Raise TypeError for the first of these names that is not allowed, saying which there are."""
     for name in options:
+        if name in allowed:
+            continue
         if name in NOT_BUILT:
+            them = "it" if NOT_BUILT[name].endswith(" is") else "them"
             msg = (
-                f"`{name}` is not supported: {NOT_BUILT[name]} are not built yet, and leaving "
-                "them out silently would make the certificate false."
+                f"`{name}` is not supported: {NOT_BUILT[name]} not built yet, and leaving "
+                f"{them} out silently would make the certificate false."
             )
             raise TypeError(msg)
-        near = difflib.get_close_matches(name, allowed, 1)
-        hint = f"did you mean `{near[0]}`?" if near else f"the options are {', '.join(allowed)}."
+        near = _nearest(name, allowed)
+        hint = f"did you mean `{near}`?" if near else f"the options are {', '.join(allowed)}."
         msg = f"`{name}` is not an option: {hint}"
         raise TypeError(msg)
+
+
+def _nearest(name: str, allowed: Sequence[str]) -> str | None:
+    """Return the allowed name that looks like this one, or has a word that does."""
+    whole = dict(zip(allowed, allowed, strict=True))
+    words = {word: option for option in allowed for word in option.split("_") if len(word) > 2}
+    for text, known in ((name, whole), *((text, words) for text in (name, *name.split("_")))):
+        if near := difflib.get_close_matches(text, known, 1):
+            return known[near[0]]
+    return None

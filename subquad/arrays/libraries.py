@@ -19,20 +19,28 @@ from typing import Any, TypeVar, cast
 import array_api_compat
 import numpy as np
 
+from subquad.arrays.arguments import refuse_options
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def at_home(function: Function) -> Function:
     """Return `function` taking torch tensors as well, its arrays returned as tensors then.
 
-    It may return an array or what has an `output` and a `certificate`; anything else is returned
+    A keyword that it does not name is a TypeError with the nearest one (`refuse_options`). It may
+    return an array or what has an `output` and a `certificate`; anything else is returned
     as it is. Raises TypeError for tensors mixed with other arrays, for those that require grad, and
     for dtypes or devices that the engine lacks; ValueError for arrays on several devices.
     """
-    names = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    names = list(parameters)
+    allowed = tuple(name for name, x in parameters.items() if x.kind is x.KEYWORD_ONLY)
+    keywords = set(allowed)
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
+        if not options.keys() <= keywords:
+            refuse_options(options, allowed)
         given = [library_of(x) for x in (*args, *options.values())]
         if not any(given) or ("torch" not in given and _at_home(args, options)):
             return function(*args, **options)

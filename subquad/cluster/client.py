@@ -8,6 +8,7 @@ fleet, and the bits those of `devices=["cpu", ...]` with as many shards.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from subquad.arrays.arguments import check_real, refuse_options
-from subquad.attention import OPTIONS
+from subquad.attention import attention as whole
 from subquad.bounds.certificate import Certificate
 from subquad.cluster.meeting import AbandonedError, Meeting, member
 from subquad.engine.shards.fleets import ProcessFleet
@@ -33,7 +34,11 @@ PATIENCE = 600.0
 """Seconds for which a worker waits for the others, by default."""
 LOOK = 2.0
 """Seconds after which the client looks whether all workers are still there."""
-TAKEN = tuple(name for name in OPTIONS if name not in ("devices", "key_mask"))
+TAKEN = tuple(
+    name
+    for name, option in inspect.signature(whole).parameters.items()
+    if option.kind is option.KEYWORD_ONLY and name not in ("devices", "key_mask")
+)
 CONSEQUENCES = (AbandonedError, NotFiniteError)
 """What a rank raises where another has raised, or will raise, something that says more."""
 
@@ -83,7 +88,7 @@ def attention(
     """
     import distributed
 
-    refuse_options({k: v for k, v in options.items() if k not in TAKEN}, (*TAKEN, "patience"))
+    refuse_options(options, (*TAKEN, "patience"))
     if not isinstance(client, distributed.Client) or client.asynchronous:
         msg = f"`client` is {client!r}; pass a distributed.Client that is not asynchronous."
         raise TypeError(msg)

@@ -94,8 +94,11 @@ def check_finite(name: str, x: Array, xp, which: str = "") -> None:
     raise ValueError(msg)
 
 
-def check_key_mask(mask: Array, K: Array) -> None:
-    """Raise TypeError unless boolean and of the library of K, ValueError unless it keeps a key."""
+def check_key_mask(mask: Array, Q: Array, K: Array, V: Array) -> Array:
+    """Return the mask (..., m), an axis of one query left out that masks of scores have.
+
+    TypeError unless boolean and of the library of K, ValueError unless it keeps a key.
+    """
     if isinstance(mask, np.ma.MaskedArray):
         refuse_masked("key_mask", "pass key_mask.filled(False) to drop what it masks")
     if not array_api_compat.is_array_api_obj(mask) or "bool" not in str(mask.dtype):
@@ -108,6 +111,8 @@ def check_key_mask(mask: Array, K: Array) -> None:
             "pass both from one library."
         )
         raise TypeError(msg)
+    if mask.ndim == max(x.ndim for x in (Q, K, V)) and mask.shape[-2] == 1:
+        mask = mask[..., 0, :]
     if mask.ndim < 1 or mask.shape[-1] != K.shape[-2]:
         msg = (
             f"`key_mask` has shape {tuple(mask.shape)}; its last dimension must be "
@@ -120,6 +125,7 @@ def check_key_mask(mask: Array, K: Array) -> None:
         head = f" of head {tuple(int(i) for i in where)}" if mask.ndim > 1 else ""
         msg = f"`key_mask` drops all {mask.shape[-1]} keys{head}; keep at least one."
         raise ValueError(msg)
+    return mask
 
 
 def broadcast_lead(Q: Array, K: Array, V: Array, key_mask: Array | None = None) -> tuple[int, ...]:
@@ -142,6 +148,7 @@ def broadcast_lead(Q: Array, K: Array, V: Array, key_mask: Array | None = None) 
         msg = f"the leading dimensions {joined} hold no head; pass at least one."
         raise ValueError(msg)
     if key_mask is not None and joined != (heads := np.broadcast_shapes(*leads[:-1])):
+        _refuse_padding_mask(key_mask.shape, heads)
         other = f" or leading dimensions that broadcast to {heads}" if heads else ""
         msg = (
             f"`key_mask` has shape {tuple(key_mask.shape)}, which makes heads that `Q`, `K`, "
@@ -150,3 +157,14 @@ def broadcast_lead(Q: Array, K: Array, V: Array, key_mask: Array | None = None) 
         )
         raise ValueError(msg)
     return joined
+
+
+def _refuse_padding_mask(shape: tuple[int, ...], heads: tuple[int, ...]) -> None:
+    """Raise ValueError for (B, 1, ..., 1, m), of more axes than the heads have."""
+    axes = len(shape) - 1 - len(heads)
+    if axes > 0 and len(heads) == 1 and set(shape[1:-1]) == {1}:
+        msg = (
+            f"`key_mask` has shape {tuple(shape)}, with axes for heads and queries that `Q`, `K`, "
+            f"`V` do not have: pass key_mask[:{', 0' * axes}], of shape {shape[:1] + shape[-1:]}."
+        )
+        raise ValueError(msg)

@@ -141,7 +141,8 @@ class Problem:
     scale : float, optional
         Factor on Q K^T, positive; 1/sqrt(d) by default.
     key_mask : bool array (..., m), optional
-        True where a key takes part; its leading dimensions broadcast to those of Q, K and V.
+        True where a key takes part; its leading dimensions broadcast to those of Q, K and V. Or
+        (..., 1, m), as masks of scores are: one for all queries.
 
     Attributes
     ----------
@@ -159,7 +160,7 @@ class Problem:
         check_shapes(Q, K, V)
         self.scale = check_scale(scale, Q.shape[-1])
         if key_mask is not None:
-            check_key_mask(key_mask, K)
+            key_mask = check_key_mask(key_mask, Q, K, V)
         self.lead = broadcast_lead(Q, K, V, key_mask)
         self.Q, self.K, self.V, self.key_mask = Q, K, V, key_mask
         parts = [self._parts(index) for index in np.ndindex(*self.lead)]

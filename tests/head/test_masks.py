@@ -127,6 +127,36 @@ def test_a_mask_makes_no_heads(rates):
     assert subquad.exact_attention(heads, K, V, key_mask=lower[:1]).shape == (20, 20, 3)
 
 
+@pytest.mark.parametrize(
+    "lead, mask", [((), (1,)), ((3,), (3, 1)), ((2, 3), (2, 1, 1)), ((2, 3), (2, 3, 1))]
+)
+def test_a_mask_of_scores_has_an_axis_of_one_query(lead, mask, rates):
+    rng = np.random.default_rng(1)
+    Q, K, V = (rng.uniform(-1.0, 1.0, (*lead, n, 3)) for n in (5, 7, 7))
+    kept = rng.random((*mask, 7)) < 0.6
+    kept[..., 0] = True
+    plain = kept[..., 0, :]
+    for call in (
+        subquad.exact_attention,
+        lambda *x, **o: subquad.attention(*x, tol=0.5, rates=rates, **o).output,
+        lambda *x, **o: subquad.plan(*x, tol=0.5, rates=rates, **o).run(*x, **o).output,
+    ):
+        assert np.array_equal(call(Q, K, V, key_mask=kept), call(Q, K, V, key_mask=plain))
+        assert not np.array_equal(call(Q, K, V, key_mask=kept), call(Q, K, V))
+    none = kept.copy()
+    none[-1] = False
+    shown = r"key_mask` drops all 7 keys( of head \(.*\))?; keep"
+    with pytest.raises(ValueError, match=shown):
+        subquad.exact_attention(Q, K, V, key_mask=none)
+
+
+def test_a_mask_of_scores_by_query_is_refused(rates):
+    Q, K, V = (np.ones((2, 3, n, 4)) for n in (5, 7, 7))
+    for shape in ((2, 1, 5, 7), (2, 3, 5, 7), (1, 1, 5, 7)):
+        with pytest.raises(ValueError, match="a mask by query is not supported|do not broadcast"):
+            subquad.attention(Q, K, V, tol=0.5, rates=rates, key_mask=np.ones(shape, bool))
+
+
 def test_tensors(rates):
     torch = pytest.importorskip("torch")
     Q, K, V, kept = problem("masks differ, K and V shared")

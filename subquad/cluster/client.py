@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Sequence
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,7 +21,7 @@ import numpy as np
 from subquad.arrays.arguments import check_real, refuse_options
 from subquad.attention import attention as whole
 from subquad.bounds.certificate import Certificate
-from subquad.cluster.meeting import AbandonedError, Meeting, member
+from subquad.cluster.meeting import AbandonedError, Meeting, member, told
 from subquad.engine.shards.fleets import ProcessFleet
 from subquad.head.inputs import check_shapes
 from subquad.head.sides import NotFiniteError
@@ -107,13 +106,15 @@ def attention(
     options = {"tol": tol, **options}
     with client.as_current(), distributed.Lock("subquad.cluster"):
         ranks = _started(client, addresses, (Q, K, V), float(patience), options)
-        certificates, plans = zip(*_records(client, ranks), strict=True)
+        with told():
+            certificates, plans = zip(*_records(client, ranks), strict=True)
     outputs = [client.submit(operator.itemgetter(0), rank, pure=False) for rank in ranks]
-    output = (
-        np.concatenate(client.gather(outputs), axis=-2)
-        if on_host
-        else _as_dask(client, outputs, Q.dtype)
-    )
+    with told():
+        output = (
+            np.concatenate(client.gather(outputs), axis=-2)
+            if on_host
+            else _as_dask(client, outputs, Q.dtype)
+        )
     return Result(output, _together(certificates), plans[0])
 
 
@@ -188,8 +189,9 @@ def _started(
         raise
     for rank in ranks:  # what attention raises they return
         if rank.status != "finished":
-            msg = f"a worker was lost: {rank.exception()}"
-            raise AbandonedError(msg) from rank.exception()
+            lost = rank.exception()
+            msg = f"a worker was lost: {lost or rank.status}"
+            raise AbandonedError(msg) from lost
     return ranks
 
 
@@ -202,11 +204,9 @@ def _wait(client: Any, futures: list[Any], addresses: list[str]) -> None:
 
     while True:
         try:
-            distributed.wait(futures, timeout=LOOK)
+            with told():
+                distributed.wait(futures, timeout=LOOK)
             return
-        except CancelledError as error:
-            msg = f"a worker was lost: {error}"
-            raise AbandonedError(msg) from None
         except TimeoutError:
             gone = [address for address in addresses if address not in client.nthreads()]
             if gone:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,26 @@ Record = tuple[Certificate, Plan] | Exception
 
 class AbandonedError(RuntimeError):
     """A worker was lost, failed, or did not come in time."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Raise AbandonedError, a sentence, for the lists of tasks that dask raises when it drops them.
+
+    The reason is a word of its own: "lost dependencies", "scheduler-connection-lost".
+    """
+    try:
+        yield
+    except CancelledError as error:
+        groups = getattr(error, "error_groups", [error])
+        reasons = sorted(
+            {str(own.reason) for own in groups if getattr(own, "reason", None)} - {"unknown"}
+        )
+        msg = (
+            f"dask dropped the tasks of this call ({', '.join(reasons) or 'without a reason'}): a "
+            "worker or the scheduler was lost, or they were cancelled. Call again."
+        )
+        raise AbandonedError(msg) from None
 
 
 def member(

@@ -1,7 +1,9 @@
 """Attention by the workers of a dask cluster: the bits of as many shards, sound, errors told."""
 
 import os
+import re
 import time
+from concurrent.futures import CancelledError
 from types import SimpleNamespace
 
 import numpy as np
@@ -201,6 +203,29 @@ def test_a_client_that_is_closed(client):
     other.close()
     with pytest.raises(ValueError, match="`client` is closed"):
         cluster.attention(other, *data(), tol=1e-2)
+
+
+def test_a_call_whose_tasks_are_cancelled_ends_in_a_sentence(client, monkeypatch):
+    wait = distributed.wait
+
+    def cancelled(futures, timeout):
+        client.cancel(futures)
+        return wait(futures, timeout)
+
+    monkeypatch.setattr(distributed, "wait", cancelled)
+    with pytest.raises(cluster.AbandonedError) as caught:
+        cluster.attention(client, *data(), tol=1e-2, rates=TYPICAL)
+    assert re.fullmatch(
+        r"dask dropped the tasks of this call \([\w -]+\): a worker or the scheduler was lost, or "
+        r"they were cancelled\. Call again\.",
+        str(caught.value),
+    )
+
+
+def test_a_cancellation_without_a_reason_is_a_sentence_too():
+    with pytest.raises(cluster.AbandonedError, match=r"^dask dropped .* \(without a reason\): a "):
+        with meeting.told():
+            raise CancelledError
 
 
 def test_a_meeting_gives_parts_by_rank_and_ends_for_all():

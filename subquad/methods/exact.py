@@ -6,7 +6,7 @@ No theorem but rounding: logits within `exact_logit_error`, sums within `exact_s
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import exp
 
@@ -31,9 +31,13 @@ from subquad.methods.method import (
     Proposal,
     Refusal,
     a_priori_terms,
+    bound_of,
     stored_norm_bound,
 )
 from subquad.methods.on_shards import Norms, empty_partial, fleet_of_head, shards_of
+
+FAR = 4.0
+"""Values larger than so many times value_radius lie off zero: about it they are at most twice."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,23 @@ class Exact(Method):
         reasons = {
             "logits": f"rounding in {widest} at logits up to {stats.full_logit_bound:.3g}",
             "sums": f"rounding in {widest} of sums over {stats.m:,} keys",
-            "storage": (
-                f"rounding to {stats.dtype} of values {stats.value_ratio:.3g} times "
-                "value_radius in size (a far offset, or subnormal numbers)"
-            ),
+            "storage": self._stored(stats, tol),
         }
         yield Refusal(self, "", reasons[largest.name], best)
+
+    def _stored(self, stats: Stats, tol: float) -> str:
+        """Return why values and output in the input's dtype are too coarse, and what would do."""
+        reason = (
+            f"rounding to {stats.dtype} of values {stats.value_ratio:.3g} times value_radius in "
+            "size"
+        )
+        if stats.value_ratio > FAR:
+            reason += " (a far offset, or subnormal numbers)"
+        wide = COMPUTE_DTYPES[-1]
+        there = self.certify(replace(stats, dtype=wide), ExactParameters(wide))
+        if stats.dtype != wide and bound_of(there) <= tol:
+            reason += f"; {wide} input would do"
+        return reason
 
     def certify(self, stats: Stats, parameters: ExactParameters) -> tuple[Term, ...]:
         """Return the rounding Terms: logits, sums, storage."""

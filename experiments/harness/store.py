@@ -155,16 +155,27 @@ def read_json(path: Path) -> dict | None:
 def write_json(record: dict, path: Path | None) -> None:
     """Write a record so that a reader sees the old file or the new one, never a part."""
     if path is not None:
-        write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", path)
+        write_texts({path: as_json(record)})
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write a file, and the folders to it, so that a failure leaves what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+def as_json(record: dict) -> str:
+    """Return the text of a record's file; ValueError where a number is not finite."""
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write files, and the folders to them, so that a failure or a kill leaves whole ones.
+
+    All are written beside their places before the first of them takes its place.
+    """
+    parts = {path: path.with_name(path.name + ".part") for path in texts}
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        for path, part in parts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(texts[path], encoding="utf-8")
+        for path, part in parts.items():
+            os.replace(part, path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        for part in parts.values():
+            part.unlink(missing_ok=True)
         raise

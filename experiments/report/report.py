@@ -14,12 +14,12 @@ from ..harness.store import (
     RESULTS,
     Experiment,
     Progress,
+    as_json,
     machine,
     read_json,
     run,
     versions,
-    write_json,
-    write_text,
+    write_texts,
 )
 from ..questions import error_vs_bound
 from .sections import contents, drawn, sections, verdicts
@@ -78,8 +78,7 @@ def write(
         progress("drawing the page")
     page = render(report, shown, start)
     out = Path(out_dir)
-    write_text(page, out / "index.html")
-    write_json(report, out / "report.json")
+    write_texts({out / "index.html": page, out / "report.json": as_json(report)})
     return report
 
 

@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +135,45 @@ def test_infinite_rates_come_back(tmp_path):
     record = store.run(counting([]), tmp_path / "x.json", rates=fixed)
     assert record["rates"]["float64"]["elements"] is None
     assert store.rates_from(record["rates"]) == fixed
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from experiments.harness import store
+
+moment, folder = int(sys.argv[1]), Path(sys.argv[2])
+steps = iter(range(9))
+whole, replace = Path.write_text, os.replace
+
+
+def write(path, text, **options):
+    if next(steps) == moment:
+        whole(path, text[: len(text) // 2], **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(path, text, **options)
+
+
+def put(part, path):
+    if next(steps) == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(part, path)
+
+
+Path.write_text, os.replace = write, put
+store.write_texts({folder / name: "the new text" for name in ("page", "numbers")})
+"""
+
+
+@pytest.mark.parametrize("moment", range(3))
+def test_a_killed_run_leaves_the_old_files(moment, tmp_path):
+    """Killed while it writes the first file or the second, and before it puts one in its place."""
+    for name in ("page", "numbers"):
+        (tmp_path / name).write_text("the old text")
+    root = Path(store.__file__).parents[2]
+    command = [sys.executable, "-c", KILLED, str(moment), str(tmp_path)]
+    assert subprocess.run(command, cwd=root).returncode == -signal.SIGKILL
+    assert {(tmp_path / name).read_text() for name in ("page", "numbers")} == {"the old text"}
+    store.write_texts({tmp_path / name: "the next text" for name in ("page", "numbers")})
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"page": "the next text", "numbers": "the next text"}

@@ -284,6 +284,17 @@ def test_a_run_agrees_where_the_verdict_is_the_same_on_the_cases_of_both():
     assert sections.quick_verdicts({**fresh, "rows": []}, kept) == {}
 
 
+def test_numbers_that_json_has_not_leave_the_old_page(tmp_path, monkeypatch):
+    """The page and its JSON are both made before the first of them is replaced."""
+    claims = {"in_registry": 0, "records": [], "seconds": float("nan")}
+    monkeypatch.setattr(report, "checked_claims", lambda *_: claims)
+    monkeypatch.setattr(report, "render", lambda *_: "the new page")
+    (tmp_path / "index.html").write_text("the old page")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.write(tmp_path, quick=True, experiments=())
+    assert (tmp_path / "index.html").read_text() == "the old page"
+
+
 def test_a_failure_while_writing_leaves_the_old_page(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "checked_claims", lambda *_: {"in_registry": 0, "records": []})
     monkeypatch.setattr(report, "render", lambda *_: "the new page")

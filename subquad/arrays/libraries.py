@@ -42,7 +42,7 @@ def at_home(function: Function) -> Function:
         if not options.keys() <= keywords:
             refuse_options(options, allowed)
         given = [library_of(x) for x in (*args, *options.values())]
-        if not any(given) or ("torch" not in given and _at_home(args, options)):
+        if not any(given) or ("torch" not in given and on_current_device(args, options)):
             return function(*args, **options)
         return moved(args, options)
 
@@ -77,7 +77,7 @@ def _library_of(kind: Any) -> str:
     return ""
 
 
-def _at_home(args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+def on_current_device(args: tuple[Any, ...], options: dict[str, Any]) -> bool:
     """Return whether all of CuPy's arrays are on the current device."""
     arrays = [x for x in (*args, *options.values()) if library_of(x) == "cupy"]
     current = sys.modules["cupy"].cuda.runtime.getDevice()

@@ -78,8 +78,6 @@ def attention(
     rates : Rates, optional
         The cost model of one device; by default measured once on what holds the arrays (about
         0.2 s on a CPU, a second on a GPU).
-    **options
-        Refused by name, with the nearest name that exists.
 
     Returns
     -------
@@ -91,7 +89,8 @@ def attention(
     ToleranceError
         If no allowed method can prove `tol`; never is a looser answer returned.
     TypeError, ValueError
-        For bad input, with the argument in backticks, the value met and the one needed.
+        For bad input, with the argument in backticks, the value met and the one needed; for a
+        keyword that does not exist, with the nearest one.
     """
     fleet = fleet_of(devices)
     problem = problem_on(fleet, Q, K, V, scale=scale, key_mask=key_mask)
@@ -154,8 +153,6 @@ def plan(
         Of the input, where there are no data: "float16", "float32" or "float64".
     scale, key_mask, method, delta, allow_exact, seed, devices, rates : optional
         As for `attention`. Without data there is no `scale` and no `key_mask`.
-    **options
-        Refused by name, with the nearest name that exists.
 
     Returns
     -------

@@ -28,7 +28,7 @@ from subquad.planning.plan import Plan, Result
 if TYPE_CHECKING:
     from subquad.empirical.entries import entry_statistics
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "METHODS",
     "TYPICAL",

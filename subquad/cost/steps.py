@@ -96,7 +96,7 @@ def _accumulate_calls(keys: int, d: int, d_v: int, degree: int, compiled: bool) 
     if keys <= 0:
         return NONE
     tile, tiles = lengths.tile_for(keys, d, degree), lengths.tile_count(keys, d, degree)
-    groups, pieces = lengths.shares(tiles, d, degree, padded(d_v + 1))
+    groups, pieces = lengths.accumulator_layout(tiles, d, degree, padded(d_v + 1))
     loads = groups * -(-tiles // (groups * lengths.tiles_at_once(tile, d, degree))) * pieces
     steps = PASS_STEPS + loads * _load_steps(d, degree, SUM_STEPS, compiled)
     filled = (groups + 1) * _sum_bytes(d, d_v, degree)  # those of the groups, and their sum

@@ -47,8 +47,8 @@ GROUPS = 16
 
 GROUP_BYTES, SET_BYTES = 64 * 2**20, 256 * 2**20
 """What the accumulators of all groups may hold together (one always fits); the second of `sets`.
-More of the first is slower to fill than it is to cut the top degree into pieces, as `shares` does;
-sets are not cut."""
+More of the first is slower to fill than it is to cut the top degree into pieces, as
+`accumulator_layout` does; sets are not cut."""
 
 STATE_ROWS = 4096
 """Rows of one step where whole States are added or converted, or keys measured."""
@@ -138,7 +138,7 @@ def contraction_length(k: int, *, d: int, degree: int, tiles: int, dtype: str) -
     return single + (tiles + -(-r // FEATURE_CHUNK) + degree + 3) * in_unit
 
 
-def shares(tiles: int, d: int, degree: int, columns: int) -> tuple[int, int]:
+def accumulator_layout(tiles: int, d: int, degree: int, columns: int) -> tuple[int, int]:
     """Return (groups, pieces): accumulators that tiles go to, and shares of the top degree.
 
     Their product is the parallelism of `accumulate`. Pieces are more than 1 only where GROUP_BYTES

@@ -27,12 +27,12 @@ def test_known_sizes():
     assert engine_lengths.tile_for(1000, 48, 3) == 128
     assert engine_lengths.tile_count(0, 64, 2) == 0
     assert engine_lengths.tile_count(65_536, 64, 2) == 128
-    assert engine_lengths.shares(128, 64, 2, 72) == (16, 1)
-    assert engine_lengths.shares(5, 64, 2, 72) == (5, 1)
-    assert engine_lengths.shares(0, 64, 2, 72) == (0, 1)
-    assert engine_lengths.shares(128, 64, 3, 72) == (2, 8)
-    assert engine_lengths.shares(128, 16, 4, 17) == (16, 1)
-    assert engine_lengths.shares(128, 64, 4, 72) == (1, 16)
+    assert engine_lengths.accumulator_layout(128, 64, 2, 72) == (16, 1)
+    assert engine_lengths.accumulator_layout(5, 64, 2, 72) == (5, 1)
+    assert engine_lengths.accumulator_layout(0, 64, 2, 72) == (0, 1)
+    assert engine_lengths.accumulator_layout(128, 64, 3, 72) == (2, 8)
+    assert engine_lengths.accumulator_layout(128, 16, 4, 17) == (16, 1)
+    assert engine_lengths.accumulator_layout(128, 64, 4, 72) == (1, 16)
     L = engine_lengths.contraction_length(2, d=64, degree=2, tiles=128, dtype="float32")
     assert L == 512 + 512 + 3 + (128 + 5 + 5) / 2**29
     assert engine_lengths.contraction_length(0, d=64, degree=2, tiles=128, dtype="float64") == 643

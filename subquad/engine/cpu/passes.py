@@ -56,7 +56,7 @@ def accumulate(K, W, degree: int) -> tuple[list[np.ndarray], np.ndarray]:
     blocks, compiled = block_sizes(d, degree), fast.passes(m, d, degree)
     width = compiled.width(columns, K.dtype) if compiled else columns
     tile, tiles = lengths.tile_for(m, d, degree), lengths.tile_count(m, d, degree)
-    groups, pieces = lengths.shares(tiles, d, degree, width)
+    groups, pieces = lengths.accumulator_layout(tiles, d, degree, width)
     span = lengths.tiles_at_once(tile, d, degree)
     buffers_of = compiled.KeyTiles if compiled else _KeyTiles
     # One array: where memory comes in large pages, so does this.

@@ -73,7 +73,7 @@ class Fleet(ABC):
         """Return [function(*row)] over the local ranks, each with its device as the current one."""
         return [function(*row) for row in zip(*columns, strict=True)]
 
-    def known(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def all_gather_host(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the host arrays (rows, ...) of all ranks, alike but for their numbers of rows."""
         if len(self.local) == self.ranks:
             return list(values)
@@ -88,7 +88,7 @@ class Fleet(ABC):
 
     def join(self, parts: Sequence[Any]) -> list[Any]:
         """Return the rows of all ranks in one array, on the device of each local rank."""
-        counts = [int(c[0]) for c in self.known([np.array([x.shape[0]]) for x in parts])]
+        counts = [int(c[0]) for c in self.all_gather_host([np.array([x.shape[0]]) for x in parts])]
         if max(counts) == 0:
             return list(parts)
         xp = array_api_compat.array_namespace(*parts)
@@ -112,7 +112,7 @@ class Fleet(ABC):
 
     def sharded(self, parts: Sequence[Any], home: Any) -> Sharded:
         """Return the local parts as shards of one array of rows; `home` is where it came from."""
-        counts = self.known([np.array([x.shape[0]]) for x in parts])
+        counts = self.all_gather_host([np.array([x.shape[0]]) for x in parts])
         return Sharded(self, tuple(parts), np.cumsum([0, *(int(c[0]) for c in counts)]), home)
 
     def place(self, x: Any) -> Sharded:

@@ -51,7 +51,9 @@ def _centred_norms(
     if not means:
         return _rows(x, norms), None, math.inf
     every = np.concatenate(
-        x.fleet.known([np.append(m, s)[None] for m, s in zip(own_means, slacks, strict=True)])
+        x.fleet.all_gather_host(
+            [np.append(m, s)[None] for m, s in zip(own_means, slacks, strict=True)]
+        )
     )
     slack = float(every[:, d].max()) * (1.0 if x.fleet.ranks == 1 else 1.0 + 2.0**-10)
     return _rows(x, norms), _shares(np.diff(x.starts)) @ every[:, :d], slack
@@ -62,7 +64,7 @@ def row_measures(x: Sharded, in_scale, centre) -> tuple[np.ndarray, np.ndarray]:
     found = x.map(
         lambda part: np.stack(backend_of(part).rows.row_measures(part, in_scale, centre), axis=1)
     )
-    both = np.concatenate(x.fleet.known(found))
+    both = np.concatenate(x.fleet.all_gather_host(found))
     return both[:, 0], both[:, 1]
 
 
@@ -80,7 +82,7 @@ def column_range(x: Sharded) -> tuple[np.ndarray, np.ndarray]:
             return np.zeros((0, 2, part.shape[1]))
         return np.stack(backend_of(part).rows.column_range(part))[None]
 
-    ends = np.concatenate(x.fleet.known(x.map(own)))
+    ends = np.concatenate(x.fleet.all_gather_host(x.map(own)))
     return ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
 
 
@@ -107,7 +109,7 @@ def take_rows(x: Sharded, in_scale, rows: np.ndarray) -> np.ndarray:
             return np.zeros((0, part.shape[1]))
         return backend_of(part).rows.take_rows(part, in_scale, index)
 
-    found = np.concatenate(x.fleet.known(x.map(own, wanted)))
+    found = np.concatenate(x.fleet.all_gather_host(x.map(own, wanted)))
     out = np.empty_like(found)
     out[np.argsort(rank, kind="stable")] = found
     return out
@@ -123,7 +125,7 @@ def weighted_mean(x: Sharded, in_scale, weights: Sharded | None = None) -> np.nd
         return np.append(mass, backend_of(part).rows.weighted_mean(part, in_scale, w))[None]
 
     used = [None] * len(x.parts) if weights is None else weights.parts
-    every = np.concatenate(x.fleet.known(x.map(own, used)))
+    every = np.concatenate(x.fleet.all_gather_host(x.map(own, used)))
     return _shares(every[:, 0]) @ every[:, 1:]
 
 
@@ -140,7 +142,9 @@ def key_weights(K: Sharded, find: Callable[[Any], tuple[Any, int]]) -> tuple[Sha
         return find(part)
 
     weights, shifts = zip(*K.map(own), strict=True)
-    known = K.fleet.known([np.array([s] if s is not None else [], np.int64) for s in shifts])
+    known = K.fleet.all_gather_host(
+        [np.array([s] if s is not None else [], np.int64) for s in shifts]
+    )
     shift = max((int(s[0]) for s in known if s.size), default=0)
     raised = K.fleet.map(lambda w, s: w if s is None else w * 2.0 ** (s - shift), weights, shifts)
     return replace(K, parts=tuple(raised)), shift
@@ -170,7 +174,7 @@ def sum_states(fleet: Fleet, states: Sequence[State]) -> list[State]:
     """
     if fleet.ranks == 1:
         return list(states)
-    units = np.concatenate(fleet.known([_units(state)[None] for state in states]))
+    units = np.concatenate(fleet.all_gather_host([_units(state)[None] for state in states]))
     apart = np.flatnonzero((units != units[0]).any(axis=1))
     if apart.size:
         msg = (
@@ -179,7 +183,9 @@ def sum_states(fleet: Fleet, states: Sequence[State]) -> list[State]:
         )
         raise ValueError(msg)
     records = np.concatenate(
-        fleet.known([np.append(state.norm_moments, state.count)[None] for state in states])
+        fleet.all_gather_host(
+            [np.append(state.norm_moments, state.count)[None] for state in states]
+        )
     )
     norms, count = reduce(sum_up, records[:, :-1]), int(records[:, -1].sum())
     xp = array_api_compat.array_namespace(states[0].moments[0])
@@ -205,7 +211,7 @@ def _units(state: State) -> np.ndarray:
 
 def _rows(x: Sharded, values: Sequence[np.ndarray]) -> np.ndarray:
     """Return host values of the rows of each local shard as those of all rows."""
-    return np.concatenate([v for v in x.fleet.known(values) if v.size])
+    return np.concatenate([v for v in x.fleet.all_gather_host(values) if v.size])
 
 
 def _shares(masses: np.ndarray) -> np.ndarray:

@@ -241,7 +241,7 @@ def test_chunks_of_the_top_degree_are_dealt_to_pieces():
     whole = engine.accumulate(K, W, 4, key_centre=np.zeros(12))
     with mock.patch.object(lengths, "GROUP_BYTES", 2 * 8 * 1820 * 8):
         columns = 4 if cpu_fast.LEAST_PRODUCTS else 8
-        groups, pieces = lengths.shares(lengths.tile_count(2500, 12, 4), 12, 4, columns)
+        groups, pieces = lengths.accumulator_layout(lengths.tile_count(2500, 12, 4), 12, 4, columns)
         assert groups > 1 and pieces > 1
         dealt = engine.accumulate(K, W, 4, key_centre=np.zeros(12))
     for a, b in zip(whole.moments, dealt.moments, strict=True):

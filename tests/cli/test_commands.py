@@ -178,8 +178,8 @@ def test_a_folder_where_none_may_write(call, head, monkeypatch):
 
 
 def test_version(call):
-    assert call("--version") == (0, "subquad 0.1.0\n", "")
-    assert subquad.__version__ == "0.1.0"
+    assert call("--version") == (0, "subquad 0.2.0\n", "")
+    assert subquad.__version__ == "0.2.0"
 
 
 def test_a_report_without_its_extra(call, monkeypatch, tmp_path):

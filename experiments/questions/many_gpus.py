@@ -215,7 +215,7 @@ def table_rows(record: dict) -> list[list]:
             row["efficiency"],
             row["own_polynomial"]["all"],
             row["own_polynomial"]["uneven"],
-            *(row.get("null", {}).get(name) for name in ("mean_v", "first_order")),
+            *(row["null"][name] for name in ("mean_v", "first_order")),
         ]
         for row in record["rows"]
     ]
@@ -226,8 +226,8 @@ def about(record: dict) -> str:
     s = record["settings"]
     return (
         f"{s['devices']} of {s['device']}, n = {s['n']:,}, d = {s['d']}, degree {s['degree']}. "
-        "Errors are relative to the same polynomial in float64, on sampled rows."
-        + ("" if "null" in record["rows"][0] else " The run did not note the null models yet.")
+        f"Errors are relative to the same polynomial in float64, on sampled rows. "
+        f"{record.get('added', '')}"
     )
 
 

@@ -16,7 +16,7 @@ DEGREE = 8
 MOMENT_ROWS = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowSample:
     """Some queries and their sums by degree over some keys.
 
@@ -31,15 +31,12 @@ class RowSample:
         the keys asked for, the one below over all.
     norm_moments : array (DEGREE + 1,)
         sum_j w_j |k_j|^k over sum_j w_j, likewise.
-    known : dict
-        What was computed from this sample, for whoever computes it.
     """
 
     norms: np.ndarray
     shares: np.ndarray
     sums: np.ndarray
     norm_moments: np.ndarray
-    known: dict = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

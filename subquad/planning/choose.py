@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from subquad.bounds.certificate import Term
 from subquad.cost.rates import Rates, memory_bytes
 from subquad.head.centring import measuring_steps
 from subquad.head.stats import Stats
@@ -59,11 +58,6 @@ class HeadPlan:
     def seconds(self, proposal: Proposal) -> float:
         """Return the predicted seconds of a proposal."""
         return self.rates.seconds(proposal.work)
-
-    @cached_property
-    def certified(self) -> dict[tuple[float, float], tuple[Term, ...]]:
-        """Terms of the chosen offer on other data, by key offset and value ratio: `replay`'s."""
-        return {}
 
     @cached_property
     def crossover(self) -> str:

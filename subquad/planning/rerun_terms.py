@@ -61,6 +61,7 @@ class RerunBounds:
         slack = [_slack(head) for head in heads]
         self.limits = np.column_stack([slack, longest, steps])
         self._kept: dict[bytes, np.ndarray] = {}
+        self._by_class: dict[tuple[int, float, float], tuple[Term, ...]] = {}
 
     @cached_property
     def names(self) -> tuple[tuple[str, str], ...]:
@@ -76,7 +77,7 @@ class RerunBounds:
         kept = self._kept.get(key)
         if kept is not None:
             return kept
-        own = [_of_class(*pair) for pair in zip(self._heads, found.classes, strict=True)]
+        own = [self._of_class(*pair) for pair in enumerate(found.classes.tolist())]
         made = _together(own)
         over = np.flatnonzero((made[0] > self._tol) & (found.classes[:, 0] > 0.0)).tolist()
         if over:  # not rounded up they may do
@@ -87,6 +88,16 @@ class RerunBounds:
             self._kept.clear()
         self._kept[key] = made
         return made
+
+    def _of_class(self, i: int, found: tuple[float, float, float]) -> tuple[Term, ...]:
+        """Return the Terms of head i, its offset and ratio taking so many steps and powers."""
+        in_range, step, power = found
+        if not in_range:
+            return _terms(self._heads[i], 1.0, math.inf)
+        own = step / STEPS, 2.0 ** (power / POWERS) * UNIT
+        if (i, *own) not in self._by_class:
+            self._by_class[i, *own] = _terms(self._heads[i], *own)
+        return self._by_class[i, *own]
 
     def room(self, key_norms: np.ndarray) -> np.ndarray:
         """Return the largest norms of queries allowed by those of keys, (heads,); none where < 0.
@@ -102,17 +113,6 @@ def _slack(head: HeadPlan) -> float:
     p, stats = head.parameters, head.stats
     # Rounding keys to operands, and what the passes lose of a sum of degree 1.
     return fused_errors(stats.d, p.degree, p.dtype, stats.m)[1] + 2.0 * FORMATS[p.dtype].u
-
-
-def _of_class(head: HeadPlan, found: np.ndarray) -> tuple[Term, ...]:
-    """Return the Terms of a head in range whose offset and ratio take so many steps and powers."""
-    in_range, step, power = found.tolist()
-    if not in_range:
-        return _terms(head, 1.0, math.inf)
-    own = step / STEPS, 2.0 ** (power / POWERS) * UNIT
-    if own not in head.certified:
-        head.certified[own] = _terms(head, *own)
-    return head.certified[own]
 
 
 def _terms(head: HeadPlan, offset: float, ratio: float) -> tuple[Term, ...]:

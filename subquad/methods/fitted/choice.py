@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -32,6 +33,11 @@ LARGE_SHARES = (2.0**-10, 2.0**-7, 2.0**-5)
 """About which shares of the keys, the largest, may be left to the exact part."""
 NEARLY = 1.1
 """Keys this many times smaller, or less, are as large as any."""
+
+Pairs = dict[int, FittedPair]
+_TRIED: WeakKeyDictionary[RowSample, dict[tuple[int, tuple[float, ...]], Pairs]]
+_TRIED = WeakKeyDictionary()
+"""By sample, degree and groups, pairs that were fitted before: each tolerance asks again."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +106,10 @@ def predicted(
         return
     sample, key_norm = stats.sample(cut[0]), min(cut[0], stats.key_norms.largest)
     group = np.searchsorted(np.asarray(blank.edges), sample.norms)
-    found = sample.known.get((degree, blank.edges))
-    if found is None:
-        found = _trial_pairs(sample, degree, blank.edges, group, key_norm)
-        sample.known[degree, blank.edges] = found
+    known = _TRIED.setdefault(sample, {})
+    if (degree, blank.edges) not in known:
+        known[degree, blank.edges] = _trial_pairs(sample, degree, blank.edges, group, key_norm)
+    found = known[degree, blank.edges]
     for dtype in COMPUTE_DTYPES:
         kept = 0.0
         beside = (logit_error(stats, dtype), sum_error(stats.m, dtype)) if cut[1] else (0.0, 0.0)

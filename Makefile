@@ -28,10 +28,10 @@ claims: .venv/installed
 	$(BIN)/subquad claims
 
 bench: .venv/installed
-	$(BIN)/python -m experiments bench --out $(RECORDS)/bench.json
-	$(BIN)/python -m experiments peers --out $(RECORDS)/peers.json
-	$(BIN)/python -m experiments crossover_lengths --out $(RECORDS)/crossover_lengths.json
-	$(BIN)/python -m experiments scaling --out $(RECORDS)/scaling.json
+	$(BIN)/python -m experiments bench --out $(RECORDS)/bench.json --fresh
+	$(BIN)/python -m experiments peers --out $(RECORDS)/peers.json --fresh
+	$(BIN)/python -m experiments crossover_lengths --out $(RECORDS)/crossover_lengths.json --fresh
+	$(BIN)/python -m experiments scaling --out $(RECORDS)/scaling.json --fresh
 
 experiments: .venv/installed
 	$(BIN)/python -m experiments all --out $(RECORDS)

@@ -66,6 +66,32 @@ def test_the_version_is_written_once(wheel):
     assert all(link.startswith("https://github.com/subquad/subquad") for link in links)
 
 
+def test_the_citation_has_the_version_of_the_package():
+    """`subquad/__init__.py` holds it, pyproject.toml reads it there; the citation is held to it."""
+    lines = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert [x for x in lines if x.startswith("version:")] == [f"version: {subquad.__version__}"]
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["version"]
+    assert build == {"path": "subquad/__init__.py"}
+
+
+def test_the_readme_names_every_target_of_the_makefile():
+    """Of those that run something for a reader; and no target that there is not."""
+    makefile = (ROOT / "Makefile").read_text()
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    named = set(re.findall(r"\bmake ([a-z]+)\b", (ROOT / "README.md").read_text()))
+    assert named <= {*targets.split()}
+    assert named >= {"report", "test", "claims", "bench", "experiments"}
+
+
+def test_what_make_bench_runs_is_what_the_readme_says():
+    makefile, readme = ((ROOT / x).read_text() for x in ("Makefile", "README.md"))
+    recipe = re.search(r"^bench:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert recipe is not None
+    names = re.findall(r"experiments (\w+) --out", recipe[1])
+    (told,) = re.findall(r"^`make bench` .*?\n\n", readme, re.MULTILINE | re.DOTALL)
+    assert len(names) == 4 and all(f"`{name}`" in told for name in names)
+
+
 def test_the_source_archive_makes_the_same_wheel(wheel, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     with tarfile.open(tmp_path / build_sdist(str(tmp_path))) as archive:

@@ -244,7 +244,7 @@ FINDINGS = summary.of_crossover
 KEPT = Kept(
     70,
     "Speed against exact, and the slope of time in n",
-    ("charts.time_against_n",),
+    ("charts.time_against_n", "charts.exponents"),
     about,
     (SLOPES_HEADER, slopes),
 )

@@ -137,17 +137,14 @@ def findings(record: dict) -> list[Finding]:
     """Return whether time grows as n."""
     fits = {name: fit for name, fit in record["derived"].items() if fit["slope"] is not None}
     flat = [name for name, fit in fits.items() if fit["slope"] <= STEEPEST]
-    told = "; ".join(
-        f"{name} {number(fit['slope'])} ({number(fit['low'])} to {number(fit['high'])})"
-        for name, fit in fits.items()
-    )
+    told = "; ".join(f"{name} {number(fit['slope'])}" for name, fit in fits.items())
     lengths = record["settings"]["lengths"]
     return [
         Finding(
             "grows as n",
             graded(bool(fits) and len(flat) == len(fits), not flat),
             f"Our time grows as n, from {min(lengths):,} to {max(lengths):,} tokens.",
-            f"Slope of log time in log n, at most {STEEPEST} asked, with 95 % confidence: {told}.",
+            f"Slope of log time in log n, at most {STEEPEST} asked: {told}.",
         )
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .figures import (
+    BLUE,
     GREY,
     INK,
     MARKERS,
@@ -13,9 +14,12 @@ from .figures import (
     PEERS,
     TEAL,
     Chart,
+    dots,
     figure,
+    intervals,
     legend,
     plain_ticks,
+    short,
 )
 from .writing import tolerance
 
@@ -88,6 +92,56 @@ def time_against_n(record: dict) -> Chart:
         f"Median of {s['repeats']} runs after a warm-up, all ways in turns, d = {s['d']}, tol "
         f"{tolerance(s['tol'])}, {s['dtype']}. On `outliers` 0.1 % of rows and keys are 20 times "
         f"larger; a way that refuses them has no line there.{absent}"
+    )
+
+
+def exponents(record: dict) -> Chart:
+    """Return the exponent of n of every way, with its interval, by family."""
+    families = record["derived"]
+    names = list(dict.fromkeys(way for ways in families.values() for way in ways))
+    with figure("exponents", height=1.5 + 0.36 * len(names)) as drawn:
+        axes = drawn["axes"][0]
+        for shift, (family, ways), mark, colour in zip(
+            (-0.15, 0.15), families.items(), "o^", (BLUE, ORANGE), strict=False
+        ):
+            known = [name for name in names if ways.get(name, {}).get("slope") is not None]
+            ends = [tuple(ways[name][end] for end in ("low", "slope", "high")) for name in known]
+            places = [names.index(name) + shift for name in known]
+            if known:
+                intervals(axes, places, ends, mark, colour, family)
+        dots(axes, names, ())
+        for power, line in ((1.0, ":"), (2.0, "--")):
+            label = f"time as n^{power:.0f}"
+            axes.axvline(power, color=INK, linestyle=line, linewidth=1, label=label)
+        axes.set(xlabel="exponent of n in the time")
+        legend(drawn)
+    return drawn["svg"], (
+        "Least squares on the upper half of the lengths, with intervals of 95 %. Below 1 a part "
+        "of the time does not grow with n."
+    )
+
+
+def null_models(record: dict) -> Chart:
+    """Return by instance the errors of the two answers that prove nothing, and the tolerances."""
+    first = {row["instance"]: row for row in reversed(record["rows"])}
+    rows = list(reversed(first.values()))
+    with figure("null-models", height=1.5 + 0.27 * len(rows)) as drawn:
+        axes, names = drawn["axes"][0], [short(row["instance"]) for row in rows]
+        for key, mark, face, label in (
+            ("mean_v", "s", GREY, "mean(V)"),
+            ("first_order", "D", "none", "first order"),
+        ):
+            errors = [row[key]["measured"] for row in rows]
+            dots(axes, names, [(errors, mark, GREY, label)], markerfacecolor=face)
+        tols = record["settings"]["tols"]
+        for tol, line in zip(tols, ("-", "--", "-.", ":"), strict=False):
+            label = f"tol {tolerance(tol)}"
+            axes.axvline(tol, color=ORANGE, linestyle=line, linewidth=1.2, label=label)
+        axes.set(xscale="log", xlabel="measured error, in value_radius")
+        legend(drawn, 6)
+    return drawn["svg"], (
+        "What is asked is hard where mean(V) is right of the tolerance: left of it, the case is "
+        "trivial, and a certified answer is worth its proof alone."
     )
 
 

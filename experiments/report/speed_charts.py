@@ -50,6 +50,30 @@ def bench(record: dict) -> Chart:
     return drawn["svg"], "All ways in turns in one run, on the same data."
 
 
+def bench_errors(record: dict) -> Chart:
+    """Return of every certified way its bound, its measured error and those of the null models."""
+    ways = {k: w for k, w in record["rows"][0]["ways"].items() if w.get("bound") is not None}
+    null = [way["null"] for way in ways.values()]
+    series = (
+        ([way["bound"] for way in ways.values()], "^", RED, "bound, proved"),
+        ([way["measured"] for way in ways.values()], "o", BLUE, "measured"),
+        ([x["mean_v"]["measured"] for x in null], "s", GREY, "mean(V)"),
+        ([x["first_order"]["measured"] for x in null], "D", GREY, "first order"),
+    )
+    with figure("bench-errors", 1, 1.5 + 0.3 * len(ways)) as drawn:
+        axes = drawn["axes"][0]
+        dots(axes, list(ways), series[:3])
+        dots(axes, list(ways), series[3:], markerfacecolor="none")
+        tol = record["settings"]["tol"]
+        axes.axvline(tol, color=INK, linewidth=1, label="tolerance")
+        axes.set(xscale="log", xlabel="error, in value_radius")
+        legend(drawn)
+    return drawn["svg"], (
+        "mean(V) and first order prove nothing. Where one of them is left of the tolerance, an "
+        "answer that looks at next to nothing would have done as well."
+    )
+
+
 def peers(record: dict) -> Chart:
     """Return the time of every way over ours against its error, one panel for each case."""
     names = list(dict.fromkeys(way for row in record["rows"] for way in row["ways"]))
@@ -84,16 +108,18 @@ def scaling(record: dict) -> Chart:
             lengths = [p["n"] for p in row["points"]]
             seconds = [p["seconds"] for p in row["points"]]
             fit = record["derived"][row["family"]]
-            slope = "" if fit["slope"] is None else f", slope {fit['slope']:.2f}"
+            told = "slope {slope:.2f} ({low:.2f} to {high:.2f})"
+            slope = "" if fit["slope"] is None else ", " + told.format(**fit)
             axes.plot(lengths, seconds, mark + "-", color=colour, label=row["family"] + slope)
             straight = [seconds[-1] * n / lengths[-1] for n in lengths]
             axes.plot(lengths, straight, ":", color=GREY, linewidth=1.4, label="slope 1")
         axes.set(xscale="log", yscale="log", xlabel="n", ylabel="seconds, median")
         plain_ticks(axes, [p["n"] for row in record["rows"] for p in row["points"]])
         legend(drawn)
-    return drawn[
-        "svg"
-    ], "Dotted: what time in proportion to n would be, through the longest length."
+    return drawn["svg"], (
+        "Dotted: what time in proportion to n would be, through the longest length. In brackets "
+        "the interval of 95 % of a slope."
+    )
 
 
 def crossings(record: dict) -> Chart:

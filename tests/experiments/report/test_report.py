@@ -268,6 +268,16 @@ def test_committed_records_are_whole():
         assert questions.findings(record)
 
 
+def test_numbers_stand_in_charts_and_not_in_paragraphs():
+    """The evidence of a verdict is a few numbers; every committed record has a chart of all."""
+    for name, found in report.committed().items():
+        assert questions.load(name).KEPT.charts, name
+        for said in found["findings"]:
+            numbers = re.findall(r"(?<![\w-])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", said["evidence"])
+            assert len(numbers) <= 9, (name, said["evidence"])
+            assert len(said["evidence"]) <= 280, (name, said["evidence"])
+
+
 def test_a_section_shows_the_committed_record_and_the_new_one_beside():
     kept = report.committed()
     fresh = {"thresholds": part(kept["thresholds"]["record"], "outliers")}

@@ -124,12 +124,18 @@ def _speed(record: dict, family: str) -> Finding:
         " ".join(
             [
                 f"{ours}: {number(gain)} times the speed of exact at n = {fit['at_n']:,}{since}.",
-                "The intervals of 95 % of the exponents of n, below, "
-                + ("lie apart." if slower_growth else "do not lie apart."),
+                _growth(known, slower_growth),
                 *refusals,
             ]
         ),
     )
+
+
+def _growth(known: bool, slower: bool) -> str:
+    if not known:
+        return "The lengths are too few for exponents of n."
+    told = "lies below" if slower else "does not lie below"
+    return f"The 95 % interval of its exponent of n {told} that of exact."
 
 
 def _sweep(record: dict) -> Finding:

@@ -217,6 +217,14 @@ class Method(ABC):
         """
         raise NotImplementedError
 
+    def widened(self, stats: Stats, parameters: Any) -> Any:
+        """Return the parameters, with polynomials for larger logits where those of `stats` are.
+
+        For a plan that runs on other data: the degrees, the dtype and the work stay as they are,
+        and `certify` says what is proved then.
+        """
+        return parameters
+
     def rerunnable(self, parameters: Any) -> bool:
         """Return whether a plan may run again by the fused passes alone (`planning.rerun`).
 

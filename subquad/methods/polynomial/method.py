@@ -41,6 +41,7 @@ from subquad.methods.polynomial.sums import (
     parameters_for,
     passes_bytes,
     polynomial_partial,
+    widened,
 )
 
 ROOM = (1.125, 1.0625, 1.03125)
@@ -173,6 +174,10 @@ class Polynomial(Method):
             shards_of(head.V),
             parameters,
         )
+
+    def widened(self, stats: Stats, parameters: PolynomialParameters) -> PolynomialParameters:
+        """Return the parameters for the logits of `stats`."""
+        return widened(parameters, stats.logit_bound)
 
     def rerunnable(self, parameters: PolynomialParameters) -> bool:
         """Return whether the fused passes made the sums: they run again without a survey."""

@@ -45,6 +45,8 @@ from subquad.methods.method import a_priori_terms, input_error, stored_norm_boun
 LOGIT_BOUND_MAX = MAX_LOGIT_BOUND
 """Of a polynomial, as `exp_poly` has them."""
 LOGIT_BOUND_MIN = 2.0**-40
+WIDER = 32
+"""A polynomial is made wider by multiples of 1 / 32, so that runs of a plan share polynomials."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,19 @@ def passes_bytes(d: int, d_v: int, parameters: PolynomialParameters) -> float:
 def parameters_for(degree: int, logit_bound: float, dtype: str, d: int) -> PolynomialParameters:
     """Return the parameters of a degree, the feature dimension filled in."""
     return PolynomialParameters(degree, logit_bound, dtype, feature_dimension(d, degree))
+
+
+def widened(parameters: PolynomialParameters, logit_bound: float) -> PolynomialParameters:
+    """Return the parameters for logits up to `logit_bound`, of the same degree.
+
+    As they are where they hold these logits, or where no polynomial does.
+    """
+    needed = float(stored_norm_bound(logit_bound, parameters.dtype))
+    if not parameters.logit_bound < needed <= LOGIT_BOUND_MAX:
+        return parameters
+    steps = math.ceil((needed / parameters.logit_bound - 1.0) * WIDER)
+    wide = max(needed, parameters.logit_bound * (1.0 + steps / WIDER))
+    return replace(parameters, logit_bound=min(wide, LOGIT_BOUND_MAX))
 
 
 def least_rounding(logit_bound: float, dtype: str) -> float:

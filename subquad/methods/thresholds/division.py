@@ -15,7 +15,7 @@ from subquad.engine import stored_dtype
 from subquad.head.shells import Shell
 from subquad.head.sides import OrderStatistics
 from subquad.head.stats import Stats
-from subquad.methods.polynomial.sums import PolynomialParameters
+from subquad.methods.polynomial.sums import PolynomialParameters, widened
 
 CRITERIA = ("norm", "entry")
 """Magnitude of a row: its norm, or its largest entry."""
@@ -151,6 +151,16 @@ def cell_logit_bound(stats: Stats, criterion: str, bucket: Bucket, cell: Cell) -
     queries, _, factor = magnitudes(stats, criterion)
     height = bucket_height(stats, criterion, bucket)
     return product_up(factor, min(cell.largest, queries.largest), height)
+
+
+def widened_bucket(stats: Stats, criterion: str, bucket: Bucket) -> Bucket:
+    """Return the bucket with its cells' polynomials for the logits of `stats`."""
+    bounds = (cell_logit_bound(stats, criterion, bucket, cell) for cell in bucket.cells)
+    cells = tuple(
+        replace(cell, polynomial=widened(cell.polynomial, bound))
+        for cell, bound in zip(bucket.cells, bounds, strict=True)
+    )
+    return replace(bucket, cells=cells)
 
 
 def all_exact(stats: Stats, criterion: str, dtype: str) -> BucketParameters:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
 
 import array_api_compat
@@ -57,6 +58,7 @@ from subquad.methods.thresholds.division import (
     check_criterion,
     magnitudes,
     single,
+    widened_bucket,
 )
 from subquad.methods.thresholds.search import cheapest_cuts
 from subquad.methods.thresholds.sums import SortedRows, bucket_partial, centre_error
@@ -213,6 +215,12 @@ class MultiThreshold(Method):
             sums=sums + 2.0**-51 * (2 * len(parameters.buckets) - 1),
             floor=1.0,
         )
+
+    def widened(self, stats: Stats, parameters: BucketParameters) -> BucketParameters:
+        """Return the parameters for the logits of each cell in `stats`."""
+        p = parameters
+        buckets = tuple(widened_bucket(stats, p.criterion, bucket) for bucket in p.buckets)
+        return replace(p, buckets=buckets)
 
     def work(self, stats: Stats, parameters: BucketParameters) -> Work:
         """Return the pairs and features of all buckets."""

@@ -44,6 +44,12 @@ class HeadPlan:
     options: tuple[Proposal | Refusal, ...]
     chosen: Proposal | None
 
+    def __repr__(self) -> str:
+        if self.chosen is None:
+            return f"HeadPlan(nothing certifies, tol {self.tol:g})"
+        way = f"{self.chosen.method.name} ({self.chosen.parameters})"
+        return f"HeadPlan({way}, bound {self.chosen.bound:.1e}, tol {self.tol:g})"
+
     @property
     def stats(self) -> Stats:
         """The Stats in the Frame of the chosen method, the first where there is none."""

@@ -23,7 +23,14 @@ from subquad.planning.choose import HeadPlan, ToleranceError
 from subquad.planning.recheck import proved_again
 from subquad.planning.rerun import RerunPlan, replay
 from subquad.planning.run import run_heads
-from subquad.planning.words import refusal_message, table
+from subquad.planning.words import (
+    choice_of,
+    head_rows,
+    in_short,
+    rates_line,
+    refusal_message,
+    table,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +52,7 @@ class Result:
     plan: Plan
 
     def __repr__(self) -> str:
-        ways = " | ".join(sorted({_choice(head) for head in self.plan.heads}))
+        ways = " | ".join(sorted({choice_of(head) for head in self.plan.heads}))
         shape = tuple(self.output.shape)
         return f"Result(output {shape}, bound {self.certificate.bound:.3e}, by {ways})"
 
@@ -140,10 +147,21 @@ class Plan:
         output, terms, bounds = found
         return Result(output, _certificate(terms, bounds, self), self)
 
+    def table(self) -> str:
+        """Return one line a head: index, logit bound, method, its bound, and the crossover.
+
+        The crossover is the length at which another method would win, where `exact` was chosen: a
+        search, some milliseconds a head at the first call. `to_dict` has the same as data.
+        """
+        return head_rows(self.heads, [str(index) for index in np.ndindex(*self.lead)])
+
+    def __repr__(self) -> str:
+        return f"Plan({in_short(self.heads)})"
+
     def __str__(self) -> str:
         groups = []
-        by_choice = sorted(range(len(self.heads)), key=lambda i: _choice(self.heads[i]))
-        for choice, members in groupby(by_choice, key=lambda i: _choice(self.heads[i])):
+        by_choice = sorted(range(len(self.heads)), key=lambda i: choice_of(self.heads[i]))
+        for choice, members in groupby(by_choice, key=lambda i: choice_of(self.heads[i])):
             indices = sorted(members, key=lambda i: self.heads[i].stats.logit_bound)
             lines = table(self.heads[indices[len(indices) // 2]])
             if len(self.heads) > 1:
@@ -151,7 +169,7 @@ class Plan:
                 title = f"{len(indices)} of {len(self.heads)} heads: {choice}, logit bounds "
                 lines.insert(0, title + f"{spread[0]:.3g} to {spread[1]:.3g}; the median one:")
             groups.append("\n".join(lines))
-        return "\n\n".join([*groups, _rates_line(self.rates)])
+        return "\n\n".join([*groups, rates_line(self.rates)])
 
 
 def execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
@@ -196,24 +214,3 @@ def place(index: int, lead: tuple[int, ...]) -> str:
     if not lead:
         return ""
     return f" in head {tuple(int(i) for i in np.unravel_index(index, lead))}"
-
-
-def _choice(head: HeadPlan) -> str:
-    if head.chosen is None:
-        return "nothing certifies"
-    return f"{head.chosen.method.name} ({head.chosen.parameters})"
-
-
-def _rates_line(rates: Rates) -> str:
-    f, g = rates.float32, rates.float64
-    fused = [
-        f"{name} {speed.polynomial_flops:.1e}"
-        for name in OPERANDS
-        if (speed := getattr(rates, name)) is not None
-    ]
-    more = f"; fused passes {', '.join(fused)} flop/s" if fused else ""
-    return (
-        f"rates (float32 / float64): exact {f.exact_flops:.1e} / {g.exact_flops:.1e} flop/s, "
-        f"{f.pairs:.1e} / {g.pairs:.1e} pairs/s; polynomial {f.polynomial_flops:.1e} / "
-        f"{g.polynomial_flops:.1e} flop/s, {f.features:.1e} / {g.features:.1e} features/s" + more
-    )

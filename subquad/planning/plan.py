@@ -179,7 +179,14 @@ def execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
     joined = tuple(
         dataclasses.replace(t, value=xp.reshape(t.value, (*lead, t.value.shape[-1]))) for t in terms
     )
-    certificate = _certificate(joined, total(joined, joined[0].value), made)
+    frames = [head.frame for head in heads]
+    with np.errstate(over="ignore"):
+        radii = [
+            np.nextafter(frame.value_radius / frame.value_pre, np.inf) * (frame.value_radius > 0.0)
+            for frame in frames
+        ]
+    radius = np.reshape(radii, (*lead, -1))
+    certificate = _certificate(joined, total(joined, joined[0].value), made, radius)
     if not bool(xp.all(certificate.row_bounds <= made.tol)):
         msg = (
             f"the run proves only {certificate.bound:.3e}, tol is {made.tol:g}: the plan's "
@@ -189,11 +196,13 @@ def execute(problem: Problem, heads: list[Head], made: Plan) -> Result:
     return Result(xp.reshape(output, (*lead, *output.shape[-2:])), certificate, made)
 
 
-def _certificate(terms: tuple[Term, ...], bounds: Array, made: Plan) -> Certificate:
+def _certificate(
+    terms: tuple[Term, ...], bounds: Array, made: Plan, radius: np.ndarray | None = None
+) -> Certificate:
     """Return the Certificate of Terms and their sum (..., n), with what the dtypes suppose."""
     dtypes = {own.chosen.work.dtype for own in made.heads if own.chosen is not None}
     assumed = (*ASSUMPTIONS, TENSOR_CORES) if dtypes & set(OPERANDS) else ASSUMPTIONS
-    return Certificate(terms, bounds, "always", assumed)
+    return Certificate(terms, bounds, "always", assumed, radius)
 
 
 def stack(per_head: list[Array], problem: Problem) -> Array:

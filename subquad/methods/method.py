@@ -222,6 +222,18 @@ class Method(ABC):
 
         For a plan that runs on other data: the degrees, the dtype and the work stay as they are,
         and `certify` says what is proved then.
+
+        Parameters
+        ----------
+        stats : Stats
+            Of the other data.
+        parameters : object
+            From a Proposal for the plan's data.
+
+        Returns
+        -------
+        object
+            The parameters as they are, unless a method says otherwise.
         """
         return parameters
 

@@ -150,8 +150,11 @@ class Plan:
     def table(self) -> str:
         """Return one line a head: index, logit bound, method, its bound, and the crossover.
 
-        The crossover is the length at which another method would win, where `exact` was chosen: a
-        search, some milliseconds a head at the first call. `to_dict` has the same as data.
+        Returns
+        -------
+        str
+            The crossover is the length at which another method would win, where `exact` was
+            chosen: a search, some milliseconds a head at the first call.
         """
         return head_rows(self.heads, [str(index) for index in np.ndindex(*self.lead)])
 

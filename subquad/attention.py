@@ -19,7 +19,7 @@ from subquad.methods import METHODS
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Method
 from subquad.planning.make import plan_of_problem, plan_of_stats
-from subquad.planning.plan import Plan, Result, execute, place, require, stack
+from subquad.planning.plan import Plan, Result, execute, require, stack
 
 
 @at_home
@@ -105,8 +105,7 @@ def attention(
         rates=rates,
         scale=scale,
     )
-    for index, head in enumerate(made.heads):
-        require(head, made.method, place(index, made.lead))
+    require(made)
     result = execute(problem, heads, made)
     for head in made.heads:
         for stats in head.views:

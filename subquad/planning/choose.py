@@ -43,6 +43,8 @@ class HeadPlan:
     rates: Rates
     options: tuple[Proposal | Refusal, ...]
     chosen: Proposal | None
+    fallback: bool = True
+    """Whether an offer may send rows to the exact method."""
 
     def __repr__(self) -> str:
         if self.chosen is None:
@@ -124,7 +126,7 @@ def choose(
 
     Without `fallback`, an offer that may send rows to the exact method becomes a Refusal. Methods
     are asked in the order of how long they search; what a later one may cost is told to it.
-    `together` is how many heads were measured at once.
+    `together` is how many heads were measured at once, 0 where `rates` have that in them.
     """
 
     def seconds(option: Proposal | Refusal) -> float:
@@ -133,8 +135,9 @@ def choose(
         return math.inf
 
     n, m, d = views[0].n, views[0].m, views[0].d  # measured whatever the method
-    steps = measuring_steps(n, d, together) + measuring_steps(m, d, together)
-    rates = rates.beside(steps, together)
+    if together:
+        steps = measuring_steps(n, d, together) + measuring_steps(m, d, together)
+        rates = rates.beside(steps, together)
     found: list[list[Proposal | Refusal]] = [[] for _ in methods]
     budget = math.inf
     for i in sorted(range(len(methods)), key=lambda i: methods[i].search):
@@ -145,9 +148,9 @@ def choose(
     options = tuple(option for of_one in found for option in of_one)
     chosen = min(options, key=seconds, default=None)
     if chosen is None or not seconds(chosen) < math.inf:
-        return HeadPlan(views, tol, rates, options, None)
+        return HeadPlan(views, tol, rates, options, None, fallback)
     assert isinstance(chosen, Proposal)
-    return HeadPlan(views, tol, rates, options, chosen)
+    return HeadPlan(views, tol, rates, options, chosen, fallback)
 
 
 def _searched(

@@ -21,16 +21,10 @@ from subquad.head.problem import Head, Problem
 from subquad.head.sharded import problem_on
 from subquad.planning.choose import HeadPlan, ToleranceError
 from subquad.planning.recheck import proved_again
+from subquad.planning.refusal import refusal_message
 from subquad.planning.rerun import RerunPlan, replay
 from subquad.planning.run import run_heads
-from subquad.planning.words import (
-    choice_of,
-    head_rows,
-    in_short,
-    rates_line,
-    refusal_message,
-    table,
-)
+from subquad.planning.words import choice_of, head_rows, in_short, rates_line, table
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +119,13 @@ class Plan:
         if old != new:
             msg = f"the plan is for (lead, n, d, d_v) = {old}, the data have {new}: plan again."
             raise ValueError(msg)
-        heads, proved = problem.heads, []
-        for index, (head, own) in enumerate(zip(heads, self.heads, strict=True)):
-            where = place(index, self.lead)
-            require(own, self.method, where)
-            proved.append(proved_again(own, head, where))
-        result = execute(problem, heads, dataclasses.replace(self, heads=tuple(proved)))
+        heads = problem.heads
+        require(self)
+        proved = tuple(
+            proved_again(own, head, place(index, self.lead))
+            for index, (head, own) in enumerate(zip(heads, self.heads, strict=True))
+        )
+        result = execute(problem, heads, dataclasses.replace(self, heads=proved))
         return dataclasses.replace(result, plan=self)
 
     @cached_property
@@ -215,10 +210,12 @@ def stack(per_head: list[Array], problem: Problem) -> Array:
     return xp.reshape(joined, (*problem.lead, *per_head[0].shape))
 
 
-def require(head: HeadPlan, asked: str, where: str) -> None:
-    """Raise ToleranceError unless a method was chosen."""
-    if head.chosen is None:
-        raise ToleranceError(refusal_message(head, asked, where))
+def require(made: Plan) -> None:
+    """Raise ToleranceError for the first head for which no method was chosen."""
+    for index, head in enumerate(made.heads):
+        if head.chosen is None:
+            where = place(index, made.lead)
+            raise ToleranceError(refusal_message(made.heads, index, made.method, where))
 
 
 def place(index: int, lead: tuple[int, ...]) -> str:

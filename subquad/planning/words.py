@@ -1,53 +1,33 @@
-"""A plan in words: the table of one head, and why nothing certifies a tolerance."""
+"""A plan in words: the table of one head, a line a head, a line for all."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from subquad.cost.rates import Rates
 from subquad.engine import OPERANDS
 from subquad.methods.method import Proposal, Refusal
-from subquad.planning.choose import BARRED, HeadPlan, fits, gib
+from subquad.planning import choose
+from subquad.planning.choose import HeadPlan, fits
 
 
-def refusal_message(head: HeadPlan, asked: str, where: str) -> str:
-    """Return why nothing certifies: the best bound, by which method, what would have to change."""
-    offers = [
-        (o.bound if isinstance(o, Proposal) else o.best_bound, o.method.name) for o in head.options
-    ]
-    known = [(bound, name) for bound, name in offers if bound is not None and bound < math.inf]
-    text = f"no allowed method proves tol={head.tol:g}{where} (asked for method={asked!r}). "
-    reasons = dict.fromkeys(f"{o.method.name}: {_why(o, head.rates)}" for o in head.options)
-    text += "; ".join(reasons) + ". "
-    if known:
-        bound, name = min(known)
-        text += f"Best bound reached: {bound:.3e} by {name}; `tol` would have to be at least that. "
-    if not any(o.method.is_oracle for o in head.options):
-        text += "; ".join(_remedies(head)) + "."
-    return text.strip()
+def shortage(option: Proposal, rates: Rates) -> str:
+    """Return how much memory the passes of a certified offer need, and how much they may take."""
+    allowed = (rates.memory or choose.memory_bytes()) / 2
+    return (
+        f"certified, but the passes need {_size(option.work.state_bytes)} and may take "
+        f"{_size(allowed)}, half of the memory where they run"
+    )
 
 
-def _remedies(head: HeadPlan) -> Iterator[str]:
-    """Yield what would help where `exact` was not asked."""
-    barred = [o.method.name for o in head.options if isinstance(o, Refusal) and o.reason == BARRED]
-    if barred:
-        names = ", ".join(dict.fromkeys(barred))
-        yield f'allow_exact=True allows {names}, and with method="auto" the exact method'
-    else:
-        yield 'method="auto" with allow_exact=True may take the exact method'
-    if len(barred) < len(head.options):
-        bound = head.stats.logit_bound
-        yield f"a smaller logit bound (now {bound:.3g}) would let a polynomial do"
-
-
-def _why(option: Proposal | Refusal, rates: Rates) -> str:
-    if isinstance(option, Refusal):
-        return option.reason
-    if not fits(option, rates):
-        return f"certified, but the passes need {gib(option)}"
-    return f"bound {option.bound:.3e}"
+def _size(count: float) -> str:
+    """Return a number of bytes in words."""
+    for unit, step in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= step:
+            return f"{count / step:,.2f} {unit}"
+    return f"{count:.0f} bytes"
 
 
 def table(head: HeadPlan) -> list[str]:
@@ -69,7 +49,7 @@ def table(head: HeadPlan) -> list[str]:
         if option is head.chosen:
             verdict = f"{sure}, cheapest   <- chosen"
         elif not fits(option, head.rates):
-            verdict = _why(option, head.rates)
+            verdict = shortage(option, head.rates)
         elif head.chosen is not None:
             verdict = f"{sure}, {seconds / head.seconds(head.chosen):.2g} times the cost"
         rows.append(

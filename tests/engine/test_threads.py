@@ -37,7 +37,7 @@ def test_bits_do_not_depend_on_the_threads(monkeypatch, dtype, group_bytes):
     W = np.column_stack([rng.uniform(-1, 1, (n, d_v)), np.ones(n)]).astype(dtype)
     assert lengths.tile_count(n, d, 3) > 4
     monkeypatch.setattr(threads, "THREAD_WORK", 1)
-    assert lengths.shares(8, d, 3, 8) == ((8, 1) if group_bytes == 2**28 else (2, 5))
+    assert lengths.accumulator_layout(8, d, 3, 8) == ((8, 1) if group_bytes == 2**28 else (2, 5))
     results = []
     for count in ("1", "2", "3"):
         monkeypatch.setenv("SUBQUAD_NUM_THREADS", count)

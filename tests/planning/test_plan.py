@@ -13,6 +13,7 @@ import subquad
 from subquad.methods.method import Proposal, Refusal
 from subquad.methods.polynomial.sums import parameters_for
 from subquad.planning import choose
+from subquad.planning.refusal import rounded_up
 from tests import oracle
 
 
@@ -299,7 +300,9 @@ def test_nothing_certifies(rates):
         subquad.attention(Q, K, V, **options)
     text = str(caught.value)
     assert "no allowed method proves tol=1e-09 (asked for method='auto')" in text
-    assert f"Best bound reached: {best:.3e} by {name}; `tol` would have to be at least that" in text
+    named = f"{rounded_up(best):.3e}"
+    assert f"Best bound reached: {named} by {name}; `tol` would have to be at least that" in text
+    assert subquad.attention(Q, K, V, **options | {"tol": float(named)}).certificate.bound > 1e-9
     for option in head.options:
         assert f"{option.method.name}: {option.reason}" in text
     assert best > 1e-9
@@ -366,8 +369,8 @@ def test_auto_without_the_exact_method_where_only_fitted_would_do(rates, monkeyp
     text = (
         f"no allowed method proves tol=1e-05 (asked for method='auto'). polynomial: "
         f"{polynomial.reason}; {FITTED_BARRED}; anisotropic: {anisotropic.reason}. Best bound "
-        f"reached: {polynomial.best_bound:.3e} by polynomial; `tol` would have to be at least "
-        'that. allow_exact=True allows fitted, and with method="auto" the exact method; a '
+        f"reached: {rounded_up(polynomial.best_bound):.3e} by polynomial; `tol` would have to be "
+        'at least that. allow_exact=True allows fitted, and with method="auto" the exact method; a '
         f"smaller logit bound (now {head.stats.logit_bound:.3g}) would let a polynomial do."
     )
     with pytest.raises(subquad.ToleranceError, match=f"^{re.escape(text)}$"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from subquad.planning.recheck import proved_again
 from subquad.planning.refusal import refusal_message
 from subquad.planning.rerun import RerunPlan, replay
 from subquad.planning.run import run_heads
+from subquad.planning.store import parts_of, read, record_of, write
 from subquad.planning.words import choice_of, head_rows, in_short, rates_line, table
 
 
@@ -152,6 +155,35 @@ class Plan:
             chosen: a search, some milliseconds a head at the first call.
         """
         return head_rows(self.heads, [str(index) for index in np.ndindex(*self.lead)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain JSON types, with a "version"; `from_dict` makes it a plan again.
+
+        Floats are exact; those that are not finite are {"float": "inf"}. All that `run`, `str` and
+        `table` need is there; the order and samples of the rows, which only another search would
+        need, are not. Raises TypeError for a method of one's own and for processes as devices.
+        """
+        return record_of(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Plan:
+        """Return the plan of `to_dict`; it runs with the same bits.
+
+        Raises ValueError for another version, and for what is no such record.
+        """
+        return cls(**parts_of(record))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_dict` to a file as JSON: it is replaced as a whole, or stays as it was."""
+        write(self.to_dict(), path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Return the plan that `save` wrote; nothing in the file is executed.
+
+        Raises ValueError for another version, and for a file that holds no plan.
+        """
+        return cls.from_dict(read(path))
 
     def __repr__(self) -> str:
         return f"Plan({in_short(self.heads)})"

@@ -260,3 +260,15 @@ def test_copies_of_a_plan_have_launches_of_their_own(replays, fast):
     assert "_launches" not in copied._ready.__dict__
     assert np.array_equal(copied.run(*new).output, first.output)
     assert len(replays) == 2
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_loaded_plan_runs_again_with_the_same_bits(replays, fast, tmp_path, mirrored):
+    """The units of the plan are stored: the fused passes take new data in them."""
+    shape = {"lead": (2,), "mirrored": mirrored}
+    made, new = planned(1e-2, fast, **shape), drawn(seed=7, reach=0.3, **shape)
+    made.save(tmp_path / "plan.json")
+    result, again = made.run(*new), subquad.Plan.load(tmp_path / "plan.json").run(*new)
+    assert len(replays) == 2
+    assert np.array_equal(again.output, result.output)
+    assert np.array_equal(again.certificate.row_bounds, result.certificate.row_bounds)

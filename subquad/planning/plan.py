@@ -161,7 +161,17 @@ class Plan:
 
         Floats are exact; those that are not finite are {"float": "inf"}. All that `run`, `str` and
         `table` need is there; the order and samples of the rows, which only another search would
-        need, are not. Raises TypeError for a method of one's own and for processes as devices.
+        need, are not.
+
+        Returns
+        -------
+        dict
+            What `json.dump` takes.
+
+        Raises
+        ------
+        TypeError
+            For a method of one's own and for processes as devices.
         """
         return record_of(self)
 
@@ -169,19 +179,51 @@ class Plan:
     def from_dict(cls, record: dict[str, Any]) -> Plan:
         """Return the plan of `to_dict`; it runs with the same bits.
 
-        Raises ValueError for another version, and for what is no such record.
+        Parameters
+        ----------
+        record : dict
+            From `to_dict`.
+
+        Returns
+        -------
+        Plan
+            It has the largest norms of the plan's data, no order of rows and no samples.
+
+        Raises
+        ------
+        ValueError
+            For another version, and for what is no such record.
         """
         return cls(**parts_of(record))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_dict` to a file as JSON: it is replaced as a whole, or stays as it was."""
+        """Write `to_dict` to a file as JSON: it is replaced as a whole, or stays as it was.
+
+        Parameters
+        ----------
+        path : path-like
+            Of the file.
+        """
         write(self.to_dict(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
         """Return the plan that `save` wrote; nothing in the file is executed.
 
-        Raises ValueError for another version, and for a file that holds no plan.
+        Parameters
+        ----------
+        path : path-like
+            Of the file.
+
+        Returns
+        -------
+        Plan
+            That of `from_dict`.
+
+        Raises
+        ------
+        ValueError
+            For another version, and for a file that holds no plan.
         """
         return cls.from_dict(read(path))
 

@@ -14,7 +14,7 @@ from subquad.cost.rates import Rates
 from subquad.engine.shards.fleets import fleet_of
 from subquad.head.problem import Problem
 from subquad.head.sharded import problem_on
-from subquad.head.stats import stats_without_data
+from subquad.head.stats import Stats, stats_without_data
 from subquad.methods import METHODS
 from subquad.methods.exact import ExactParameters
 from subquad.methods.method import Method
@@ -165,14 +165,9 @@ def plan(
         None and the table says why.
     """
     fleet = fleet_of(devices)
-    choice = {
-        "delta": delta,
-        "allow_exact": allow_exact,
-        "seed": seed,
-        "fleet": fleet,
-        "rates": rates,
-        "scale": scale,
-    }
+    choice = dict(
+        delta=delta, allow_exact=allow_exact, seed=seed, fleet=fleet, rates=rates, scale=scale
+    )
     given = [x is not None for x in (Q, K, V)]
     sizes = {"n": n, "d": d, "logit_bound": logit_bound}
     if any(given):
@@ -194,19 +189,19 @@ def plan(
     if missing:
         msg = f"plan() without data needs n, d and logit_bound; missing: {', '.join(missing)}."
         raise TypeError(msg)
+    stats = _stats_of_sizes(n, m, d, d_v, logit_bound, dtype)
+    return plan_of_stats([(stats,)], (), tol, method, **choice)
+
+
+def _stats_of_sizes(n, m, d, d_v, logit_bound, dtype) -> Stats:
+    """Return the Stats of checked sizes: m is n and d_v is d where they are None."""
     bound = check_real("logit_bound", logit_bound)
     if not 0.0 <= bound < np.inf:
         msg = f"`logit_bound` is {bound:g}; it must be finite and not negative."
         raise ValueError(msg)
-    stats = stats_without_data(
-        check_size("n", n),
-        check_size("m", n if m is None else m),
-        check_size("d", d),
-        check_size("d_v", d if d_v is None else d_v),
-        bound,
-        check_dtype(dtype),
-    )
-    return plan_of_stats([(stats,)], (), tol, method, **choice)
+    every = {"n": n, "m": n if m is None else m, "d": d, "d_v": d if d_v is None else d_v}
+    checked = {name: check_size(name, size) for name, size in every.items()}
+    return stats_without_data(**checked, logit_bound=bound, dtype=check_dtype(dtype))
 
 
 @at_home

@@ -43,10 +43,7 @@ def product_up(*factors: float) -> float:
         part, shift = math.frexp(factor)
         mantissa, extra = math.frexp(mantissa * part)
         exponent += shift + extra
-    try:
-        return max(math.ldexp(mantissa * OUTWARD, exponent), math.ulp(0.0))
-    except OverflowError:
-        return math.inf
+    return max(ldexp(mantissa * OUTWARD, exponent), math.ulp(0.0))
 
 
 def ldexp(mantissa: float, exponent: int) -> float:

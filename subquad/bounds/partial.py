@@ -139,15 +139,9 @@ class Partial:
         # `error`; and either sum is computed to `rounding`. So no entry need be looked at.
         largest = 2.0 * (xp.abs(normaliser) + error + rounding)
         own = xp.where(both, U64 * OUTWARD * largest, 0.0)
-        return Partial(
-            a.numerator + b.numerator,
-            normaliser,
-            shift,
-            error,
-            xp.maximum(a.ratio, b.ratio),
-            rounding + own,
-            xp.maximum(a.perturbation, b.perturbation),
-        )
+        numerator, ratio = a.numerator + b.numerator, xp.maximum(a.ratio, b.ratio)
+        perturbation = xp.maximum(a.perturbation, b.perturbation)
+        return Partial(numerator, normaliser, shift, error, ratio, rounding + own, perturbation)
 
     def times_exp(self, logits: Array, slack: Array) -> Partial:
         """Return the Partial with the weights of each row times exp(logits).

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
+NORMS = ("1", "2", "inf")
 FITTED_ENTRIES = 2**12
 """Most logits of a bucket pair that its polynomial is fitted to."""
 FITTED_ROWS = 256
@@ -67,11 +68,8 @@ class Measure:
         return Approximation(
             name,
             terms,
-            {p: _norm(change, p) / _norm(self.true, p) for p in ("1", "2", "inf")},
-            {
-                p: _norm(moved, p) / (1.0 if p == "inf" else moved.size ** (1.0 / int(p)))
-                for p in ("1", "2", "inf")
-            },
+            {p: _norm(change, p) / _norm(self.true, p) for p in NORMS},
+            {p: _norm(moved, p) / _norm(np.ones_like(moved), p) for p in NORMS},
             int(lost.sum()),
         )
 

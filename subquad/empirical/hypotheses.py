@@ -99,8 +99,8 @@ def gaussian_tail(centred: np.ndarray) -> Test:
     The union bound is some 10 times the mean count of Gaussian entries, so these are rejected
     far more rarely than the level. O(n d).
     """
-    exponents = np.frexp(np.max(np.abs(centred), axis=0))[1]
-    centred = np.ldexp(centred, -exponents)  # exact, and no column's squares underflow or overflow
+    # Exact, and no column's squares underflow or overflow.
+    centred = np.ldexp(centred, -np.frexp(np.max(np.abs(centred), axis=0))[1])
     sigma = np.sqrt(np.mean(centred**2, axis=0))
     varying = centred[:, sigma > 0]
     n, d = varying.shape
@@ -136,8 +136,7 @@ def coordinates_test(x: np.ndarray) -> Test:
     (n - 1) times the sum over pairs is nearly chi-squared. `p_value` is twice the smaller of the
     two, `effect` the largest |r|. O(n d^2).
     """
-    n = len(x)
-    found = []
+    n, found = len(x), list[tuple[float, float]]()
     for table in (x, np.abs(x - np.median(x, axis=0))):
         scores = _scores(table)
         scores = scores[:, np.any(scores != 0, axis=0)]

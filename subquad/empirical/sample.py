@@ -120,17 +120,10 @@ class MatrixStatistics:
             exponent = -(reach**2) / (2 * variance) if variance > 0 else -math.inf
             return min(float(self.n), 2 * self.n * self.d * math.exp(exponent))
 
-        return LargeRows(
-            self.matrix,
-            self.head,
-            threshold,
-            self.n,
-            counted,
-            self.n * float(interval.low),
-            self.n * float(interval.high),
-            union(ldexp(self.psi_2.value, -self.unit) ** 2 / 2),
-            union(self.unit_square),
-        )
+        ends = self.n * float(interval.low), self.n * float(interval.high)
+        variances = ldexp(self.psi_2.value, -self.unit) ** 2 / 2, self.unit_square
+        which = self.matrix, self.head, threshold, self.n
+        return LargeRows(*which, counted, *ends, *map(union, variances))
 
 
 def matrix_statistics(

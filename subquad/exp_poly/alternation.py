@@ -65,9 +65,8 @@ def _newton_step(t: np.ndarray, B: float) -> np.ndarray:
         rho, rho_slope = _remainder_ratio(t, B)
         q = (rho + (inverse * a).sum(axis=1)) / a
         q_slope = (rho_slope - (inverse**2 * a).sum(axis=1)) / a
-        first = inverse.sum(axis=1) - B + q
-        second = 2.0 * q_slope - (inverse**2).sum(axis=1) - q**2
-        step = -first / second
+        slope = inverse.sum(axis=1) - B + q
+        step = -slope / (2.0 * q_slope - (inverse**2).sum(axis=1) - q**2)
     step[0] = step[-1] = 0.0
     return step
 
@@ -82,8 +81,7 @@ def _remainder_ratio(t: np.ndarray, B: float) -> tuple[np.ndarray, np.ndarray]:
     n, u = t.size - 1, (1.0 + t) / 2.0
     count = int(2.0 * B + 12.0 * math.sqrt(2.0 * B) + 25.0)
     sums = np.vander(u, count + 1, increasing=True).sum(axis=0)  # of powers: Newton's identities
-    symmetric = np.ones(count + 1)
-    once, twice = np.ones((2, count + 1, n + 1))
+    symmetric, (once, twice) = np.ones(count + 1), np.ones((2, count + 1, n + 1))
     for k in range(1, count + 1):
         symmetric[k] = (sums[1 : k + 1] * symmetric[k - 1 :: -1]).sum() / k
         once[k] = symmetric[k] + u * once[k - 1]

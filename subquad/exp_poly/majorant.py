@@ -83,11 +83,10 @@ def fit_pair(
     unit = float(np.max(np.abs(residual)))
     p, m = first, np.zeros(degree + 1)
     if unit > FLAT * math.exp(B):
+        m[0] = unit
         moved = _exchanged(t, residual / unit, _averages(degree, B, sums, first), rounds)
         if moved is not None:
             p, m = first + unit * moved[0], unit * moved[1]
-        else:
-            m[0] = unit
     powers = (B if B > 0.0 else 1.0) ** np.arange(degree + 1)
     return proved_pair(_monomial(p, degree) / powers, _monomial(m, degree) / powers, B)
 
@@ -181,13 +180,9 @@ def _program(
     from scipy.optimize import linprog  # a third of a second to import
 
     (points, size), rows = A.shape, averages.shape[0]
-    constraints = np.block(
-        [
-            [-A, -A, np.zeros((points, 1))],
-            [A, -A, np.zeros((points, 1))],
-            [np.zeros_like(averages), averages, -np.ones((rows, 1))],
-        ]
-    )
+    none, worst = np.zeros((points, 1)), np.ones((rows, 1))
+    of_averages = [np.zeros_like(averages), averages, -worst]
+    constraints = np.block([[-A, -A, none], [A, -A, none], of_averages])
     limits = np.concatenate([-residual, residual, np.zeros(rows)])
     cost = np.zeros(2 * size + 1)
     cost[-1] = 1.0

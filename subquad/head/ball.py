@@ -90,17 +90,16 @@ class Clouds:
     def of(cls, points: np.ndarray, sampled: bool) -> Clouds:
         """Return the Clouds of points (h, p, d)."""
         found, judged = (points[:, ::2], points[:, 1::2]) if sampled else (points, points)
-        share = np.full((1, found.shape[1]), 1.0 / found.shape[1], points.dtype)
         with single_threaded_blas():
-            mean = share @ found
+            mean = np.full((1, found.shape[1]), 1.0 / found.shape[1], points.dtype) @ found
         away = found - mean
         squares = _squares(away)
         limit = BULK**2 * np.median(squares, axis=1, keepdims=True)
         index = _furthest_and_some(squares, limit, BALL_POINTS // (2 if sampled else 4))
-        heads = np.arange(len(points))[:, None]
-        some = away[heads, index]
+        some = np.take_along_axis(away, index[..., None], axis=1)
         with single_threaded_blas():
-            decisive = some, squares[heads, index], some @ some.swapaxes(1, 2)
+            gram = some @ some.swapaxes(1, 2)
+        decisive = some, np.take_along_axis(squares, index, axis=1), gram
         if sampled:
             away = judged - mean
             squares = _squares(away)

@@ -92,8 +92,7 @@ def _from_sample(
         found: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         for A, B in _bases(*moments):
             box = np.sort(np.abs(q @ A).max(axis=0) * np.abs(k @ B).max(axis=0))[::-1]
-            left = _left_over(box)
-            if left is not None:
+            if (left := _left_over(box)) is not None:
                 found.setdefault(left, (A, B))
     return found[min(found)] if found else None
 

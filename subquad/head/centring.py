@@ -58,17 +58,15 @@ def _measured(
     with np.errstate(all="ignore"):  # out of range is measured anew
         units, centres, typical = _search(samples, n, unit)
         centres = _representable(centres, units, xs[0])
-        about_zero = _rows(xs, units, 0.0 * centres, True) if with_zero else None
-        first = dict(enumerate(about_zero or ()))
+        about_zero: list[Any] = [None] * len(xs)
+        if with_zero:
+            about_zero = _rows(xs, units, 0.0 * centres, True)
         moved = [i for i, centre in enumerate(centres) if centre.any() or not with_zero]
-        if moved:
-            rows = _rows([xs[i] for i in moved], units[moved], centres[moved], with_zero)
-            first |= zip(moved, rows, strict=True)
+        some = [xs[i] for i in moved]
+        rows = _rows(some, units[moved], centres[moved], with_zero) if moved else []
+        first = dict(enumerate(about_zero)) | dict(zip(moved, rows, strict=True))
         centred = _refined(xs, [first[i] for i in range(len(xs))], typical, samples)
-    found = [
-        MeasuredSide(sample, None if about_zero is None else about_zero[i], centred[i])
-        for i, sample in enumerate(samples)
-    ]
+    found = list(map(MeasuredSide, samples, about_zero, centred))
     return found if unit is not None else list(map(_in_range, xs, found))
 
 

@@ -188,17 +188,10 @@ def stats_without_data(n: int, m: int, d: int, d_v: int, logit_bound: float, dty
     Values are taken as centred (max|V| = value_radius) and the keys as centred at any point.
     """
     root = math.sqrt(logit_bound) * (1.0 + 2.0**-52)
-    queries, keys = OrderStatistics.constant(n, root), OrderStatistics.constant(m, root)
+    norms = OrderStatistics.constant(n, root), OrderStatistics.constant(m, root)
     return Stats(
-        n=n,
-        m=m,
-        d=d,
-        d_v=d_v,
-        dtype=dtype,
-        query_norms=queries,
-        key_norms=keys,
-        query_entries=queries,
-        key_entries=keys,
+        *(n, m, d, d_v, dtype),
+        *(*norms, *norms),
         full_query_norm=root,
         find_offset=NO_OFFSET,
         keys_weighted=False,

@@ -66,15 +66,9 @@ def _added(fleet: Fleet, stack: Array, shift: Array) -> Partial:
     # What the sum loses beside its one rounding: (ranks u)^2 of the absolute values.
     absolute = xp.sum(xp.max(xp.abs(stack[..., :-4]), axis=-1), axis=0)
     lost = U64 * OUTWARD * (size + 2.0 * U64 * stack.shape[0] ** 2 * absolute)
-    return Partial(
-        numerator,
-        normaliser,
-        shift,
-        error=total[:, -4] * OUTWARD,
-        ratio=largest[:, -2],
-        rounding=total[:, -3] * OUTWARD + lost,
-        perturbation=largest[:, -1],
-    )
+    error, rounding = total[:, -4] * OUTWARD, total[:, -3] * OUTWARD + lost
+    ratio, perturbation = largest[:, -2], largest[:, -1]
+    return Partial(numerator, normaliser, shift, error, ratio, rounding, perturbation)
 
 
 def rows_chosen(x: Sharded, chosen: np.ndarray) -> list[np.ndarray]:

@@ -47,12 +47,7 @@ def plan_of_stats(
     check_seed(seed)
     name, methods = _methods(method, allow_exact)
     methods = methods if fleet is None else _on_shards(methods, name)
-    if rates is None:
-        rates = measured_rates()
-    elif not isinstance(rates, Rates):
-        msg = f"`rates` is a {type(rates).__name__}; pass None or a Rates."
-        raise TypeError(msg)
-    rates = rates if fleet is None else fleet_rates(rates, fleet)
+    rates = _checked_rates(rates, fleet)
     together = len(heads) if fleet is None else 1  # those in shards are measured one by one
     made = tuple(
         choose(views, tol, methods, rates, fallback=allow_exact, together=together)
@@ -61,24 +56,36 @@ def plan_of_stats(
     return Plan(made, tuple(lead), tol, name, scale, rates, fleet=fleet)
 
 
+def _checked_rates(rates, fleet) -> Rates:
+    """Return the rates given or measured, of all devices of the fleet."""
+    if rates is None:
+        rates = measured_rates()
+    elif not isinstance(rates, Rates):
+        msg = f"`rates` is a {type(rates).__name__}; pass None or a Rates."
+        raise TypeError(msg)
+    return rates if fleet is None else fleet_rates(rates, fleet)
+
+
 def _methods(method, allow_exact) -> tuple[str, tuple[Method, ...]]:
     """Return the name asked for and the methods it stands for."""
     if not isinstance(allow_exact, bool | np.bool_):
         msg = f"`allow_exact` is {allow_exact!r}; pass True or False."
         raise TypeError(msg)
-    if isinstance(method, str):
-        if method == "auto":
-            return method, tuple(m for m in METHODS.values() if allow_exact or not m.is_oracle)
-        if method not in METHODS:
-            msg = f"`method` is {method!r}; the methods are auto, {', '.join(METHODS)}."
-            raise ValueError(msg)
-        chosen = METHODS[method]
-    else:
-        chosen = _as_method(method)
+    if isinstance(method, str) and method == "auto":
+        return method, tuple(m for m in METHODS.values() if allow_exact or not m.is_oracle)
+    chosen = _named(method) if isinstance(method, str) else _as_method(method)
     if chosen.is_oracle and not allow_exact:
         msg = f'`allow_exact` is False but `method` is "{chosen.name}"; drop one of the two.'
         raise ValueError(msg)
     return chosen.name, (chosen,)
+
+
+def _named(method: str) -> Method:
+    """Return the method of METHODS; ValueError, naming them, where it has no such name."""
+    if method not in METHODS:
+        msg = f"`method` is {method!r}; the methods are auto, {', '.join(METHODS)}."
+        raise ValueError(msg)
+    return METHODS[method]
 
 
 def _as_method(method: Any) -> Method:

@@ -122,13 +122,10 @@ class Plan:
         if old != new:
             msg = f"the plan is for (lead, n, d, d_v) = {old}, the data have {new}: plan again."
             raise ValueError(msg)
-        heads = problem.heads
         require(self)
-        proved = tuple(
-            proved_again(own, head, place(index, self.lead))
-            for index, (head, own) in enumerate(zip(heads, self.heads, strict=True))
-        )
-        result = execute(problem, heads, dataclasses.replace(self, heads=proved))
+        places = [place(index, self.lead) for index in range(len(self.heads))]
+        proved = tuple(map(proved_again, self.heads, problem.heads, places))
+        result = execute(problem, problem.heads, dataclasses.replace(self, heads=proved))
         return dataclasses.replace(result, plan=self)
 
     @cached_property

@@ -89,9 +89,8 @@ class RerunPlan:
         units, coefficients, stats = [], [], self.heads[0].stats
         for i in run:
             p = self.heads[i].parameters
-            units.append(
-                fused_rerun.Units(*_sides(self.heads[i], self.frames[i]), self.frames[i].query_tilt)
-            )
+            sides = _sides(self.heads[i], self.frames[i])
+            units.append(fused_rerun.Units(*sides, self.frames[i].query_tilt))
             coefficients.append(_coefficients(p.degree, p.logit_bound))
         shape = stats.n, stats.m, stats.d, stats.d_v
         operands = self.heads[run[0]].parameters.dtype

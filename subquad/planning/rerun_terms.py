@@ -53,10 +53,8 @@ class RerunBounds:
         self._product /= [1.0 + 4.0 * f.u for f in forms]
         self._longest = np.sqrt(2.0 * bounds) / UNIT
         # Of the report on keys and values: `engine.fused.rerun.FusedHeads`.
-        keys_weighted = reach > 0.0
-        longest = np.where(
-            keys_weighted, WEIGHT_RANGE / np.where(keys_weighted, reach, 1.0), np.inf
-        )
+        weighted = reach > 0.0
+        longest = np.where(weighted, WEIGHT_RANGE / np.where(weighted, reach, 1.0), np.inf)
         steps = np.tile([STEPS, POWERS, FAR], (len(heads), 1))
         slack = [_slack(head) for head in heads]
         self.limits = np.column_stack([slack, longest, steps])
@@ -74,9 +72,8 @@ class RerunBounds:
         Infinite where the data are not what the roundings suppose.
         """
         key = found.classes.tobytes()
-        kept = self._kept.get(key)
-        if kept is not None:
-            return kept
+        if key in self._kept:
+            return self._kept[key]
         own = [self._of_class(*pair) for pair in enumerate(found.classes.tolist())]
         made = _together(own)
         over = np.flatnonzero((made[0] > self._tol) & (found.classes[:, 0] > 0.0)).tolist()

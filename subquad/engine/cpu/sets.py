@@ -141,8 +141,7 @@ def _steps(kept: MonomialSet) -> Iterator[tuple[int, int, int | None]]:
     for start, stop, variable in kept.runs:
         degrees[start:stop] = degrees[kept.parents[start]] + 1
         last = runs[-1] if runs else (0, 0, None)
-        short = stop - last[0] <= SHORT_RUN and degrees[last[0]] == degrees[start]
-        if runs and short:
+        if runs and stop - last[0] <= SHORT_RUN and degrees[last[0]] == degrees[start]:
             runs[-1] = last[0], stop, None
         else:
             runs.append((start, stop, variable))

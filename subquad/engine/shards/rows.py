@@ -50,11 +50,8 @@ def _centred_norms(
     norms, own_means, slacks = zip(*x.map(own), strict=True)
     if not means:
         return _rows(x, norms), None, math.inf
-    every = np.concatenate(
-        x.fleet.all_gather_host(
-            [np.append(m, s)[None] for m, s in zip(own_means, slacks, strict=True)]
-        )
-    )
+    parts = [np.append(m, s)[None] for m, s in zip(own_means, slacks, strict=True)]
+    every = np.concatenate(x.fleet.all_gather_host(parts))
     slack = float(every[:, d].max()) * (1.0 if x.fleet.ranks == 1 else 1.0 + 2.0**-10)
     return _rows(x, norms), _shares(np.diff(x.starts)) @ every[:, :d], slack
 

@@ -53,6 +53,8 @@ from subquad.methods.method import (
 )
 from subquad.methods.polynomial.sums import PolynomialParameters, passes_bytes
 
+REACH = f"nine queries in ten may reach logits past {FITTED_LOGIT_BOUND_MAX:g}"
+OUT_OF_REACH = f"{REACH}: every row would go exact"
 PROGRAM_STEPS = 2500.0
 """What the linear program of a group costs, and the proof of its pair, in steps of the passes."""
 
@@ -78,11 +80,7 @@ class Fitted(Method):
         cuts = key_cuts(stats.key_norms)
         blanks = [p for p in (blank_parameters(stats, DEGREES[0], tol, c) for c in cuts) if p.edges]
         if not blanks:
-            reason = (
-                f"nine queries in ten may reach logits past {FITTED_LOGIT_BOUND_MAX:g}: "
-                "every row would go exact"
-            )
-            yield Refusal(self, "", reason)
+            yield Refusal(self, "", OUT_OF_REACH)
             return
         least = _others(stats, blanks[0])
         if not least < tol:
@@ -157,12 +155,11 @@ class Fitted(Method):
         p, large = parameters, parameters.large_keys
         # Queries are gathered by group and put back; beside large keys, so are the others.
         passes = 1.0 + GATHERED + (0.5 if large else 0.0)
-        sides = passes * (stats.n + stats.m)
         memory = PolynomialParameters(p.degree, FITTED_LOGIT_BOUND_MAX, p.dtype, p.r)
         return Work(
             float(stats.n) * large,
             float(p.r) * (stats.n + stats.m - large),
-            sides * (stats.d + stats.d_v),
+            passes * (stats.n + stats.m) * (stats.d + stats.d_v),
             stats.d,
             stats.d_v,
             p.dtype,

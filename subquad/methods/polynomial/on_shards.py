@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from subquad.arrays.arithmetic import Array
@@ -48,14 +51,13 @@ def _key_sums(
     weights, shift = frame.key_weights(K)
     used = [None] * len(K.parts) if weights is None else weights.parts
     balance = balancing_exponent(query_norm, key_norm)
-    prepared = K.map(lambda k: frame.keys(k, dtype, -balance))
-    states = shards_rows.accumulate(
-        Sharded(K.fleet, tuple(prepared), K.starts, K.home),
-        V.map(lambda v, w: frame.values(v, w, dtype), used),
-        parameters.degree,
+    prepared = replace(K, parts=tuple(K.map(lambda k: frame.keys(k, dtype, -balance))))
+    W = V.map(lambda v, w: frame.values(v, w, dtype), used)
+    about: dict[str, Any] = dict(
         key_centre=frame.key.centre,
         weight_shift=shift,
         balance=balance,
         operands=parameters.dtype if parameters.dtype in OPERANDS else None,
     )
+    states = shards_rows.accumulate(prepared, W, parameters.degree, **about)
     return [KeySums(state, key_norm, parameters) for state in states]

@@ -99,11 +99,8 @@ class BucketParameters:
         few, many = min(b.exact_rows for b in small), max(b.exact_rows for b in small)
         rows = f"{few:,} to {many:,}" if few < many else f"{few:,}"
         own = sum(b.own for b in small)
-        centres = (
-            f" ({own} about its own centre)"
-            if own == 1
-            else (f" ({own} about their own centres)" if own else "")
-        )
+        whose = "its own centre" if own == 1 else "their own centres"
+        centres = f" ({own} about {whose})" if own else ""
         return (
             f"{len(small)} {word} by {self.criterion}{centres}: degrees {degrees}, "
             f"exact {exact:,} keys; {rows} rows exact, {self._dtypes()}"

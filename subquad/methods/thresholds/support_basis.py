@@ -110,9 +110,8 @@ class SupportBasis(Method):
             if least >= budget:
                 return over_budget(self, f"by {criterion}", least, budget)
         best_bound = math.inf
-        for p in self._by_cost(stats, tol, criterion, rates):
-            if not plausible(p, tol):
-                continue
+        splits = self._by_cost(stats, tol, criterion, rates)
+        for p in (p for p in splits if plausible(p, tol)):
             proposal = Proposal(self, p, self.certify(stats, p), self.work(stats, p))
             best_bound = min(best_bound, proposal.bound)
             if proposal.bound <= tol:
